@@ -1,0 +1,55 @@
+"""SegFormer in TensorFlow and Keras 3, from training to the phone.
+
+Importing this package imports neither TensorFlow nor Keras; asking for a name that needs them does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segformer_tf.config import VARIANTS, SegFormerConfig, variant_config
+    from segformer_tf.labels import IGNORE_ID, Labels
+    from segformer_tf.model import AllMLPDecoder, MixTransformer, SegFormer, build_segformer
+
+try:
+    __version__ = version("segformer_tf")
+except PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0+unknown"
+
+_HOME = {
+    "VARIANTS": "config",
+    "SegFormerConfig": "config",
+    "variant_config": "config",
+    "IGNORE_ID": "labels",
+    "Labels": "labels",
+    "AllMLPDecoder": "model",
+    "MixTransformer": "model",
+    "SegFormer": "model",
+    "build_segformer": "model",
+}
+
+__all__ = [
+    "IGNORE_ID",
+    "VARIANTS",
+    "AllMLPDecoder",
+    "Labels",
+    "MixTransformer",
+    "SegFormer",
+    "SegFormerConfig",
+    "__version__",
+    "build_segformer",
+    "variant_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"segformer_tf.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,121 @@
+"""Sizes of SegFormer: one frozen dataclass and the paper's table of variants.
+
+Source: SegFormer, arXiv 2105.15203, Table 6, with ``mlp_ratio = 4`` in every
+stage, as in the released weights (the table prints 8 for stages 1 and 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from segformer_tf.labels import Labels
+
+Four = tuple[int, int, int, int]
+
+MIN_IMAGE_SIDE = 29  # below it a stage's sequence reduction has no key left
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegFormerConfig:
+    """Everything needed to build a SegFormer.
+
+    Attributes:
+        num_classes: channels of the logits.
+        embed_dims: channels of c1..c4.
+        depths: transformer blocks per stage.
+        decoder_width: width D of the All-MLP decoder.
+        num_heads: attention heads per stage.
+        sr_ratios: sequence-reduction ratio per stage as a side; R of the paper is its square.
+        patch_sizes: kernel of each overlap patch merging.
+        strides: stride of each overlap patch merging.
+        mlp_ratio: hidden width of Mix-FFN over the stage's channels.
+        drop_path_rate: drop path of the last block; it rises linearly from 0.
+        dropout_rate: whole-channel dropout before the classifier.
+        norm_epsilon: epsilon of block and stage norms (NVlabs 1e-6, transformers 1e-5).
+        patch_norm_epsilon: epsilon of patch-embedding and reduction norms.
+        batch_norm_epsilon: epsilon of the decoder's batch normalisation.
+        labels: class names and colours that travel with the weights, or None.
+
+    Raises:
+        ValueError: a size that is not positive, or channels that heads do not divide.
+    """
+
+    num_classes: int
+    embed_dims: Four
+    depths: Four
+    decoder_width: int
+    num_heads: Four = (1, 2, 5, 8)
+    sr_ratios: Four = (8, 4, 2, 1)
+    patch_sizes: Four = (7, 3, 3, 3)
+    strides: Four = (4, 2, 2, 2)
+    mlp_ratio: int = 4
+    drop_path_rate: float = 0.1
+    dropout_rate: float = 0.1
+    norm_epsilon: float = 1e-6
+    patch_norm_epsilon: float = 1e-5
+    batch_norm_epsilon: float = 1e-5
+    labels: Labels | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides"):
+            value = tuple(getattr(self, name))
+            if len(value) != 4 or any(v < 1 for v in value):
+                raise ValueError(f"{name} must be four positive integers. Received: {name}={value}")
+            object.__setattr__(self, name, value)
+        for name in ("num_classes", "decoder_width", "mlp_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive. Received: {name}={getattr(self, name)}")
+        for name in ("drop_path_rate", "dropout_rate"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be in [0, 1). Received: {name}={getattr(self, name)}")
+        for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
+            if dim % heads:
+                raise ValueError(f"embed_dims must be divisible by num_heads. Received: {dim} and {heads}")
+        if self.labels is not None and len(self.labels.names) != self.num_classes:
+            raise ValueError(
+                f"labels must name every class: expected {self.num_classes} names. Received: {len(self.labels.names)}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, the inverse of `from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SegFormerConfig:
+        """Rebuild from `to_dict`.
+
+        Raises:
+            ValueError: an unknown field.
+        """
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown SegFormerConfig fields: {sorted(unknown)}")
+        labels = data.get("labels")
+        return cls(**{**data, "labels": Labels.from_dict(labels) if labels is not None else None})
+
+
+_B1_DIMS = (64, 128, 320, 512)
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "b0": {"embed_dims": (32, 64, 160, 256), "depths": (2, 2, 2, 2), "decoder_width": 256},
+    "b1": {"embed_dims": _B1_DIMS, "depths": (2, 2, 2, 2), "decoder_width": 256},
+    "b2": {"embed_dims": _B1_DIMS, "depths": (3, 4, 6, 3), "decoder_width": 768},
+    "b3": {"embed_dims": _B1_DIMS, "depths": (3, 4, 18, 3), "decoder_width": 768},
+    "b4": {"embed_dims": _B1_DIMS, "depths": (3, 8, 27, 3), "decoder_width": 768},
+    "b5": {"embed_dims": _B1_DIMS, "depths": (3, 6, 40, 3), "decoder_width": 768},
+    # Not of the paper: small enough for tests, with every path of b0 in it.
+    "tiny": {"embed_dims": (8, 16, 20, 32), "depths": (1, 1, 2, 1), "decoder_width": 32},
+}
+
+
+def variant_config(variant: str, *, num_classes: int, **overrides: Any) -> SegFormerConfig:
+    """The config of a named variant ("b0".."b5" or "tiny"), with fields overridden.
+
+    Raises:
+        ValueError: an unknown variant or field value.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}. Received: variant={variant!r}")
+    return replace(SegFormerConfig(num_classes=num_classes, **VARIANTS[variant]), **overrides)

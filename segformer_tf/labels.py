@@ -1,0 +1,64 @@
+"""Class names and colours, and the one value that means "do not count this pixel"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+IGNORE_ID = 255  # in every mask inside this project; never a class
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Names and RGB colours (0..255) of classes 0..C-1, in order.
+
+    Raises:
+        ValueError: no class, more than 255, counts that differ, or a colour outside 0..255.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[Color, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(str(name) for name in self.names))
+        object.__setattr__(self, "colors", tuple(tuple(int(v) for v in color) for color in self.colors))
+        if not 1 <= len(self.names) <= IGNORE_ID:
+            raise ValueError(f"expected 1 to {IGNORE_ID} class names. Received: {len(self.names)}")
+        if len(self.names) != len(self.colors):
+            raise ValueError(f"expected a colour per class. Received: {len(self.names)} names, {len(self.colors)} colours")
+        for name, color in zip(self.names, self.colors, strict=True):
+            if "\n" in name or "\r" in name or not name:
+                raise ValueError(f"a class name is one non-empty line. Received: {name!r}")
+            if len(color) != 3 or not all(0 <= v <= 255 for v in color):
+                raise ValueError(f"colour of {name!r} must be three integers 0..255. Received: {color}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, the inverse of `from_dict`."""
+        return {"names": list(self.names), "colors": [list(c) for c in self.colors]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> Labels:
+        """Rebuild from `to_dict`; raises ValueError as the constructor does."""
+        return cls(tuple(data["names"]), tuple(data["colors"]))
+
+    @classmethod
+    def numbered(cls, num_classes: int) -> Labels:
+        """Names "class 0".. with distinct colours, for weights that carry none."""
+        return cls.named([f"class {i}" for i in range(num_classes)])
+
+    @classmethod
+    def named(cls, names: Sequence[str]) -> Labels:
+        """Given names with the default colours."""
+        return cls(tuple(names), tuple(bit_reversed_color(i + 1) for i in range(len(names))))
+
+
+def bit_reversed_color(index: int) -> Color:
+    """Colour `index` of PASCAL VOC's colour map: bits of the index spread over R, G, B from the top."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return channels[0], channels[1], channels[2]

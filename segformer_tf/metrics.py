@@ -1,0 +1,53 @@
+"""Confusion matrix and the scores read from it, in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segformer_tf.labels import IGNORE_ID
+
+Matrix = NDArray[np.int64]
+
+
+def confusion_matrix(truth: NDArray[np.integer], prediction: NDArray[np.integer], *, num_classes: int) -> Matrix:
+    """Count pixels by (truth, prediction), pixels whose truth is `IGNORE_ID` left out.
+
+    Args:
+        truth: class ids, any shape.
+        prediction: class ids 0..num_classes-1, same shape.
+        num_classes: side of the matrix.
+
+    Returns:
+        (num_classes, num_classes) int64, rows are truth.
+
+    Raises:
+        ValueError: shapes differ, or an id outside the classes.
+    """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth and prediction must have one shape. Received: {truth.shape} and {prediction.shape}")
+    valid = truth != IGNORE_ID
+    t, p = truth[valid].astype(np.int64), prediction[valid].astype(np.int64)
+    for name, ids in (("truth", t), ("prediction", p)):
+        if ids.size and not (0 <= ids.min() and ids.max() < num_classes):
+            raise ValueError(f"{name} holds ids {ids.min()}..{ids.max()}, expected 0..{num_classes - 1} or {IGNORE_ID}")
+    return np.bincount(t * num_classes + p, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def per_class_iou(matrix: Matrix) -> NDArray[np.float64]:
+    """Intersection over union of each class, 0..1; nan for a class in neither truth nor prediction."""
+    hit = np.diag(matrix).astype(np.float64)
+    union = matrix.sum(0) + matrix.sum(1) - hit
+    return np.divide(hit, union, out=np.full(hit.shape, np.nan), where=union > 0)
+
+
+def mean_iou(matrix: Matrix) -> float:
+    """Mean of `per_class_iou` over classes that occur, 0..1; nan where there is no valid pixel."""
+    iou = per_class_iou(matrix)
+    return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
+
+
+def pixel_accuracy(matrix: Matrix) -> float:
+    """Share of valid pixels that are right, 0..1; nan where there is none."""
+    total = matrix.sum()
+    return float(np.diag(matrix).sum() / total) if total else float("nan")

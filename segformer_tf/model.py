@@ -1,0 +1,295 @@
+"""SegFormer: the MiT encoder, the All-MLP decoder, and the two as one Keras model.
+
+Source: arXiv 2105.15203, sections 3.1 (encoder) and 3.2 (decoder).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+
+from segformer_tf.config import MIN_IMAGE_SIDE, SegFormerConfig, variant_config
+from segformer_tf.layers import PACKAGE, OverlapPatchMerging, TransformerBlock, conv_init, linear_init
+
+STAGES = ("c1", "c2", "c3", "c4")
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class MixTransformerStage(layers.Layer):
+    """One encoder stage: overlap patch merging, transformer blocks, LayerNorm.
+
+    Args:
+        config: sizes, as `SegFormerConfig` or its `to_dict`.
+        index: 0..3.
+
+    Input shape: (B, H, W, C). Output shape: (B, ceil(H / stride), ceil(W / stride), embed_dims[index]).
+    """
+
+    def __init__(self, config: SegFormerConfig | dict[str, Any], index: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = _as_config(config)
+        self.index = index
+        c, i, policy = self.config, index, self.dtype_policy
+        self.patch_embed = OverlapPatchMerging(
+            c.embed_dims[i],
+            patch_size=c.patch_sizes[i],
+            stride=c.strides[i],
+            epsilon=c.patch_norm_epsilon,
+            dtype=policy,
+            name="patch_embed",
+        )
+        # Drop path rises linearly from 0 over the blocks of all stages.
+        rates = np.linspace(0.0, c.drop_path_rate, sum(c.depths))[sum(c.depths[:i]) :]
+        self.blocks = [
+            TransformerBlock(
+                c.embed_dims[i],
+                num_heads=c.num_heads[i],
+                sr_ratio=c.sr_ratios[i],
+                mlp_ratio=c.mlp_ratio,
+                drop_path=float(rates[j]),
+                epsilon=c.norm_epsilon,
+                patch_epsilon=c.patch_norm_epsilon,
+                dtype=policy,
+                name=f"block{j}",
+            )
+            for j in range(c.depths[i])
+        ]
+        self.norm = layers.LayerNormalization(epsilon=c.norm_epsilon, dtype=policy, name="norm")
+
+    def build(self, input_shape: Any) -> None:
+        self.patch_embed.build(input_shape)
+        shape = self.compute_output_shape(input_shape)
+        for layer in (*self.blocks, self.norm):
+            layer.build(shape)
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        x = self.patch_embed(x)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.norm(x)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.patch_embed.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": self.config.to_dict(), "index": self.index}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class MixTransformer(layers.Layer):
+    """The MiT encoder: four stages, no positional encoding.
+
+    Args:
+        config: sizes, as `SegFormerConfig` or its `to_dict`.
+
+    Input shape: (B, H, W, 3), H and W from 29 up.
+    Output: {"c1": (B, ⌈H/4⌉, ⌈W/4⌉, C1), "c2": 1/8, "c3": 1/16, "c4": 1/32}.
+
+    Raises:
+        ValueError: a known height or width below 29, where a reduction would have no key left.
+    """
+
+    def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = _as_config(config)
+        self.stages = [
+            MixTransformerStage(self.config, i, dtype=self.dtype_policy, name=f"stage{i + 1}") for i in range(4)
+        ]
+
+    def build(self, input_shape: Any) -> None:
+        check_image_shape(input_shape)
+        for stage in self.stages:
+            stage.build(input_shape)
+            input_shape = stage.compute_output_shape(input_shape)
+
+    def call(self, image: Any, training: bool | None = None) -> dict[str, Any]:
+        check_image_shape(image.shape)
+        features, x = {}, image
+        for name, stage in zip(STAGES, self.stages, strict=True):
+            x = features[name] = stage(x, training=training)
+        return features
+
+    def compute_output_shape(self, input_shape: Any) -> dict[str, Any]:
+        check_image_shape(input_shape)
+        shapes = {}
+        for name, stage in zip(STAGES, self.stages, strict=True):
+            input_shape = shapes[name] = stage.compute_output_shape(input_shape)
+        return shapes
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": self.config.to_dict()}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class AllMLPDecoder(layers.Layer):
+    """The All-MLP decoder (section 3.2), computed in commuted form.
+
+    The paper: ``fuse(concat(up(linear_i(c_i))))``. Bilinear weights sum to 1, so a 1x1 affine map commutes
+    with bilinear upsampling, and nothing non-linear stands between ``linear_c{i}`` and ``linear_fuse``:
+    the same function is ``sum_i up(c_i · (L_i F_i)) + sum_i b_i F_i``, F_i the rows of the fuse kernel that
+    meet stage i. Half the multiply-adds of b0, and the weights keep the paper's names and shapes.
+
+    Args:
+        config: sizes, as `SegFormerConfig` or its `to_dict`.
+
+    Input: {"c1".."c4"} as `MixTransformer` gives them. Output shape: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes), logits.
+    """
+
+    def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = _as_config(config)
+        c, policy = self.config, self.dtype_policy
+        # These five hold weights only: `call` composes them.
+        self.linear_c = [
+            layers.Dense(c.decoder_width, kernel_initializer=linear_init(), dtype=policy, name=f"linear_{stage}")
+            for stage in STAGES
+        ]
+        self.linear_fuse = layers.Conv2D(
+            c.decoder_width, 1, use_bias=False, kernel_initializer=conv_init(), dtype=policy, name="linear_fuse"
+        )
+        self.bn = layers.BatchNormalization(
+            momentum=0.9, epsilon=c.batch_norm_epsilon, synchronized=True, dtype=policy, name="bn"
+        )
+        self.dropout = layers.SpatialDropout2D(c.dropout_rate, dtype=policy, name="dropout")
+        # Small, for the first logits to be near 0: sqrt(2 / fan_out) grows as classes get few.
+        self.linear_pred = layers.Conv2D(
+            c.num_classes, 1, kernel_initializer=linear_init(), dtype=policy, name="linear_pred"
+        )
+
+    def build(self, input_shape: dict[str, Any]) -> None:
+        width = self.config.decoder_width
+        for name, linear in zip(STAGES, self.linear_c, strict=True):
+            linear.build(input_shape[name])
+        self.linear_fuse.build((*input_shape["c1"][:-1], 4 * width))
+        fused_shape = (*input_shape["c1"][:-1], width)
+        self.bn.build(fused_shape)
+        self.linear_pred.build(fused_shape)
+
+    def call(self, features: dict[str, Any], training: bool | None = None) -> Any:
+        x = ops.relu(self.bn(self.fuse(features), training=training))
+        return self.linear_pred(self.dropout(x, training=training))
+
+    def fuse(self, features: dict[str, Any]) -> Any:
+        """What `linear_fuse` gives in the paper's form: (B, ⌈H/4⌉, ⌈W/4⌉, D), before batch normalisation."""
+        branches = self.fuse_branches(features)
+        fused, size = branches["c1"], ops.shape(branches["c1"])[1:3]
+        for name in STAGES[1:]:
+            # tf.image.resize, for keras.ops' refuses sizes that are not known before the call.
+            up = tf.image.resize(branches[name], size, method="bilinear")  # half-pixel centres, float32
+            fused = fused + ops.cast(up, fused.dtype)
+        return fused
+
+    def fuse_branches(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Each stage's contribution to the fused sum on the stage's own grid: {"c1".."c4"}, (B, H_i, W_i, D)."""
+        # The paper concatenates c4, c3, c2, c1.
+        slices = dict(zip(reversed(STAGES), ops.split(self.linear_fuse.kernel[0, 0], 4, axis=0), strict=True))
+        branches = {}
+        for name, linear in zip(STAGES, self.linear_c, strict=True):
+            kernel = ops.matmul(linear.kernel, slices[name])  # (C_i, D)
+            bias = ops.matmul(linear.bias[None], slices[name])  # (1, D)
+            x = ops.cast(features[name], self.compute_dtype)
+            branches[name] = ops.conv(x, kernel[None, None], data_format="channels_last") + bias
+        return branches
+
+    def compute_output_shape(self, input_shape: dict[str, Any]) -> Any:
+        return (*input_shape["c1"][:-1], self.config.num_classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": self.config.to_dict()}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SegFormer(keras.Model):
+    """SegFormer as a Keras functional model.
+
+    Args:
+        config: sizes, epsilons and labels.
+        image_size: (height, width), either of them None for any.
+
+    Input: (B, H, W, 3) float, RGB normalised with ImageNet's mean and deviation (`segformer_tf.config`).
+    Output: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes) logits. The 1/4 grid is the paper's; upsample logits, not the arg-max.
+
+    Attributes:
+        config: the `SegFormerConfig`.
+        encoder: `MixTransformer`; ``model.encoder(images)`` gives {"c1".."c4"}.
+        decoder: `AllMLPDecoder`.
+
+    Raises:
+        ValueError: a known height or width below 29.
+    """
+
+    def __init__(
+        self,
+        config: SegFormerConfig | dict[str, Any],
+        *,
+        image_size: tuple[int | None, int | None] = (None, None),
+        name: str = "segformer",
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        config = _as_config(config)
+        image = keras.Input((*image_size, 3), name="image")
+        encoder = MixTransformer(config, dtype=dtype, name="encoder")
+        decoder = AllMLPDecoder(config, dtype=dtype, name="decoder")
+        super().__init__(inputs=image, outputs=decoder(encoder(image)), name=name, **kwargs)
+        self.config = config
+        self.image_size = tuple(image_size)
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_dict(),
+            "image_size": list(self.image_size),
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.encoder.dtype_policy),
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> SegFormer:
+        return cls(**config)
+
+
+def build_segformer(
+    variant: str,
+    *,
+    num_classes: int,
+    image_size: tuple[int | None, int | None] = (None, None),
+    dtype: Any = None,
+    **overrides: Any,
+) -> SegFormer:
+    """A built SegFormer with fresh weights.
+
+    Args:
+        variant: "b0".."b5" (Table 6 of the paper) or "tiny".
+        num_classes: channels of the logits.
+        image_size: (height, width), either of them None for any; known ones must be 29 or more.
+        dtype: dtype or policy of the layers, such as "mixed_float16"; None takes Keras' global one.
+        overrides: fields of `SegFormerConfig`, such as ``drop_path_rate=0.0``.
+
+    Raises:
+        ValueError: an unknown variant, a bad field, or a size below 29.
+
+    Example:
+        >>> model = build_segformer("b0", num_classes=150)
+        >>> model(np.zeros((1, 512, 512, 3), "float32")).shape
+        TensorShape([1, 128, 128, 150])
+    """
+    return SegFormer(variant_config(variant, num_classes=num_classes, **overrides), image_size=image_size, dtype=dtype)
+
+
+def check_image_shape(shape: Any) -> None:
+    """Refuse an image too small for the reductions; raises ValueError."""
+    height, width = shape[1], shape[2]
+    for name, size in (("height", height), ("width", width)):
+        if size is not None and size < MIN_IMAGE_SIDE:
+            raise ValueError(f"image {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
+
+
+def _as_config(config: SegFormerConfig | dict[str, Any]) -> SegFormerConfig:
+    return config if isinstance(config, SegFormerConfig) else SegFormerConfig.from_dict(config)
