@@ -16,6 +16,10 @@ Four = tuple[int, int, int, int]
 
 MIN_IMAGE_SIDE = 29  # below it a stage's sequence reduction has no key left
 
+# ImageNet's, RGB, on a scale of 0..255: a normalised image is (image - IMAGE_MEAN) / IMAGE_STD.
+IMAGE_MEAN = (123.675, 116.28, 103.53)
+IMAGE_STD = (58.395, 57.12, 57.375)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegFormerConfig:

@@ -210,7 +210,7 @@ class SegFormer(keras.Model):
         config: sizes, epsilons and labels.
         image_size: (height, width), either of them None for any.
 
-    Input: (B, H, W, 3) float, RGB normalised with ImageNet's mean and deviation (`segformer_tf.config`).
+    Input: (B, H, W, 3) float, RGB normalised by `config.IMAGE_MEAN` and `IMAGE_STD`.
     Output: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes) logits. The 1/4 grid is the paper's; upsample logits, not the arg-max.
 
     Attributes:

@@ -1,0 +1,54 @@
+"""`segformer VERB`: verbs are found in the entry-point group ``segformer.verbs`` and imported when run."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+
+from cyclopts import App
+
+from segformer_tf import __version__
+from segformer_tf.errors import InputError
+
+GROUP = "segformer.verbs"
+
+# One line each, here, so that `segformer --help` imports no verb.
+SUMMARIES = {
+    "train": "Train a SegFormer on a folder of images and masks, or on a TFDS data set.",
+    "evaluate": "Score a model on a split: per-class IoU and mean IoU.",
+    "export": "Convert to a TFLite file, quantised and verified.",
+    "predict": "Segment images with a TFLite file; needs no TensorFlow.",
+    "benchmark": "Time TFLite files side by side; needs no TensorFlow.",
+    "info": "Say what a model file holds.",
+}
+
+
+def make_app() -> App:
+    """The command, with every installed verb registered by name only."""
+    app = App(
+        name="segformer",
+        version=__version__,
+        help="SegFormer from training to the phone: train, export to TFLite, segment on the device.",
+    )
+    found = {verb.name: verb.value for verb in entry_points(group=GROUP)}
+    for name in sorted(found, key=lambda n: (list(SUMMARIES).index(n) if n in SUMMARIES else len(SUMMARIES), n)):
+        app.command(found[name], name=name, help=SUMMARIES.get(name, ""))
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; ends the process with 0, or with 1 and one line on standard error."""
+    try:
+        make_app()(arguments)
+    except InputError as error:
+        print(f"segformer: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = {"tensorflow": "train,convert", "keras": "train,convert"}.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        print(f"segformer: {error.name} is not installed; pip install 'segformer_tf[{extra}]'", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("segformer: stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,106 @@
+"""Augmentation of image and mask together, in the authors' order; every step is a pure function of its seed.
+
+Images are float32 RGB 0..255 until `normalize`; masks are uint8 and only ever resampled to the nearest pixel.
+Order and ranges: arXiv 2105.15203, section 4.1, and the authors' data pipeline.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
+from segformer_tf.labels import IGNORE_ID
+
+Pair = tuple[Any, Any]
+
+
+def augment(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int], scale: tuple[float, float]) -> Pair:
+    """Scale jitter, random crop, flip, photometric distortion, normalisation, padding.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) uint8 class ids.
+        seed: (2,) integers; the same seed gives the same result.
+        crop: (height, width) of the result.
+        scale: range of the factor on the image's own size.
+
+    Returns:
+        (crop, 3) float32 normalised image, (crop) uint8 mask.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 4)
+    image, mask = scale_jitter(tf.cast(image, tf.float32), mask, seeds[0], scale=scale)
+    image, mask = random_crop(image, mask, seeds[1], crop=crop)
+    image, mask = random_flip(image, mask, seeds[2])
+    image = normalize(photometric_distortion(image, seeds[3]))
+    return pad(image, mask, crop=crop)
+
+
+def scale_jitter(image: Any, mask: Any, seed: Any, *, scale: tuple[float, float]) -> Pair:
+    """Resize both by one uniform factor, keeping the ratio of sides; bilinear image, nearest mask."""
+    factor = tf.random.stateless_uniform((), seed, *scale)
+    size = tf.cast(tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * factor), tf.int32)
+    size = tf.maximum(size, 1)
+    return tf.image.resize(image, size), tf.image.resize(mask[..., None], size, method="nearest")[..., 0]
+
+
+def random_crop(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int]) -> Pair:
+    """The same random window of both, cut to what there is where they are smaller than `crop`."""
+    size = tf.minimum(tf.shape(mask), crop)
+    offset = tf.cast(
+        tf.random.stateless_uniform((2,), seed) * tf.cast(tf.shape(mask) - size + 1, tf.float32), tf.int32
+    )
+    image = tf.slice(image, tf.concat([offset, [0]], 0), tf.concat([size, [3]], 0))
+    return image, tf.slice(mask, offset, size)
+
+
+def random_flip(image: Any, mask: Any, seed: Any) -> Pair:
+    """Mirror both left to right with probability 0.5."""
+    flip = coin(seed)
+    return tf.where(flip, image[:, ::-1], image), tf.where(flip, mask[:, ::-1], mask)
+
+
+def photometric_distortion(image: Any, seed: Any) -> Any:
+    """Brightness ±32, contrast 0.5..1.5, saturation 0.5..1.5, hue ±18 of 180, each with probability 0.5.
+
+    Contrast comes before or after saturation and hue by a coin flip. 0..255 in and out.
+    """
+    coins, values = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    do = tf.unstack(tf.random.stateless_uniform((5,), coins) < 0.5)
+    brightness, contrast, saturation, hue = tf.unstack(tf.random.stateless_uniform((4,), values, -1.0, 1.0))
+
+    def add_contrast(x: Any) -> Any:
+        return _clip(x * tf.where(do[1], 1.0 + 0.5 * contrast, 1.0))
+
+    def adjust_color(x: Any) -> Any:
+        x = tf.image.adjust_saturation(x / 255.0, tf.where(do[2], 1.0 + 0.5 * saturation, 1.0))
+        return _clip(tf.image.adjust_hue(x, tf.where(do[3], 0.1 * hue, 0.0)) * 255.0)
+
+    image = _clip(image + tf.where(do[0], 32.0 * brightness, 0.0))
+    image = tf.cond(do[4], lambda: add_contrast(image), lambda: image)
+    image = tf.cond(do[2] | do[3], lambda: adjust_color(image), lambda: image)
+    return tf.cond(do[4], lambda: image, lambda: add_contrast(image))
+
+
+def normalize(image: Any) -> Any:
+    """RGB 0..255 of any numeric dtype to the network's float32 input."""
+    return (tf.cast(image, tf.float32) - IMAGE_MEAN) / IMAGE_STD
+
+
+def pad(image: Any, mask: Any, *, crop: tuple[int, int]) -> Pair:
+    """Fill up to `crop` at the right and bottom: 0, the mean colour, and `IGNORE_ID`."""
+    missing = tf.maximum(crop - tf.shape(mask), 0)
+    border = tf.stack([tf.zeros(2, tf.int32), missing], axis=1)  # (2, 2): before, after
+    image = tf.pad(image, tf.concat([border, [[0, 0]]], 0))
+    mask = tf.pad(mask, border, constant_values=tf.constant(IGNORE_ID, mask.dtype))
+    return tf.ensure_shape(image, (*crop, 3)), tf.ensure_shape(mask, crop)
+
+
+def coin(seed: Any) -> Any:
+    """A boolean that is true half of the time."""
+    return tf.random.stateless_uniform((), seed) < 0.5
+
+
+def _clip(image: Any) -> Any:
+    return tf.clip_by_value(image, 0.0, 255.0)

@@ -1,0 +1,65 @@
+"""What a training is asked for: one typed, frozen dataclass, which is also the command's options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Options of a training run. Defaults are the authors' recipe, scaled down in steps and batch."""
+
+    data: str
+    """Folder with dataset.json and split/{images,masks}, or tfds:NAME (tfds:toy_shapes needs no download)."""
+
+    variant: str = "b0"
+    """b0 to b5, or tiny."""
+
+    out: Path | None = None
+    """Run folder to make. Default: runs/VARIANT-DATA, numbered if it is taken."""
+
+    train_split: str = "train"
+    """Split to train on."""
+
+    val_split: str = "val"
+    """Split that picks the best weights."""
+
+    steps: int = 40_000
+    """Optimizer steps in all."""
+
+    epoch_steps: int = 500
+    """Steps between two validations (one Keras epoch)."""
+
+    batch_size: int = 8
+    """Samples per step, over all replicas."""
+
+    crop: tuple[int, int] = (512, 512)
+    """Height and width of training crops."""
+
+    eval_size: tuple[int, int] | None = None
+    """Height and width that validation images are stretched to. Default: those of the first one."""
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Range of the scale jitter, as a factor on the image's own size."""
+
+    learning_rate: float = 6e-5
+    """Peak rate of the encoder (the authors' 6e-5 is for pretrained weights; from scratch 6e-4 is better)."""
+
+    head_multiplier: float = 10.0
+    """Rate of the decoder over the encoder's."""
+
+    weight_decay: float = 0.01
+    """Decoupled weight decay; LayerNorm parameters are left out."""
+
+    warmup_steps: int = 1500
+    """Steps of linear warm-up."""
+
+    drop_path: float = 0.1
+    """Drop path of the last block."""
+
+    devices: int | None = None
+    """Replicas. Default: every GPU, or one CPU. More than one without GPUs splits the CPU."""
+
+    seed: int = 0
+    """Seed of weights, order and augmentation."""

@@ -1,0 +1,45 @@
+"""Curves and panels, by matplotlib."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from segformer_tf.edge.image import Pixels
+
+
+def plot_history(history: Path, out: Path) -> None:
+    """Loss and mean IoU, training and validation, over epochs, from Keras' CSV log."""
+    with history.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "mean_iou"), strict=True):
+        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+            points = [(int(r["epoch"]) + 1, float(r[key])) for r in rows if r.get(key)]
+            axes.plot(*np.transpose(points or [(np.nan, np.nan)]), marker=".", label=label)
+        axes.set_xlabel("epoch")
+        axes.set_title(name.replace("_", " "))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, out)
+
+
+def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[str]) -> None:
+    """A grid of RGB pictures with a title over each column."""
+    figure = Figure(figsize=(4 * len(titles), 3 * len(rows)), layout="constrained")
+    for axes_row, row in zip(figure.subplots(len(rows), len(titles), squeeze=False), rows, strict=True):
+        for axes, picture, title in zip(axes_row, row, titles, strict=True):
+            axes.imshow(picture)
+            axes.set_axis_off()
+            axes.set_title(title)
+    _save(figure, out)
+
+
+def _save(figure: Figure, out: Path) -> None:
+    part = out.with_suffix(".part.png")
+    figure.savefig(part, dpi=90)
+    part.replace(out)

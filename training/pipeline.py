@@ -1,0 +1,77 @@
+"""Source -> tf.data. The i-th training sample is a function of (seed, i) alone: order, crop and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from segformer_tf.edge.image import fit_image
+from training.augment import augment, normalize
+from training.sources import Sample, Source
+
+
+def train_batches(
+    source: Source,
+    *,
+    crop: tuple[int, int],
+    scale: tuple[float, float],
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+) -> tf.data.Dataset:
+    """Endless augmented batches, each epoch in its own order.
+
+    Args:
+        source: the training split.
+        crop: (height, width) of the samples.
+        scale: range of the scale jitter.
+        batch_size: samples per step, over all replicas.
+        seed: of order and augmentation.
+        start: number of samples already seen.
+
+    Yields:
+        ((B, *crop, 3) float32 normalised, (B, *crop) uint8).
+    """
+    count = len(source)
+
+    def load(i: Any) -> Any:
+        epoch = tf.cast(i // count, tf.int64)
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        index = tf.random.experimental.index_shuffle(i % count, key, count - 1)
+        image, mask = _read(source, index)
+        return augment(image, mask, tf.stack([tf.constant(seed, tf.int64), i]), crop=crop, scale=scale)
+
+    samples = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
+    samples = samples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return samples.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def eval_batches(source: Sequence[Sample] | Source, *, size: tuple[int, int], batch_size: int) -> tf.data.Dataset:
+    """Every sample once, in order: image by the image contract, mask stretched to the nearest pixel.
+
+    Yields:
+        ((B, *size, 3) float32 normalised, (B, *size) uint8).
+    """
+
+    def read(index: Any) -> Any:
+        image, mask = source[int(index)]
+        height, width = size
+        if mask.shape != size:
+            mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+        return fit_image(image, size), mask
+
+    def load(index: Any) -> Any:
+        image, mask = tf.numpy_function(read, [index], (tf.uint8, tf.uint8), stateful=False)
+        return normalize(tf.ensure_shape(image, (*size, 3))), tf.ensure_shape(mask, size)
+
+    samples = tf.data.Dataset.range(len(source)).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _read(source: Source, index: Any) -> Any:
+    image, mask = tf.numpy_function(lambda i: source[int(i)], [index], (tf.uint8, tf.uint8), stateful=False)
+    return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(mask, (None, None))

@@ -1,0 +1,198 @@
+"""Where samples come from: a folder with a manifest, or a TFDS data set, behind one random-access face."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segformer_tf.edge.image import IMAGE_SUFFIXES, Pixels, load_image
+from segformer_tf.errors import InputError
+from segformer_tf.labels import IGNORE_ID, Labels
+
+Mask = NDArray[np.uint8]
+_UNKNOWN = 254  # marks raw ids that are in no class; a data set of 255 classes cannot be (Labels says so)
+
+
+Sample = tuple[Pixels, Mask]
+
+
+class Source(Protocol):
+    """One split of a data set, read at random.
+
+    ``source[i]`` is (image, mask): (H, W, 3) uint8 RGB and (H, W) uint8 with class ids
+    0..C-1 and `IGNORE_ID`.
+    """
+
+    name: str
+    labels: Labels
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def open_source(data: str, split: str) -> Source:
+    """Open `split` of a folder, or of a TFDS data set given as ``tfds:NAME``.
+
+    Raises:
+        InputError: no such data set or split, or a manifest that does not say what it must.
+    """
+    if data.startswith("tfds:"):
+        return TfdsSource(data.removeprefix("tfds:"), split)
+    return FolderSource(Path(data), split)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``dataset.json``: {"name", "classes": [{"id", "name", "color"}], "ignore": [ids]}.
+
+    Attributes:
+        name: of the data set.
+        labels: names and colours, in order of id.
+        table: (256,) uint8, class index of every raw mask value, `IGNORE_ID` for ignored ones.
+    """
+
+    name: str
+    labels: Labels
+    table: NDArray[np.uint8]
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Raises InputError where the file is missing, is no JSON or lacks a key."""
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            classes = sorted(data["classes"], key=lambda c: int(c["id"]))
+            ids = [int(c["id"]) for c in classes]
+            ignored = {int(i) for i in data.get("ignore", [])}
+            labels = Labels(tuple(c["name"] for c in classes), tuple(tuple(c["color"]) for c in classes))
+            name = str(data.get("name", path.parent.name))
+        except FileNotFoundError:
+            raise InputError(
+                f'{path}: no manifest. Expected {{"classes": [{{"id": 0, "name": "road", "color": [128, 64, 128]}}], '
+                '"ignore": [255]}'
+            ) from None
+        except KeyError as error:
+            raise InputError(f"{path}: missing key {error}") from None
+        except (OSError, UnicodeDecodeError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a usable manifest ({error})") from None
+        bad = [i for i in (*ids, *ignored) if not 0 <= i <= 255]
+        if bad or len(set(ids)) != len(ids) or set(ids) & ignored:
+            raise InputError(f"{path}: ids must be distinct, 0..255 and not both a class and ignored. Received: {ids}")
+        table = np.full(256, _UNKNOWN, np.uint8)
+        table[[*ignored, IGNORE_ID]] = IGNORE_ID
+        table[ids] = np.arange(len(ids))
+        return cls(name, labels, table)
+
+
+class FolderSource:
+    """``root/split/{images,masks}`` with index or palette PNG masks and ``root/dataset.json``.
+
+    A mask has its image's stem; its raw values are the manifest's ids.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        manifest = Manifest.read(root / "dataset.json")
+        self.name = manifest.name
+        self.labels = manifest.labels
+        self._table = manifest.table
+        images, masks = root / split / "images", root / split / "masks"
+        if not images.is_dir() or not masks.is_dir():
+            splits = sorted(p.parent.name for p in root.glob("*/images"))
+            raise InputError(f"{root / split}: expected folders images/ and masks/; splits here: {', '.join(splits)}")
+        mask_of = {p.stem: p for p in masks.iterdir() if p.suffix.lower() == ".png"}
+        self.images = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        stems = {p.stem for p in self.images}
+        for kind, lone in (("image without mask", stems - mask_of.keys()), ("mask without image", mask_of.keys() - stems)):
+            if lone:
+                raise InputError(f"{root / split}: {kind}: {sorted(lone)[0]} ({len(lone)} of them)")
+        if not self.images:
+            raise InputError(f"{images}: no image")
+        self._masks = [mask_of[p.stem] for p in self.images]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, path = load_image(self.images[index]), self._masks[index]
+        mask = self._table[read_mask(path)]
+        if mask.shape != image.shape[:2]:
+            raise InputError(f"{path}: mask is {mask.shape}, its image {image.shape[:2]} (height, width)")
+        if (mask == _UNKNOWN).any() and len(self.labels.names) <= _UNKNOWN:
+            raw = read_mask(path)[mask == _UNKNOWN]
+            raise InputError(f"{path}: mask value {raw[0]} is neither a class nor ignored in the manifest")
+        return image, mask
+
+
+def read_mask(path: Path) -> Mask:
+    """Raw values of an index or palette PNG, (H, W) uint8; a palette's indices, never its colours.
+
+    Raises:
+        InputError: unreadable, or of another kind.
+    """
+    try:
+        with Image.open(path) as opened:
+            if opened.mode not in ("P", "L", "1"):
+                raise InputError(f"{path}: a mask is an 8-bit index or palette PNG. Received: mode {opened.mode}")
+            return np.asarray(opened, np.uint8)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable mask ({error})") from None
+
+
+class TfdsSource:
+    """A split of a TFDS data set that has one RGB image and one mask among its features."""
+
+    def __init__(self, name: str, split: str) -> None:
+        import tensorflow_datasets as tfds
+
+        import training.toy  # noqa: F401  registers `toy_shapes`
+
+        try:
+            # Random access needs the array_record format.
+            builder = tfds.builder(name, file_format=tfds.core.FileFormat.ARRAY_RECORD)
+        except tfds.core.DatasetNotFoundError:
+            raise InputError(f"tfds:{name}: no such TFDS data set") from None
+        features = builder.info.features
+        self._image_key, self._mask_key = _image_and_mask_keys(name, features)
+        builder.download_and_prepare()
+        split = "validation" if split == "val" and "val" not in builder.info.splits else split
+        if split not in builder.info.splits:
+            raise InputError(f"tfds:{name}: no split {split!r}; splits: {', '.join(builder.info.splits)}")
+        self.name = builder.info.name
+        self._records = builder.as_data_source(split)
+        names = getattr(features[self._mask_key], "names", None)
+        # Oxford-IIIT Pet is the one common set whose ids start at 1 and whose feature names no class.
+        self._offset, names = (1, ["pet", "background", "border"]) if self.name == "oxford_iiit_pet" else (0, names)
+        if names is None:
+            raise InputError(f"tfds:{name}: its mask names no classes; expected a LabeledImage feature")
+        self.labels = Labels.named(names)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self._records[index]
+        mask = record[self._mask_key][..., 0]
+        valid = (mask >= self._offset) & (mask < self._offset + len(self.labels.names))
+        if (bad := mask[~valid & (mask != IGNORE_ID)]).size:
+            raise InputError(f"{self.name} sample {index}: mask value {bad[0]} is outside its classes")
+        return record[self._image_key], np.where(valid, mask - self._offset, IGNORE_ID).astype(np.uint8)
+
+
+def _image_and_mask_keys(name: str, features: Any) -> tuple[str, str]:
+    import tensorflow_datasets as tfds
+
+    channels = {key: f.shape[-1] for key, f in features.items() if isinstance(f, tfds.features.Image)}
+    images = [key for key, c in channels.items() if c == 3]
+    masks = [key for key, c in channels.items() if c == 1]
+    if len(images) != 1 or len(masks) != 1:
+        raise InputError(
+            f"tfds:{name}: expected one RGB image and one mask of one channel. "
+            f"Received: images {images}, masks {masks} among {sorted(features)}"
+        )
+    return images[0], masks[0]

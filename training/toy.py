@@ -1,0 +1,103 @@
+"""`toy_shapes`: a generated data set, as a TFDS builder, so that a demo needs no download.
+
+Shapes of five kinds, large and small, over each other, on a textured background. Colour and texture say
+nothing about the class, outline does: a network must learn to see, and a random one cannot pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image, ImageDraw
+
+from segformer_tf.labels import IGNORE_ID
+
+NAMES = ("background", "disc", "square", "triangle", "star", "ring")
+SIZE = 128
+SPLITS = {"train": 800, "val": 100, "test": 100}
+
+
+class ToyShapes(tfds.core.GeneratorBasedBuilder):
+    """Generated shapes: 128x128 images, masks with 255 on a band around every outline."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            description="Generated shapes on textured background, for demonstration and tests.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
+                    "mask": tfds.features.LabeledImage(
+                        shape=(SIZE, SIZE, 1), labels=list(NAMES), encoding_format="png"
+                    ),
+                }
+            ),
+            supervised_keys=("image", "mask"),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        return {split: self._generate_examples(seed, SPLITS[split]) for seed, split in enumerate(SPLITS)}
+
+    def _generate_examples(self, seed: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        for i in range(count):
+            image, mask = draw_sample(np.random.default_rng([seed, i]))
+            yield i, {"image": image, "mask": mask[..., None]}
+
+
+def draw_sample(rng: np.random.Generator) -> tuple[Any, Any]:
+    """One (128, 128, 3) uint8 image and its (128, 128) uint8 mask."""
+    image, mask = _texture(rng), np.zeros((SIZE, SIZE), np.uint8)
+    for _ in range(rng.integers(4, 9)):
+        kind = int(rng.integers(1, len(NAMES)))
+        radius = float(np.exp(rng.uniform(np.log(9), np.log(34))))  # small ones as often as large
+        inside = _outline(kind, rng.uniform(0, SIZE, 2), radius, rng.uniform(0, 2 * np.pi))
+        image[inside] = _texture(rng)[inside]
+        mask[inside] = kind
+    return image, np.where(_edges(mask), IGNORE_ID, mask).astype(np.uint8)
+
+
+def _texture(rng: np.random.Generator) -> Any:
+    """A base colour with smooth noise at a random scale, or stripes at a random angle, or both."""
+    base, grain = rng.uniform(30, 225, 3), rng.uniform(5, 45, 3)
+    side = int(rng.integers(4, 64))
+    noise = Image.fromarray(rng.uniform(-1, 1, (side, side)).astype(np.float32), "F").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    angle, period = rng.uniform(0, np.pi), rng.uniform(4, 24)
+    stripes = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period)
+    pattern = np.asarray(noise) + rng.integers(0, 2) * stripes
+    return np.clip(base + pattern[..., None] * grain + rng.normal(0, 4, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+
+
+def _outline(kind: int, center: Any, radius: float, angle: float) -> Any:
+    """(128, 128) bool, the inside of a shape, drawn four times larger and sampled down to its centre pixels."""
+    canvas = Image.new("1", (4 * SIZE, 4 * SIZE))
+    draw, c = ImageDraw.Draw(canvas), 4 * np.asarray(center)
+
+    def ellipse(r: float, fill: int) -> None:
+        draw.ellipse([*(c - 4 * r), *(c + 4 * r)], fill=fill)
+
+    if NAMES[kind] in ("disc", "ring"):
+        ellipse(radius, 1)
+        if NAMES[kind] == "ring":
+            ellipse(0.5 * radius, 0)
+    else:
+        radii = {"square": [1.1] * 4, "triangle": [1.2] * 3, "star": [1.2, 0.5] * 5}[NAMES[kind]]
+        turns = angle + 2 * np.pi * np.arange(len(radii)) / len(radii)
+        corners = c + 4 * radius * np.array(radii)[:, None] * np.stack([np.cos(turns), np.sin(turns)], 1)
+        draw.polygon([tuple(corner) for corner in corners], fill=1)
+    return np.asarray(canvas)[2::4, 2::4]
+
+
+def _edges(mask: Any) -> Any:
+    """Pixels that touch another class to the right, left, above or below."""
+    edges = np.zeros(mask.shape, bool)
+    across, down = mask[:, 1:] != mask[:, :-1], mask[1:] != mask[:-1]
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    return edges

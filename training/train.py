@@ -1,0 +1,91 @@
+"""`segformer train`: a data set and a variant in, a run folder out, by plain `model.fit`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+
+from segformer_tf.errors import InputError
+from segformer_tf.model import build_segformer, check_image_shape
+from training.config import TrainConfig
+from training.objective import MeanIoU, SegmentationLoss
+from training.optimizer import SegFormerAdamW, WarmupPoly
+from training.pipeline import eval_batches, train_batches
+from training.run import Run
+from training.sources import open_source
+from training.strategy import make_strategy
+
+
+def train(config: TrainConfig) -> Run:
+    """Train a SegFormer as `config` says.
+
+    Returns:
+        The run, whose folder holds configuration, environment, weights, history and pictures.
+
+    Raises:
+        InputError: data or options that cannot be used.
+    """
+    _check(config)
+    keras.utils.set_random_seed(config.seed)
+    strategy = make_strategy(config.devices)
+    if config.batch_size % strategy.num_replicas_in_sync:
+        raise InputError(
+            f"--batch-size must be a multiple of the replicas ({strategy.num_replicas_in_sync}). "
+            f"Received: {config.batch_size}"
+        )
+    source = open_source(config.data, config.train_split)
+    validation = open_source(config.data, config.val_split)
+    height, width = config.eval_size or validation[0][1].shape
+    config = replace(config, eval_size=(height, width), out=config.out or _free_folder(config, source.name))
+    check_image_shape((None, height, width, 3))
+    run = Run.create(config.out, config)
+
+    with strategy.scope():
+        model = build_segformer(
+            config.variant,
+            num_classes=len(source.labels.names),
+            drop_path_rate=config.drop_path,
+            labels=source.labels,
+        )
+        schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
+        model.compile(
+            optimizer=SegFormerAdamW(
+                schedule, decay=config.weight_decay, head_multiplier=config.head_multiplier
+            ),
+            loss=SegmentationLoss(),
+            metrics=[MeanIoU(len(source.labels.names))],
+            jit_compile=False,  # XLA on CPU is 3x slower for this model, and MirroredStrategy refuses it
+        )
+    model.fit(
+        train_batches(
+            source, crop=config.crop, scale=config.scale, batch_size=config.batch_size, seed=config.seed
+        ),
+        validation_data=eval_batches(validation, size=config.eval_size, batch_size=config.batch_size),
+        steps_per_epoch=config.epoch_steps,
+        epochs=-(-config.steps // config.epoch_steps),
+        callbacks=run.callbacks(validation, config.eval_size),
+    )
+    return run
+
+
+def _check(config: TrainConfig) -> None:
+    for name in ("steps", "epoch_steps", "batch_size"):
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be positive. Received: {getattr(config, name)}")
+    if not 0 < config.scale[0] <= config.scale[1]:
+        raise InputError(f"--scale must be two positive factors, the smaller first. Received: {config.scale}")
+    if not 0 <= config.warmup_steps < config.steps:
+        raise InputError(f"--warmup-steps must be from 0 to below --steps. Received: {config.warmup_steps}")
+    try:
+        check_image_shape((None, *config.crop, 3))
+    except ValueError as error:
+        raise InputError(f"--crop: {error}") from None
+
+
+def _free_folder(config: TrainConfig, data_name: str) -> Path:
+    """runs/VARIANT-DATA, or with the first free number behind it."""
+    base = Path("runs") / f"{config.variant}-{data_name}"
+    numbered = (base.with_name(f"{base.name}-{i}") for i in range(2, 10_000))
+    return base if not base.exists() else next(path for path in numbered if not path.exists())
