@@ -1,0 +1,1 @@
+"""Conversion: Keras -> TFLite -> verified TFLite."""

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from segformer_tf.config import MIN_IMAGE_SIDE, SegFormerConfig, variant_config
+from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, MIN_IMAGE_SIDE, SegFormerConfig, variant_config
 from segformer_tf.layers import PACKAGE, OverlapPatchMerging, TransformerBlock, conv_init, linear_init
 
 STAGES = ("c1", "c2", "c3", "c4")
@@ -240,6 +240,18 @@ class SegFormer(keras.Model):
         self.image_size = tuple(image_size)
         self.encoder = encoder
         self.decoder = decoder
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Scores of images as they are read, for comparison with an exported file.
+
+        Args:
+            pixels: (B, H, W, 3) uint8 RGB.
+
+        Returns:
+            (B, ⌈H/4⌉, ⌈W/4⌉, num_classes) float32.
+        """
+        normalized = (pixels.astype(np.float32) - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
+        return np.asarray(self.predict_on_batch(normalized), np.float32)
 
     def get_config(self) -> dict[str, Any]:
         return {

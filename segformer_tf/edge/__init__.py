@@ -1,0 +1,26 @@
+"""On the device: numpy, Pillow and a TFLite runtime, nothing else.
+
+    >>> from segformer_tf.edge import Segmenter
+    >>> result = Segmenter("model.tflite")("photo.jpg")
+    >>> result.mask.shape, result.classes[0].name
+"""
+
+from segformer_tf.edge.image import fit_image, list_images, load_image
+from segformer_tf.edge.mask import logits_to_mask
+from segformer_tf.edge.metadata import ModelInfo, read_model_info
+from segformer_tf.edge.runtime import installed_runtimes, open_interpreter
+from segformer_tf.edge.segmenter import ClassShare, Result, Segmenter
+
+__all__ = [
+    "ClassShare",
+    "ModelInfo",
+    "Result",
+    "Segmenter",
+    "fit_image",
+    "installed_runtimes",
+    "list_images",
+    "load_image",
+    "logits_to_mask",
+    "open_interpreter",
+    "read_model_info",
+]

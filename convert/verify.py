@@ -1,0 +1,106 @@
+"""Runs an exported file on the runtimes it is meant for and compares it with Keras.
+
+Every runtime gets a process of its own: some files end a runtime's process, and one that crashes there must
+not take the export with it. Error is relative: ``|file - keras| / |keras|``, Euclidean over all images, both
+centred over classes, since a shift common to all classes changes no mask. Right files are at 1e-6 (fp32) to
+0.1 (int8), silently wrong ones at 0.4 and more.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.recipes import Recipe
+from segformer_tf.edge.image import Pixels
+from segformer_tf.edge.runtime import runtime_version
+from segformer_tf.errors import InputError
+from segformer_tf.model import SegFormer
+
+_TIME_LIMIT = 900  # seconds for a few images on the slowest runtime
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a file's logits compare with Keras' on one runtime.
+
+    Attributes:
+        runtime: name and version.
+        error: relative error, see the module.
+        max_error: largest difference of a logit, over max(1, largest logit).
+        agreement: share of grid pixels with the same arg-max, 0..1.
+    """
+
+    runtime: str
+    error: float
+    max_error: float
+    agreement: float
+
+
+def verify_file(
+    path: Path, model: SegFormer, images: Sequence[Pixels], *, recipe: Recipe, runtimes: Sequence[str]
+) -> list[Verdict]:
+    """Compare the file at `path` with `model` on `images`.
+
+    Raises:
+        InputError: no runtime, one that cannot run the file, or one whose error exceeds the recipe's tolerance.
+    """
+    if not runtimes:
+        raise InputError("no TFLite runtime is installed to verify on; pip install 'segformer_tf[convert]'")
+    expected = np.concatenate([model.logits(image[None]) for image in images])
+    verdicts = []
+    for runtime in runtimes:
+        verdict = compare(run_on(path, images, runtime=runtime), expected, name=f"{runtime} {runtime_version(runtime)}")
+        if not verdict.error <= recipe.tolerance:  # a nan is not
+            raise InputError(
+                f"{verdict.runtime} gets recipe {recipe.name} wrong: relative error {verdict.error:.3g}, "
+                f"expected at most {recipe.tolerance:g}; nothing was written"
+            )
+        verdicts.append(verdict)
+    return verdicts
+
+
+def compare(logits: NDArray[np.float32], expected: NDArray[np.float32], *, name: str) -> Verdict:
+    """The verdict on `logits` against `expected`, both (B, h, w, C)."""
+    if logits.shape != expected.shape:
+        raise InputError(f"{name} gives logits {logits.shape}, Keras {expected.shape}")
+    difference, scale = _centred(logits - expected), _centred(expected)
+    return Verdict(
+        runtime=name,
+        error=float(np.linalg.norm(difference) / max(np.linalg.norm(scale), 1e-30)),
+        max_error=float(np.abs(logits - expected).max() / max(1.0, np.abs(expected).max())),
+        agreement=float((logits.argmax(-1) == expected.argmax(-1)).mean()),
+    )
+
+
+def run_on(path: Path, images: Sequence[Pixels], *, runtime: str) -> NDArray[np.float32]:
+    """Logits of a file on a runtime, (B, h, w, C), computed in a process of its own.
+
+    Raises:
+        InputError: the runtime refuses the file, crashes on it or hangs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "images.npy", Path(folder) / "logits.npy"
+        np.save(given, np.stack(images))
+        command = [sys.executable, "-m", "segformer_tf.edge.run_file", str(path), runtime, str(given), str(made)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIME_LIMIT, check=False)
+        except subprocess.TimeoutExpired:
+            raise InputError(f"{runtime} did not finish within {_TIME_LIMIT} s; nothing was written") from None
+        if done.returncode < 0:
+            raise InputError(f"{runtime} crashed on the file ({signal.Signals(-done.returncode).name})")
+        if done.returncode:
+            raise InputError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+        return np.load(made)
+
+
+def _centred(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    return logits - logits.mean(-1, keepdims=True) if logits.shape[-1] > 1 else logits

@@ -1,0 +1,67 @@
+"""Interleaved timing of TFLite files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from segformer_tf.edge.runtime import installed_runtimes, runtime_version
+from segformer_tf.edge.segmenter import Segmenter
+from segformer_tf.errors import InputError
+
+_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One file on one runtime: megabytes (10^6 bytes) and milliseconds of an invoke."""
+
+    path: Path
+    recipe: str
+    size: tuple[int, int]
+    runtime: str
+    megabytes: float
+    p50: float
+    p90: float
+
+
+def time_files(
+    models: Sequence[Path], *, runtimes: Sequence[str] | None = None, threads: int = 2, repeats: int = 30
+) -> list[Timing]:
+    """Median and 90th percentile of an invoke, for every file on every runtime, calls interleaved.
+
+    Raises:
+        InputError: nothing to time, or a file or runtime that cannot be used.
+    """
+    runtimes = list(runtimes) if runtimes else installed_runtimes()
+    if not models or not runtimes or repeats < 1:
+        raise InputError(
+            f"expected model files, a runtime and one repeat or more. "
+            f"Received: {len(models)} files, runtimes {', '.join(runtimes) or 'none installed'}, {repeats} repeats"
+        )
+    pairs = [(path, runtime, Segmenter(path, runtime=runtime, threads=threads)) for path in models for runtime in runtimes]
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*segmenter.size, 3), np.uint8) for _, _, segmenter in pairs]
+    spent = np.zeros((len(pairs), repeats))
+    for turn in range(-_WARM_UP, repeats):
+        for i, (_, _, segmenter) in enumerate(pairs):
+            start = perf_counter()
+            segmenter.logits(images[i])
+            if turn >= 0:
+                spent[i, turn] = (perf_counter() - start) * 1e3
+    return [
+        Timing(
+            path=path,
+            recipe=segmenter.recipe,
+            size=segmenter.size,
+            runtime=f"{runtime} {runtime_version(runtime)}",
+            megabytes=path.stat().st_size / 1e6,
+            p50=float(np.median(times)),
+            p90=float(np.quantile(times, 0.9)),
+        )
+        for (path, runtime, segmenter), times in zip(pairs, spent, strict=True)
+    ]

@@ -1,0 +1,113 @@
+"""Verbs `predict` and `benchmark`: the device side of the command, without TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from segformer_tf.edge.benchmark import time_files
+from segformer_tf.edge.image import list_images
+from segformer_tf.edge.segmenter import Segmenter
+from segformer_tf.files import atomic
+
+
+def predict(
+    model: Path,
+    /,
+    *images: Path,
+    out: Path = Path("predictions"),
+    runtime: str | None = None,
+    threads: int | None = None,
+) -> None:
+    """Segment images with a TFLite file; needs no TensorFlow.
+
+    Writes NAME_mask.png (palette PNG, index = class id) and NAME_overlay.png for every image, and
+    predictions.json with the classes and their shares.
+
+    Examples
+    --------
+
+        segformer predict model.tflite photo.jpg --out seen/
+
+        segformer predict model.tflite photos/ --out seen/ --runtime tflite-runtime
+
+    Parameters
+    ----------
+    model
+        A file made by `segformer export`.
+    images
+        Images, or folders of images.
+    out
+        Folder for the pictures; made if it is missing.
+    runtime
+        litert or tflite-runtime. Default: the faster one that is installed.
+    threads
+        CPU threads. Default: all cores, four at most.
+    """
+    paths = list_images(images)
+    segmenter = Segmenter(model, runtime=runtime, threads=threads)
+    stems = Counter(path.stem for path in paths)
+    names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+    console = Console()
+    records, spent = {}, []
+    for path, name in zip(track(paths, "segmenting", console=console), names, strict=True):
+        result = segmenter(path)
+        result.save(out, name)
+        records[str(path)] = json.loads(result.to_json())
+        spent.append(sum(result.speed.values()))
+    with atomic(out / "predictions.json") as part:
+        part.write_text(json.dumps(records, indent=1), "utf-8")
+    console.print(f"{len(paths)} images, median {np.median(spent):.1f} ms from file to mask -> {out}")
+
+
+def benchmark(
+    *models: Path,
+    runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    threads: int = 2,
+    repeats: int = 30,
+) -> None:
+    """Time TFLite files side by side; needs no TensorFlow.
+
+    Files and runtimes take turns, call by call, so that a busy moment of the machine hits all of them.
+
+    Examples
+    --------
+
+        segformer benchmark fp32.tflite int8.tflite
+
+        segformer benchmark model.tflite --runtime litert tflite-runtime --threads 4
+
+    Parameters
+    ----------
+    models
+        Files made by `segformer export`.
+    runtime
+        Runtimes to use. Default: all that are installed.
+    threads
+        CPU threads.
+    repeats
+        Timed calls of each file on each runtime.
+    """
+    rows = time_files(models, runtimes=runtime, threads=threads, repeats=repeats)
+    table = Table(title=f"invoke only, {threads} threads, {repeats} interleaved calls")
+    for column in ("file", "recipe", "size", "runtime", "MB", "p50 ms", "p90 ms"):
+        table.add_column(column, justify="right" if column.endswith(("MB", "ms")) else "left")
+    for row in rows:
+        table.add_row(
+            row.path.name,
+            row.recipe,
+            "x".join(map(str, row.size)),
+            row.runtime,
+            f"{row.megabytes:.2f}",
+            f"{row.p50:.1f}",
+            f"{row.p90:.1f}",
+        )
+    Console().print(table)

@@ -1,0 +1,165 @@
+"""`Segmenter`: a ``.tflite`` and an image in, a mask of the image's own size out."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segformer_tf.edge.draw import overlay
+from segformer_tf.edge.image import ImageLike, Pixels, fit_image, load_image
+from segformer_tf.edge.mask import logits_to_mask
+from segformer_tf.edge.metadata import read_model_info
+from segformer_tf.edge.runtime import open_interpreter
+from segformer_tf.errors import InputError
+from segformer_tf.files import atomic
+from segformer_tf.labels import Labels
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """A class that occurs in a mask: its id, its name, and its share of the pixels, 0..1."""
+
+    id: int
+    name: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was seen in one image.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, as it was read.
+        mask: (H, W) uint8 class ids, at the image's own size.
+        labels: names and colours of the ids.
+        speed: milliseconds of "load", "resize", "invoke" and "mask".
+    """
+
+    image: Pixels
+    mask: NDArray[np.uint8]
+    labels: Labels
+    speed: dict[str, float]
+
+    @property
+    def classes(self) -> list[ClassShare]:
+        """Classes that occur, the largest first."""
+        counts = np.bincount(self.mask.ravel(), minlength=len(self.labels.names))
+        order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+        return [ClassShare(i, self.labels.names[i], float(counts[i] / self.mask.size)) for i in order]
+
+    def overlay(self, alpha: float = 0.55) -> Image.Image:
+        """The mask's colours over the image; `alpha` is the colours' share, 0..1."""
+        return Image.fromarray(overlay(self.image, self.mask, self.labels, alpha=alpha))
+
+    def save(self, folder: str | Path, name: str) -> tuple[Path, Path]:
+        """Write ``NAME_mask.png`` (palette PNG, index = class id) and ``NAME_overlay.png``; give both paths.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        mask = Image.fromarray(self.mask)
+        mask.putpalette([value for color in self.labels.colors for value in color])
+        paths = Path(folder) / f"{name}_mask.png", Path(folder) / f"{name}_overlay.png"
+        for path, picture in zip(paths, (mask, self.overlay()), strict=True):
+            with atomic(path) as part:
+                picture.save(part)
+        return paths
+
+    def to_json(self) -> str:
+        """Size, classes and speed as JSON; the mask is a picture's work."""
+        height, width = self.mask.shape
+        classes = [{"id": c.id, "name": c.name, "share": round(c.share, 6)} for c in self.classes]
+        speed = {key: round(value, 3) for key, value in self.speed.items()}
+        return json.dumps({"height": height, "width": width, "classes": classes, "speed_ms": speed})
+
+
+class Segmenter:
+    """An exported SegFormer, ready to run.
+
+    Args:
+        path: a ``.tflite`` made by ``segformer export``.
+        runtime: "litert" or "tflite-runtime"; None takes the preferred one that is installed.
+        threads: CPU threads; None takes all cores, four at most.
+
+    Attributes:
+        labels: class names and colours.
+        recipe: how the file was quantised.
+        size: (height, width) of the model's input.
+
+    Raises:
+        InputError: no such file, no metadata in it, no runtime, or a runtime that refuses the file.
+
+    Example:
+        >>> result = Segmenter("model.tflite")("photo.jpg")
+        >>> result.overlay().show()
+    """
+
+    def __init__(self, path: str | Path, *, runtime: str | None = None, threads: int | None = None) -> None:
+        info = read_model_info(path)
+        self.labels = info.labels
+        self.recipe = info.recipe
+        threads = threads or min(4, os.cpu_count() or 1)
+        self._interpreter = open_interpreter(path, runtime=runtime, threads=threads)
+        (self._input,) = self._interpreter.get_input_details()
+        (self._output,) = self._interpreter.get_output_details()
+        _, height, width, _ = (int(n) for n in self._input["shape"])
+        self.size = height, width
+        self._check(path)
+
+    def __call__(self, image: ImageLike) -> Result:
+        """Segment one image: a path, a PIL image, or (H, W, 3) uint8 RGB.
+
+        Raises:
+            InputError: an image that cannot be read.
+        """
+        clock = [perf_counter()]
+        pixels = load_image(image)
+        clock.append(perf_counter())
+        fitted = fit_image(pixels, self.size)
+        clock.append(perf_counter())
+        logits = self.logits(fitted)
+        clock.append(perf_counter())
+        mask = logits_to_mask(logits, pixels.shape[:2])
+        clock.append(perf_counter())
+        spans = dict(zip(("load", "resize", "invoke", "mask"), (np.diff(clock) * 1e3).tolist(), strict=True))
+        return Result(pixels, mask, self.labels, spans)
+
+    def logits(self, fitted: Pixels) -> NDArray[np.float32]:
+        """Raw scores of an image that has the model's size.
+
+        Args:
+            fitted: (height, width, 3) uint8 RGB.
+
+        Returns:
+            (⌈height/4⌉, ⌈width/4⌉, C) float32.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
+            raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
+        self._interpreter.set_tensor(self._input["index"], fitted[None].astype(self._input["dtype"]))
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output["index"])[0]
+
+    def _check(self, path: str | Path) -> None:
+        """The file's tensors must be what its metadata promises."""
+        given: dict[str, Any] = {"input": self._input, "output": self._output}
+        height, width = self.size
+        grid = [1, -(-height // 4), -(-width // 4), len(self.labels.names)]
+        if (
+            self._input["dtype"] not in (np.uint8, np.float32)
+            or self._input["quantization"] not in ((0.0, 0), (1.0, 0))
+            or self._output["dtype"] != np.float32
+            or list(self._output["shape"]) != grid
+        ):
+            seen = {k: (list(map(int, v["shape"])), v["dtype"].__name__, v["quantization"]) for k, v in given.items()}
+            raise InputError(f"{path}: expected RGB 0..255 in and float32 logits {grid} out. Received: {seen}")
