@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
-from io import StringIO
 from pathlib import Path
 
 import keras
@@ -24,6 +22,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer, check_image_shape
+from segformer_tf.quiet import native_silence
 
 CALIBRATION_IMAGES = 100
 VERIFICATION_IMAGES = 4
@@ -105,7 +104,7 @@ def convert(model: SegFormer, recipe: Recipe, *, size: tuple[int, int], images: 
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serve", serve, input_signature=signature)
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+    with tempfile.TemporaryDirectory() as folder, native_silence():
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         recipe.configure(converter, images)

@@ -2,33 +2,94 @@
 
 from __future__ import annotations
 
-import os
+import json
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
 
+from segformer_tf.quiet import import_tensorflow
 from training.config import TrainConfig
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> None:
-    """Train a SegFormer and keep everything in a run folder.
+    """Train a SegFormer on a folder of images and masks, or on a TFDS data set.
 
-    The folder gets config.json, environment.json, weights/{last,best}.keras, history.csv, curves.png,
+    The run folder gets config.json, environment.json, weights/{last,best}.keras, history.csv, curves.png,
     panel.png and TensorBoard logs.
 
     Examples
     --------
     No download, a few minutes:
 
-        segformer train --data tfds:toy_shapes --variant b0 --crop 128 128 --steps 600 --epoch-steps 100
+        segformer train --data tfds:toy_shapes --crop 128 128 --steps 600 --epoch-steps 100 --warmup-steps 50
 
     Your folder, with dataset.json and {train,val,test}/{images,masks}:
 
         segformer train --data path/to/folder --variant b0 --crop 256 256 --learning-rate 6e-4
     """
+    import_tensorflow()
     from training.train import train as run_training
 
     run = run_training(config)
     print(f"run folder: {run.root}")
+
+
+def evaluate(
+    model: Path,
+    /,
+    *,
+    data: str,
+    split: str = "test",
+    size: tuple[int, int] | None = None,
+    runtime: str | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Score a model on a split: per-class IoU and mean IoU.
+
+    Images are stretched to the model's size, logits upsampled once to the mask's own size.
+
+    Examples
+    --------
+
+        segformer evaluate runs/b0-camvid --data path/to/folder --split test
+
+        segformer evaluate int8.tflite --data path/to/folder --runtime tflite-runtime --json
+
+    Parameters
+    ----------
+    model
+        A .tflite, a .keras file or a run folder (its best weights).
+    data
+        Folder with dataset.json and split/{images,masks}, or tfds:NAME.
+    split
+        Split to score.
+    size
+        Height and width that a Keras model sees. Default: what its run validated at, else each image's own.
+    runtime
+        litert or tflite-runtime, for a .tflite. Default: the faster one that is installed.
+    as_json
+        Print one JSON object instead of a table.
+    """
+    import_tensorflow()
+    from training.evaluate import evaluate as score
+    from training.evaluate import open_predictor
+    from training.sources import open_source
+
+    source = open_source(data, split)
+    predict = open_predictor(model, size=size, runtime=runtime, num_classes=len(source.labels.names))
+    progress = Console(stderr=True)
+    scores = score(predict, source, indices=track(range(len(source)), "evaluating", console=progress, transient=True))
+    if as_json:
+        print(json.dumps({"model": str(model), "data": data, "split": split, **scores.to_dict()}, indent=1))
+        return
+    table = Table(title=f"{model} on {split} of {source.name}, {scores.images} images", show_footer=True)
+    table.add_column("class", footer="mean")
+    table.add_column("IoU", footer=f"{scores.mean_iou:.4f}", justify="right")
+    for name, iou in scores.per_class.items():
+        table.add_row(name, f"{iou:.4f}")
+    Console().print(table)
+    Console().print(f"pixel accuracy {scores.pixel_accuracy:.4f}")

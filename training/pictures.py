@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from segformer_tf.edge.image import Pixels
+from segformer_tf.files import atomic
 
 
 def plot_history(history: Path, out: Path) -> None:
@@ -40,6 +41,5 @@ def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[
 
 
 def _save(figure: Figure, out: Path) -> None:
-    part = out.with_suffix(".part.png")
-    figure.savefig(part, dpi=90)
-    part.replace(out)
+    with atomic(out) as part:
+        figure.savefig(part, dpi=90)

@@ -18,6 +18,7 @@ import tensorflow as tf
 from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.errors import InputError
+from segformer_tf.files import atomic
 from training.pictures import plot_history, plot_panel
 from training.pipeline import eval_batches
 from training.sources import Source
@@ -46,7 +47,7 @@ class Run:
             raise InputError(f"{root}: a run is there already; choose another --out")
         run = cls(root)
         run.last.parent.mkdir(parents=True)
-        write_json(root / "config.json", {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()})
+        write_json(root / "config.json", asdict(config))
         write_json(root / "environment.json", environment())
         return run
 
@@ -76,9 +77,8 @@ class SaveWeights(keras.callbacks.Callback):
             self._save(self.run.best)
 
     def _save(self, path: Path) -> None:
-        part = path.with_name(f"{path.stem}.part.keras")
-        self.model.save(part)
-        part.replace(path)
+        with atomic(path) as part:
+            self.model.save(part)
 
 
 class Pictures(keras.callbacks.Callback):
@@ -119,7 +119,6 @@ def environment() -> dict[str, Any]:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write by rename, so that a reader never sees half a file."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
-    part.replace(path)
+    """`data` as JSON; paths become strings."""
+    with atomic(path) as part:
+        part.write_text(json.dumps(data, indent=1, default=str) + "\n", "utf-8")

@@ -1,7 +1,8 @@
 """`toy_shapes`: a generated data set, as a TFDS builder, so that a demo needs no download.
 
-Shapes of five kinds, large and small, over each other, on a textured background. Colour and texture say
-nothing about the class, outline does: a network must learn to see, and a random one cannot pass.
+Shapes of five kinds, large and small, over each other, on a textured background. Colour tells a family
+(disc and ring warm, square and star cool, triangle green), pattern and outline tell the member: colour alone,
+which a random network sees, cannot pass.
 """
 
 from __future__ import annotations
@@ -50,26 +51,43 @@ class ToyShapes(tfds.core.GeneratorBasedBuilder):
 
 def draw_sample(rng: np.random.Generator) -> tuple[Any, Any]:
     """One (128, 128, 3) uint8 image and its (128, 128) uint8 mask."""
-    image, mask = _texture(rng), np.zeros((SIZE, SIZE), np.uint8)
+    image = _paint(rng, hue=(0, 256), saturation=(0, 70), pattern=_noise(rng, int(rng.integers(4, 33))))
+    mask = np.zeros((SIZE, SIZE), np.uint8)
     for _ in range(rng.integers(4, 9)):
         kind = int(rng.integers(1, len(NAMES)))
         radius = float(np.exp(rng.uniform(np.log(9), np.log(34))))  # small ones as often as large
         inside = _outline(kind, rng.uniform(0, SIZE, 2), radius, rng.uniform(0, 2 * np.pi))
-        image[inside] = _texture(rng)[inside]
+        image[inside] = _paint(rng, hue=_HUES[NAMES[kind]], saturation=(110, 240), pattern=_pattern(rng, kind))[inside]
         mask[inside] = kind
     return image, np.where(_edges(mask), IGNORE_ID, mask).astype(np.uint8)
 
 
-def _texture(rng: np.random.Generator) -> Any:
-    """A base colour with smooth noise at a random scale, or stripes at a random angle, or both."""
-    base, grain = rng.uniform(30, 225, 3), rng.uniform(5, 45, 3)
-    side = int(rng.integers(4, 64))
-    noise = Image.fromarray(rng.uniform(-1, 1, (side, side)).astype(np.float32), "F").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    y, x = np.mgrid[:SIZE, :SIZE]
-    angle, period = rng.uniform(0, np.pi), rng.uniform(4, 24)
-    stripes = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period)
-    pattern = np.asarray(noise) + rng.integers(0, 2) * stripes
-    return np.clip(base + pattern[..., None] * grain + rng.normal(0, 4, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+_HUES = {"disc": (0, 38), "ring": (0, 38), "triangle": (70, 105), "square": (130, 175), "star": (130, 175)}  # of 256
+
+
+def _paint(rng: np.random.Generator, *, hue: tuple[int, int], saturation: tuple[int, int], pattern: Any) -> Any:
+    """A random colour whose brightness follows a pattern of -1..1, (128, 128), with grain: (128, 128, 3) uint8."""
+    color = Image.new("HSV", (1, 1), (int(rng.integers(*hue)), int(rng.integers(*saturation)), 255)).convert("RGB")
+    value = rng.uniform(0.45, 0.75) + rng.choice([-0.22, 0.22]) * pattern
+    grain = rng.normal(0, 5, (SIZE, SIZE, 3))
+    return np.clip(np.asarray(color, np.float32)[0, 0] * value[..., None] + grain, 0, 255).astype(np.uint8)
+
+
+def _noise(rng: np.random.Generator, cells: int) -> Any:
+    coarse = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
+    return np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def _pattern(rng: np.random.Generator, kind: int) -> Any:
+    """The pattern of a kind, -1..1, at a random angle and phase: stripes, checks, or smooth noise."""
+    angle, (phase_u, phase_v) = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi, 2)
+    y, x = np.mgrid[:SIZE, :SIZE] * (2 * np.pi / 8)
+    u, v = x * np.cos(angle) + y * np.sin(angle) + phase_u, y * np.cos(angle) - x * np.sin(angle) + phase_v
+    if NAMES[kind] == "ring":
+        return np.sin(u)
+    if NAMES[kind] == "star":
+        return np.sign(np.sin(u) * np.sin(v))
+    return 0.5 * _noise(rng, 12)
 
 
 def _outline(kind: int, center: Any, radius: float, angle: float) -> Any:

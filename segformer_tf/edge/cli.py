@@ -98,8 +98,11 @@ def benchmark(
     """
     rows = time_files(models, runtimes=runtime, threads=threads, repeats=repeats)
     table = Table(title=f"invoke only, {threads} threads, {repeats} interleaved calls")
-    for column in ("file", "recipe", "size", "runtime", "MB", "p50 ms", "p90 ms"):
-        table.add_column(column, justify="right" if column.endswith(("MB", "ms")) else "left")
+    table.add_column("file", overflow="fold")
+    for column in ("recipe", "size", "runtime"):
+        table.add_column(column, no_wrap=True)
+    for column in ("MB", "p50 ms", "p90 ms"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.path.name,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segformer_tf.errors import InputError
+from segformer_tf.quiet import native_silence
 
 # In order of preference: LiteRT is the faster one where both are installed.
 RUNTIMES = {"litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
@@ -46,8 +47,9 @@ def open_interpreter(path: str | Path, *, runtime: str | None = None, threads: i
     runtime = runtime or installed[0]
     module = import_module(f"{RUNTIMES[runtime]}.interpreter")
     try:
-        interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
-        interpreter.allocate_tensors()
+        with native_silence():  # what goes wrong comes as an exception
+            interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path}: {runtime} {runtime_version(runtime)} refuses it ({_first_line(error)})") from None
     return interpreter

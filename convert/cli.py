@@ -1,0 +1,128 @@
+"""Verbs `export` and `info`. TensorFlow is imported when a verb needs it, so that --help is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from segformer_tf.edge.image import list_images
+from segformer_tf.edge.metadata import read_model_info
+from segformer_tf.edge.runtime import installed_runtimes, open_interpreter
+from segformer_tf.errors import InputError
+from segformer_tf.quiet import import_tensorflow
+
+
+def export(
+    model: Path,
+    /,
+    *,
+    recipe: Literal["fp32", "fp16", "dynamic_int8", "int8"] = "fp32",
+    out: Path,
+    size: tuple[int, int] | None = None,
+    calibration: Path | None = None,
+    runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+) -> None:
+    """Convert to a TFLite file, quantised and verified.
+
+    The file takes RGB 0..255 [1, H, W, 3] (uint8 for int8, else float32), normalises inside, and gives float32
+    logits [1, H/4, W/4, C], rounded up. Labels, colours and the input contract are inside it. It is run on
+    every target runtime and compared with Keras; where one fails or is wrong, no file is left.
+
+    Examples
+    --------
+
+        segformer export runs/b0-camvid --recipe fp32 --out model.tflite
+
+        segformer export model.keras --recipe int8 --size 360 480 --calibration data/train/images --out int8.tflite
+
+    Parameters
+    ----------
+    model
+        A .keras file, or a run folder (its best weights).
+    recipe
+        fp32; fp16: half the size; dynamic_int8: int8 weights, float activations; int8: both int8, calibrated.
+    out
+        File to write, ending in .tflite.
+    size
+        Height and width of the input. Default: what the run validated at.
+    calibration
+        Images to calibrate int8 on and to verify with: a folder like data/train/images.
+    runtime
+        litert, tflite-runtime or both: where the file must work. Default: all that are installed.
+    """
+    import_tensorflow()
+    from convert.export import export_tflite
+    from segformer_tf.checkpoint import load_segformer, run_size
+
+    loaded = load_segformer(model)
+    size = size or run_size(model) or loaded.image_size
+    if None in size:
+        raise InputError("--size H W is needed: the model takes any size and is not a run folder")
+    images = list_images([calibration]) if calibration else []
+    runtimes = runtime or installed_runtimes()
+    console = Console()
+    with console.status(f"converting to {recipe} and running it on {', '.join(runtimes)}"):
+        verdicts = export_tflite(loaded, out, recipe=recipe, size=size, images=images, runtimes=runtimes)
+    table = Table(title=f"{out}  {out.stat().st_size / 1e6:.2f} MB, {recipe}, {size[0]}x{size[1]}, against Keras")
+    for column in ("runtime", "relative error", "largest difference", "same class"):
+        table.add_column(column)
+    for v in verdicts:
+        table.add_row(v.runtime, f"{v.error:.2e}", f"{v.max_error:.2e}", f"{v.agreement:.2%}")
+    console.print(table)
+    if not images:
+        console.print("compared on synthetic images: give --calibration DIR to compare on yours")
+
+
+def info(model: Path, /) -> None:
+    """Say what a model file holds.
+
+    Examples
+    --------
+
+        segformer info model.tflite
+
+        segformer info runs/b0-camvid
+
+    Parameters
+    ----------
+    model
+        A .tflite, a .keras file or a run folder.
+    """
+    facts = _tflite_facts(model) if model.suffix == ".tflite" else _keras_facts(model)
+    table = Table(title=str(model), show_header=False)
+    for key, value in facts.items():
+        table.add_row(key, value)
+    Console().print(table)
+
+
+def _tflite_facts(path: Path) -> dict[str, str]:
+    described = read_model_info(path)
+    interpreter = open_interpreter(path)
+    facts = {"recipe": described.recipe, "size": f"{path.stat().st_size / 1e6:.2f} MB"}
+    for kind, details in (("input", interpreter.get_input_details()), ("output", interpreter.get_output_details())):
+        facts[kind] = f"{details[0]['dtype'].__name__} {[int(n) for n in details[0]['shape']]}"
+    created = {key.replace("_", " "): str(value) for key, value in described.created.items()}
+    return {**facts, "classes": ", ".join(described.labels.names), **created}
+
+
+def _keras_facts(path: Path) -> dict[str, str]:
+    import_tensorflow()
+    from segformer_tf.checkpoint import keras_file, load_segformer
+
+    model = load_segformer(path)
+    config = model.config
+    parameters = sum(variable.value.shape.num_elements() for variable in model.trainable_variables)
+    return {
+        "weights": str(keras_file(path)),
+        "parameters": f"{parameters:,} trainable",
+        "embed dims": ", ".join(map(str, config.embed_dims)),
+        "depths": ", ".join(map(str, config.depths)),
+        "decoder width": str(config.decoder_width),
+        "epsilons": f"norm {config.norm_epsilon:g}, patch norm {config.patch_norm_epsilon:g}",
+        "input": "x".join("any" if n is None else str(n) for n in model.image_size),
+        "classes": ", ".join(config.labels.names) if config.labels else f"{config.num_classes}, unnamed",
+    }

@@ -1,0 +1,106 @@
+"""`segformer evaluate`: a confusion matrix over a split, by the image contract, at each mask's own size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segformer_tf.edge.image import Pixels, fit_image
+from segformer_tf.edge.mask import logits_to_mask
+from segformer_tf.edge.segmenter import Segmenter
+from segformer_tf.errors import InputError
+from segformer_tf.labels import Labels
+from segformer_tf.metrics import confusion_matrix, mean_iou, per_class_iou, pixel_accuracy
+from training.sources import Source
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one model on one split; IoU 0..1, nan for a class that never occurs."""
+
+    labels: Labels
+    images: int
+    matrix: NDArray[np.int64]
+
+    @property
+    def mean_iou(self) -> float:
+        return mean_iou(self.matrix)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        return pixel_accuracy(self.matrix)
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        return dict(zip(self.labels.names, per_class_iou(self.matrix).tolist(), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; nan becomes None."""
+
+        def plain(value: float) -> float | None:
+            return None if np.isnan(value) else round(value, 6)
+
+        return {
+            "images": self.images,
+            "mean_iou": plain(self.mean_iou),
+            "pixel_accuracy": plain(self.pixel_accuracy),
+            "per_class": {name: plain(iou) for name, iou in self.per_class.items()},
+        }
+
+
+Predictor = Callable[[Pixels], NDArray[np.uint8]]  # (H, W, 3) image to (H, W) class ids
+
+
+def open_predictor(
+    model: Path, *, size: tuple[int, int] | None, runtime: str | None, num_classes: int
+) -> Predictor:
+    """Image -> mask, by a ``.tflite``, a ``.keras`` file or a run folder.
+
+    Args:
+        model: path.
+        size: (height, width) that Keras models see; None takes what the run validated at, else each image's own.
+        runtime: for a ``.tflite``.
+        num_classes: what the data has.
+
+    Raises:
+        InputError: a model that cannot be read or has another number of classes.
+    """
+    if model.suffix == ".tflite":
+        if size is not None:
+            raise InputError(f"--size: {model} has its size inside")
+        segmenter = Segmenter(model, runtime=runtime)
+        _check_classes(model, len(segmenter.labels.names), num_classes)
+        return lambda image: segmenter(image).mask
+
+    from segformer_tf.checkpoint import load_segformer, run_size
+
+    loaded = load_segformer(model)
+    _check_classes(model, loaded.config.num_classes, num_classes)
+    fixed = size or run_size(model)
+
+    def predict(image: Pixels) -> NDArray[np.uint8]:
+        fitted = fit_image(image, fixed or image.shape[:2])
+        return logits_to_mask(loaded.logits(fitted[None])[0], image.shape[:2])
+
+    return predict
+
+
+def evaluate(predict: Predictor, source: Source, *, indices: Iterable[int]) -> Scores:
+    """Score `predict` on the samples of `source` named by `indices` (a progress bar may feed them)."""
+    count = len(source.labels.names)
+    matrix, images = np.zeros((count, count), np.int64), 0
+    for i in indices:
+        image, truth = source[i]
+        matrix += confusion_matrix(truth, predict(image), num_classes=count)
+        images += 1
+    return Scores(source.labels, images, matrix)
+
+
+def _check_classes(model: Path, has: int, wanted: int) -> None:
+    if has != wanted:
+        raise InputError(f"{model} has {has} classes, the data {wanted}")
