@@ -9,11 +9,11 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from segformer_tf.backend import import_tensorflow
 from segformer_tf.edge.image import list_images
 from segformer_tf.edge.metadata import read_model_info
 from segformer_tf.edge.runtime import installed_runtimes, open_interpreter
 from segformer_tf.errors import InputError
-from segformer_tf.quiet import import_tensorflow
 
 
 def export(
@@ -59,9 +59,10 @@ def export(
     from segformer_tf.checkpoint import load_segformer, run_size
 
     loaded = load_segformer(model)
-    size = size or run_size(model) or loaded.image_size
-    if None in size:
+    height, width = size or run_size(model) or loaded.image_size
+    if height is None or width is None:
         raise InputError("--size H W is needed: the model takes any size and is not a run folder")
+    size = height, width
     images = list_images([calibration]) if calibration else []
     runtimes = runtime or installed_runtimes()
     console = Console()

@@ -97,7 +97,7 @@ def convert(model: SegFormer, recipe: Recipe, *, size: tuple[int, int], images: 
 
     def serve(image: tf.Tensor) -> tf.Tensor:
         # Multiplied, not divided: one op less after constant folding.
-        normalized = (tf.cast(image, tf.float32) - IMAGE_MEAN) * (1.0 / np.float32(IMAGE_STD))
+        normalized = (tf.cast(image, tf.float32) - IMAGE_MEAN) * (1.0 / np.asarray(IMAGE_STD, np.float32))
         return tf.cast(model(normalized, training=False), tf.float32)
 
     # By way of a SavedModel: a concrete function of a Keras 3 model leaves variables in the graph.

@@ -75,8 +75,8 @@ def compare(logits: NDArray[np.float32], expected: NDArray[np.float32], *, name:
     difference, scale = _centred(logits - expected), _centred(expected)
     return Verdict(
         runtime=name,
-        error=float(np.linalg.norm(difference) / max(np.linalg.norm(scale), 1e-30)),
-        max_error=float(np.abs(logits - expected).max() / max(1.0, np.abs(expected).max())),
+        error=float(np.linalg.norm(difference)) / max(float(np.linalg.norm(scale)), 1e-30),
+        max_error=float(np.abs(logits - expected).max() / max(1.0, float(np.abs(expected).max()))),
         agreement=float((logits.argmax(-1) == expected.argmax(-1)).mean()),
     )
 

@@ -28,7 +28,9 @@ class Labels:
         if not 1 <= len(self.names) <= IGNORE_ID:
             raise ValueError(f"expected 1 to {IGNORE_ID} class names. Received: {len(self.names)}")
         if len(self.names) != len(self.colors):
-            raise ValueError(f"expected a colour per class. Received: {len(self.names)} names, {len(self.colors)} colours")
+            raise ValueError(
+                f"expected a colour per class. Received: {len(self.names)} names, {len(self.colors)} colours"
+            )
         for name, color in zip(self.names, self.colors, strict=True):
             if "\n" in name or "\r" in name or not name:
                 raise ValueError(f"a class name is one non-empty line. Received: {name!r}")

@@ -132,7 +132,8 @@ class EfficientSelfAttention(layers.Layer):
         self.q = _linear(dim, self, "q")
         self.kv = _linear(2 * dim, self, "kv")
         self.proj = _linear(dim, self, "proj")
-        self.sr = self.norm = None
+        self.sr: layers.Layer | None = None
+        self.norm: layers.Layer | None = None
         if sr_ratio > 1:
             self.sr = layers.Conv2D(
                 dim, sr_ratio, strides=sr_ratio, kernel_initializer=conv_init(), dtype=self.dtype_policy, name="sr"
@@ -146,7 +147,7 @@ class EfficientSelfAttention(layers.Layer):
 
     def call(self, x: Any) -> Any:
         batch, height, width, _ = ops.shape(x)
-        reduced = x if self.sr is None else self.norm(self.sr(x))  # (B, H/sr, W/sr, C)
+        reduced = x if self.sr is None or self.norm is None else self.norm(self.sr(x))  # (B, H/sr, W/sr, C)
         keys, values = ops.split(self.kv(reduced), 2, axis=-1)
         # Scaling q is cheaper than scaling the H·W x M products.
         query = self._heads(self.q(x) * (self.dim // self.num_heads) ** -0.5)  # (B, heads, H·W, d)

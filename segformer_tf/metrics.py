@@ -29,7 +29,7 @@ def confusion_matrix(truth: NDArray[np.integer], prediction: NDArray[np.integer]
     valid = truth != IGNORE_ID
     t, p = truth[valid].astype(np.int64), prediction[valid].astype(np.int64)
     for name, ids in (("truth", t), ("prediction", p)):
-        if ids.size and not (0 <= ids.min() and ids.max() < num_classes):
+        if ids.size and not (ids.min() >= 0 and ids.max() < num_classes):
             raise ValueError(f"{name} holds ids {ids.min()}..{ids.max()}, expected 0..{num_classes - 1} or {IGNORE_ID}")
     return np.bincount(t * num_classes + p, minlength=num_classes**2).reshape(num_classes, num_classes)
 

@@ -250,7 +250,9 @@ class SegFormer(keras.Model):
         Returns:
             (B, ⌈H/4⌉, ⌈W/4⌉, num_classes) float32.
         """
-        normalized = (pixels.astype(np.float32) - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
+        normalized = (pixels.astype(np.float32) - np.asarray(IMAGE_MEAN, np.float32)) / np.asarray(
+            IMAGE_STD, np.float32
+        )
         return np.asarray(self.predict_on_batch(normalized), np.float32)
 
     def get_config(self) -> dict[str, Any]:

@@ -48,9 +48,7 @@ def scale_jitter(image: Any, mask: Any, seed: Any, *, scale: tuple[float, float]
 def random_crop(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int]) -> Pair:
     """The same random window of both, cut to what there is where they are smaller than `crop`."""
     size = tf.minimum(tf.shape(mask), crop)
-    offset = tf.cast(
-        tf.random.stateless_uniform((2,), seed) * tf.cast(tf.shape(mask) - size + 1, tf.float32), tf.int32
-    )
+    offset = tf.cast(tf.random.stateless_uniform((2,), seed) * tf.cast(tf.shape(mask) - size + 1, tf.float32), tf.int32)
     image = tf.slice(image, tf.concat([offset, [0]], 0), tf.concat([size, [3]], 0))
     return image, tf.slice(mask, offset, size)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from segformer_tf.quiet import import_tensorflow
+from segformer_tf.backend import import_tensorflow
 from training.config import TrainConfig
 
 

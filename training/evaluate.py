@@ -56,9 +56,7 @@ class Scores:
 Predictor = Callable[[Pixels], NDArray[np.uint8]]  # (H, W, 3) image to (H, W) class ids
 
 
-def open_predictor(
-    model: Path, *, size: tuple[int, int] | None, runtime: str | None, num_classes: int
-) -> Predictor:
+def open_predictor(model: Path, *, size: tuple[int, int] | None, runtime: str | None, num_classes: int) -> Predictor:
     """Image -> mask, by a ``.tflite``, a ``.keras`` file or a run folder.
 
     Args:
@@ -84,8 +82,9 @@ def open_predictor(
     fixed = size or run_size(model)
 
     def predict(image: Pixels) -> NDArray[np.uint8]:
-        fitted = fit_image(image, fixed or image.shape[:2])
-        return logits_to_mask(loaded.logits(fitted[None])[0], image.shape[:2])
+        height, width, _ = image.shape
+        fitted = fit_image(image, fixed or (height, width))
+        return logits_to_mask(loaded.logits(fitted[None])[0], (height, width))
 
     return predict
 

@@ -20,7 +20,7 @@ def plot_history(history: Path, out: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "mean_iou"), strict=True):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
-            points = [(int(r["epoch"]) + 1, float(r[key])) for r in rows if r.get(key)]
+            points = [(float(r["epoch"]) + 1, float(r[key])) for r in rows if r.get(key)]
             axes.plot(*np.transpose(points or [(np.nan, np.nan)]), marker=".", label=label)
         axes.set_xlabel("epoch")
         axes.set_title(name.replace("_", " "))

@@ -95,8 +95,10 @@ class Pictures(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         plot_history(self.run.history, self.run.root / "curves.png")
         rows = []
-        for (image, truth), logits in zip(self.samples, np.asarray(self.model(self.batch, training=False)), strict=True):
-            prediction = logits_to_mask(logits, truth.shape)
+        for (image, truth), logits in zip(
+            self.samples, np.asarray(self.model(self.batch, training=False)), strict=True
+        ):
+            prediction = logits_to_mask(logits, (image.shape[0], image.shape[1]))
             rows.append([image, overlay(image, truth, self.labels), overlay(image, prediction, self.labels)])
         plot_panel(rows, self.run.root / "panel.png", titles=("image", "truth", "prediction"))
 

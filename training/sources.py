@@ -108,7 +108,10 @@ class FolderSource:
         mask_of = {p.stem: p for p in masks.iterdir() if p.suffix.lower() == ".png"}
         self.images = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         stems = {p.stem for p in self.images}
-        for kind, lone in (("image without mask", stems - mask_of.keys()), ("mask without image", mask_of.keys() - stems)):
+        for kind, lone in (
+            ("image without mask", stems - mask_of.keys()),
+            ("mask without image", mask_of.keys() - stems),
+        ):
             if lone:
                 raise InputError(f"{root / split}: {kind}: {sorted(lone)[0]} ({len(lone)} of them)")
         if not self.images:

@@ -1,8 +1,8 @@
 """`toy_shapes`: a generated data set, as a TFDS builder, so that a demo needs no download.
 
 Shapes of five kinds, large and small, over each other, on a textured background. Colour tells a family
-(disc and ring warm, square and star cool, triangle green), pattern and outline tell the member: colour alone,
-which a random network sees, cannot pass.
+(disc, ring and triangle warm, square and star cool), pattern and outline tell the member: colour alone, which
+a random network sees, cannot pass.
 """
 
 from __future__ import annotations
@@ -62,13 +62,14 @@ def draw_sample(rng: np.random.Generator) -> tuple[Any, Any]:
     return image, np.where(_edges(mask), IGNORE_ID, mask).astype(np.uint8)
 
 
-_HUES = {"disc": (0, 38), "ring": (0, 38), "triangle": (70, 105), "square": (130, 175), "star": (130, 175)}  # of 256
+_WARM, _COOL = (0, 38), (130, 175)  # hues, of 256
+_HUES = {"disc": _WARM, "ring": _WARM, "triangle": _WARM, "square": _COOL, "star": _COOL}
 
 
 def _paint(rng: np.random.Generator, *, hue: tuple[int, int], saturation: tuple[int, int], pattern: Any) -> Any:
     """A random colour whose brightness follows a pattern of -1..1, (128, 128), with grain: (128, 128, 3) uint8."""
     color = Image.new("HSV", (1, 1), (int(rng.integers(*hue)), int(rng.integers(*saturation)), 255)).convert("RGB")
-    value = rng.uniform(0.45, 0.75) + rng.choice([-0.22, 0.22]) * pattern
+    value = rng.uniform(0.45, 0.75) + rng.choice([-0.17, 0.17]) * pattern
     grain = rng.normal(0, 5, (SIZE, SIZE, 3))
     return np.clip(np.asarray(color, np.float32)[0, 0] * value[..., None] + grain, 0, 255).astype(np.uint8)
 
@@ -85,7 +86,7 @@ def _pattern(rng: np.random.Generator, kind: int) -> Any:
     u, v = x * np.cos(angle) + y * np.sin(angle) + phase_u, y * np.cos(angle) - x * np.sin(angle) + phase_v
     if NAMES[kind] == "ring":
         return np.sin(u)
-    if NAMES[kind] == "star":
+    if NAMES[kind] in ("triangle", "star"):
         return np.sign(np.sin(u) * np.sin(v))
     return 0.5 * _noise(rng, 12)
 

@@ -38,9 +38,9 @@ def train(config: TrainConfig) -> Run:
     source = open_source(config.data, config.train_split)
     validation = open_source(config.data, config.val_split)
     height, width = config.eval_size or validation[0][1].shape
-    config = replace(config, eval_size=(height, width), out=config.out or _free_folder(config, source.name))
     check_image_shape((None, height, width, 3))
-    run = Run.create(config.out, config)
+    folder = config.out or _free_folder(config, source.name)
+    run = Run.create(folder, replace(config, eval_size=(height, width), out=folder))
 
     with strategy.scope():
         model = build_segformer(
@@ -51,21 +51,17 @@ def train(config: TrainConfig) -> Run:
         )
         schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
         model.compile(
-            optimizer=SegFormerAdamW(
-                schedule, decay=config.weight_decay, head_multiplier=config.head_multiplier
-            ),
+            optimizer=SegFormerAdamW(schedule, decay=config.weight_decay, head_multiplier=config.head_multiplier),
             loss=SegmentationLoss(),
             metrics=[MeanIoU(len(source.labels.names))],
             jit_compile=False,  # XLA on CPU is 3x slower for this model, and MirroredStrategy refuses it
         )
     model.fit(
-        train_batches(
-            source, crop=config.crop, scale=config.scale, batch_size=config.batch_size, seed=config.seed
-        ),
-        validation_data=eval_batches(validation, size=config.eval_size, batch_size=config.batch_size),
+        train_batches(source, crop=config.crop, scale=config.scale, batch_size=config.batch_size, seed=config.seed),
+        validation_data=eval_batches(validation, size=(height, width), batch_size=config.batch_size),
         steps_per_epoch=config.epoch_steps,
         epochs=-(-config.steps // config.epoch_steps),
-        callbacks=run.callbacks(validation, config.eval_size),
+        callbacks=run.callbacks(validation, (height, width)),
     )
     return run
 

@@ -1,8 +1,8 @@
 """On the device: numpy, Pillow and a TFLite runtime, nothing else.
 
-    >>> from segformer_tf.edge import Segmenter
-    >>> result = Segmenter("model.tflite")("photo.jpg")
-    >>> result.mask.shape, result.classes[0].name
+>>> from segformer_tf.edge import Segmenter
+>>> result = Segmenter("model.tflite")("photo.jpg")
+>>> result.mask.shape, result.classes[0].name
 """
 
 from segformer_tf.edge.image import fit_image, list_images, load_image

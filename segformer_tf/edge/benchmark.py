@@ -43,7 +43,9 @@ def time_files(
             f"expected model files, a runtime and one repeat or more. "
             f"Received: {len(models)} files, runtimes {', '.join(runtimes) or 'none installed'}, {repeats} repeats"
         )
-    pairs = [(path, runtime, Segmenter(path, runtime=runtime, threads=threads)) for path in models for runtime in runtimes]
+    pairs = [
+        (path, runtime, Segmenter(path, runtime=runtime, threads=threads)) for path in models for runtime in runtimes
+    ]
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*segmenter.size, 3), np.uint8) for _, _, segmenter in pairs]
     spent = np.zeros((len(pairs), repeats))

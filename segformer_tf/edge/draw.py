@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.image import Pixels
-from segformer_tf.labels import IGNORE_ID, Labels
+from segformer_tf.labels import Labels
 
 
 def colorize(mask: NDArray[np.integer], labels: Labels) -> Pixels:

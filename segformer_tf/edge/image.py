@@ -61,9 +61,9 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
     Raises:
         InputError: a path that does not exist, or no image at all.
     """
-    paths = [Path(p) for p in paths]
+    given = [Path(p) for p in paths]
     found: list[Path] = []
-    for path in paths:
+    for path in given:
         if path.is_dir():
             found += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         elif path.exists():
@@ -71,5 +71,5 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
         else:
             raise InputError(f"{path}: no such file or folder")
     if not found:
-        raise InputError(f"no image ({', '.join(IMAGE_SUFFIXES)}) in {', '.join(map(str, paths))}")
+        raise InputError(f"no image ({', '.join(IMAGE_SUFFIXES)}) in {', '.join(map(str, given))}")
     return found

@@ -127,7 +127,7 @@ class Segmenter:
         clock.append(perf_counter())
         logits = self.logits(fitted)
         clock.append(perf_counter())
-        mask = logits_to_mask(logits, pixels.shape[:2])
+        mask = logits_to_mask(logits, (pixels.shape[0], pixels.shape[1]))
         clock.append(perf_counter())
         spans = dict(zip(("load", "resize", "invoke", "mask"), (np.diff(clock) * 1e3).tolist(), strict=True))
         return Result(pixels, mask, self.labels, spans)

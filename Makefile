@@ -1,0 +1,41 @@
+# `make demo` needs Python 3.11 or newer and nothing else.
+PYTHON ?= $(firstword $(shell command -v python3.11 python3))
+BIN = .venv/bin
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/demo
+	$(BIN)/python examples/demo.py
+
+test: .venv/test
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# MODELS: the files to time, such as runs/demo/*.tflite
+MODELS ?= $(wildcard runs/demo/*.tflite)
+bench: .venv/demo
+	$(BIN)/segformer benchmark $(MODELS)
+
+clean:
+	rm -rf .venv build *.egg-info
+
+# A stamp file per set of extras; all share one environment.
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[train,convert]'
+	touch $@
+
+.venv/test: .venv/demo
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+.venv/dev: .venv/test
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
