@@ -32,8 +32,7 @@ def export(
     logits [1, H/4, W/4, C], rounded up. Labels, colours and the input contract are inside it. It is run on
     every target runtime and compared with Keras; where one fails or is wrong, no file is left.
 
-    Examples
-    --------
+    For instance:
 
         segformer export runs/b0-camvid --recipe fp32 --out model.tflite
 
@@ -81,8 +80,7 @@ def export(
 def info(model: Path, /) -> None:
     """Say what a model file holds.
 
-    Examples
-    --------
+    For instance:
 
         segformer info model.tflite
 

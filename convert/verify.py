@@ -8,10 +8,6 @@ centred over classes, since a shift common to all classes changes no mask. Right
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +18,9 @@ from numpy.typing import NDArray
 from convert.recipes import Recipe
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.runtime import runtime_version
+from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer
-
-_TIME_LIMIT = 900  # seconds for a few images on the slowest runtime
 
 
 @dataclass(frozen=True)
@@ -87,19 +82,8 @@ def run_on(path: Path, images: Sequence[Pixels], *, runtime: str) -> NDArray[np.
     Raises:
         InputError: the runtime refuses the file, crashes on it or hangs.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder) / "images.npy", Path(folder) / "logits.npy"
-        np.save(given, np.stack(images))
-        command = [sys.executable, "-m", "segformer_tf.edge.run_file", str(path), runtime, str(given), str(made)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIME_LIMIT, check=False)
-        except subprocess.TimeoutExpired:
-            raise InputError(f"{runtime} did not finish within {_TIME_LIMIT} s; nothing was written") from None
-        if done.returncode < 0:
-            raise InputError(f"{runtime} crashed on the file ({signal.Signals(-done.returncode).name})")
-        if done.returncode:
-            raise InputError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
-        return np.load(made)
+    with Worker(path, runtime=runtime) as worker:
+        return np.stack([worker.logits(image) for image in images])
 
 
 def _centred(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,10 +5,12 @@ Run by ``make demo``; everything lands in runs/demo/. Each step prints the comma
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 
@@ -53,6 +55,7 @@ def main() -> None:
         )
     arguments = ("predict", model("int8"), ROOT / "images" / "test", "--runtime", RUNTIME, "--out", ROOT / "overlays")
     segformer(*arguments, without_tensorflow=True)
+    segformer("benchmark", *map(model, RECIPES), "--runtime", RUNTIME, "--csv", ROOT / "benchmark.csv")
     compare(run)
     Console().print(
         f"training {trained - started:.0f} s, all {perf_counter() - started:.0f} s; pictures in {ROOT / 'overlays'}, "
@@ -91,7 +94,6 @@ def write_images(split: str, count: int) -> None:
 
 def compare(run: Path) -> None:
     """Test mIoU of Keras and of each file, pixels on which they agree, and milliseconds of an invoke."""
-    from segformer_tf.edge.benchmark import time_files
     from segformer_tf.metrics import confusion_matrix, mean_iou
     from training.evaluate import open_predictor
     from training.sources import open_source
@@ -99,19 +101,21 @@ def compare(run: Path) -> None:
     source = open_source(DATA, "test")
     classes = len(source.labels.names)
     paths = {"keras": run, **{recipe: model(recipe) for recipe in RECIPES}}
-    predictors = {
-        name: open_predictor(path, size=None, runtime=None if name == "keras" else RUNTIME, num_classes=classes)
-        for name, path in paths.items()
-    }
     matrices = {name: np.zeros((classes, classes), np.int64) for name in paths}
     same = dict.fromkeys(paths, 0)
-    for i in track(range(len(source)), "comparing", transient=True):
-        image, truth = source[i]
-        masks = {name: predict(image) for name, predict in predictors.items()}
-        for name, mask in masks.items():
-            matrices[name] += confusion_matrix(truth, mask, num_classes=classes)
-            same[name] += int((mask == masks["keras"]).sum())
-    timings = {row.recipe: row for row in time_files([model(r) for r in RECIPES], runtimes=[RUNTIME])}
+    with ExitStack() as stack:
+        predictors = {
+            name: stack.enter_context(open_predictor(path, size=None, runtime=RUNTIME, num_classes=classes))
+            for name, path in paths.items()
+        }
+        for i in track(range(len(source)), "comparing", transient=True):
+            image, truth = source[i]
+            masks = {name: predict(image) for name, predict in predictors.items()}
+            for name, mask in masks.items():
+                matrices[name] += confusion_matrix(truth, mask, num_classes=classes)
+                same[name] += int((mask == masks["keras"]).sum())
+    with (ROOT / "benchmark.csv").open(newline="") as file:
+        timings = {row["recipe"]: row for row in csv.DictReader(file)}
 
     table = Table(title=f"toy_shapes, {len(source)} test images, {SIZE}x{SIZE}, {RUNTIME}, 2 threads")
     for column in ("recipe", "MB", "mIoU", "agrees with Keras", "ms"):
@@ -120,10 +124,10 @@ def compare(run: Path) -> None:
         row = timings.get(name)
         table.add_row(
             name,
-            f"{row.megabytes:.2f}" if row else "",
+            f"{float(row['megabytes']):.2f}" if row else "",
             f"{mean_iou(matrices[name]):.4f}",
             f"{same[name] / (len(source) * SIZE * SIZE):.2%}",
-            f"{row.p50:.1f}" if row else "",
+            f"{float(row['p50']):.1f}" if row else "",
         )
     Console().print(table)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import entry_points
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from segformer_tf import __version__
 from segformer_tf.errors import InputError
@@ -23,23 +23,29 @@ SUMMARIES = {
 }
 
 
-def make_app() -> App:
-    """The command, with every installed verb registered by name only."""
+def make_app(asked: str | None = None) -> App:
+    """The command, with every installed verb registered by name only.
+
+    Args:
+        asked: the verb that will run, if any; it speaks for itself, the others by their line above.
+    """
     app = App(
         name="segformer",
         version=__version__,
+        default_parameter=Parameter(negative=()),
         help="SegFormer from training to the phone: train, export to TFLite, segment on the device.",
     )
     found = {verb.name: verb.value for verb in entry_points(group=GROUP)}
     for name in sorted(found, key=lambda n: (list(SUMMARIES).index(n) if n in SUMMARIES else len(SUMMARIES), n)):
-        app.command(found[name], name=name, help=SUMMARIES.get(name, ""))
+        app.command(found[name], name=name, help=None if name == asked else SUMMARIES.get(name, ""))
     return app
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; ends the process with 0, or with 1 and one line on standard error."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        make_app()(arguments)
+        make_app(next(iter(arguments), None))(arguments)
     except InputError as error:
         print(f"segformer: {error}", file=sys.stderr)
         sys.exit(1)

@@ -21,8 +21,6 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> None:
     The run folder gets config.json, environment.json, weights/{last,best}.keras, history.csv, curves.png,
     panel.png and TensorBoard logs.
 
-    Examples
-    --------
     No download, a few minutes:
 
         segformer train --data tfds:toy_shapes --crop 128 128 --steps 600 --epoch-steps 100 --warmup-steps 50
@@ -52,8 +50,7 @@ def evaluate(
 
     Images are stretched to the model's size, logits upsampled once to the mask's own size.
 
-    Examples
-    --------
+    For instance:
 
         segformer evaluate runs/b0-camvid --data path/to/folder --split test
 
@@ -80,9 +77,9 @@ def evaluate(
     from training.sources import open_source
 
     source = open_source(data, split)
-    predict = open_predictor(model, size=size, runtime=runtime, num_classes=len(source.labels.names))
-    progress = Console(stderr=True)
-    scores = score(predict, source, indices=track(range(len(source)), "evaluating", console=progress, transient=True))
+    indices = track(range(len(source)), "evaluating", console=Console(stderr=True), transient=True)
+    with open_predictor(model, size=size, runtime=runtime, num_classes=len(source.labels.names)) as predict:
+        scores = score(predict, source, indices=indices)
     if as_json:
         print(json.dumps({"model": str(model), "data": data, "split": split, **scores.to_dict()}, indent=1))
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from segformer_tf.edge.image import Pixels, fit_image
 from segformer_tf.edge.mask import logits_to_mask
-from segformer_tf.edge.segmenter import Segmenter
+from segformer_tf.edge.metadata import read_model_info
+from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 from segformer_tf.metrics import confusion_matrix, mean_iou, per_class_iou, pixel_accuracy
@@ -56,8 +58,11 @@ class Scores:
 Predictor = Callable[[Pixels], NDArray[np.uint8]]  # (H, W, 3) image to (H, W) class ids
 
 
-def open_predictor(model: Path, *, size: tuple[int, int] | None, runtime: str | None, num_classes: int) -> Predictor:
-    """Image -> mask, by a ``.tflite``, a ``.keras`` file or a run folder.
+@contextmanager
+def open_predictor(
+    model: Path, *, size: tuple[int, int] | None, runtime: str | None, num_classes: int
+) -> Iterator[Predictor]:
+    """Image -> mask, by a ``.tflite`` (in a process of its own), a ``.keras`` file or a run folder.
 
     Args:
         model: path.
@@ -71,22 +76,17 @@ def open_predictor(model: Path, *, size: tuple[int, int] | None, runtime: str | 
     if model.suffix == ".tflite":
         if size is not None:
             raise InputError(f"--size: {model} has its size inside")
-        segmenter = Segmenter(model, runtime=runtime)
-        _check_classes(model, len(segmenter.labels.names), num_classes)
-        return lambda image: segmenter(image).mask
+        _check_classes(model, len(read_model_info(model).labels.names), num_classes)
+        with Worker(model, runtime=runtime) as worker:
+            yield lambda image: logits_to_mask(worker.logits(fit_image(image, worker.size)), _size(image))
+        return
 
     from segformer_tf.checkpoint import load_segformer, run_size
 
     loaded = load_segformer(model)
     _check_classes(model, loaded.config.num_classes, num_classes)
     fixed = size or run_size(model)
-
-    def predict(image: Pixels) -> NDArray[np.uint8]:
-        height, width, _ = image.shape
-        fitted = fit_image(image, fixed or (height, width))
-        return logits_to_mask(loaded.logits(fitted[None])[0], (height, width))
-
-    return predict
+    yield lambda image: logits_to_mask(loaded.logits(fit_image(image, fixed or _size(image))[None])[0], _size(image))
 
 
 def evaluate(predict: Predictor, source: Source, *, indices: Iterable[int]) -> Scores:
@@ -98,6 +98,10 @@ def evaluate(predict: Predictor, source: Source, *, indices: Iterable[int]) -> S
         matrix += confusion_matrix(truth, predict(image), num_classes=count)
         images += 1
     return Scores(source.labels, images, matrix)
+
+
+def _size(image: Pixels) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
 
 
 def _check_classes(model: Path, has: int, wanted: int) -> None:

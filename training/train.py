@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 
+from segformer_tf.config import VARIANTS
 from segformer_tf.errors import InputError
 from segformer_tf.model import build_segformer, check_image_shape
 from training.config import TrainConfig
@@ -67,6 +68,8 @@ def train(config: TrainConfig) -> Run:
 
 
 def _check(config: TrainConfig) -> None:
+    if config.variant not in VARIANTS:
+        raise InputError(f"--variant must be one of {', '.join(VARIANTS)}. Received: {config.variant}")
     for name in ("steps", "epoch_steps", "batch_size"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be positive. Received: {getattr(config, name)}")

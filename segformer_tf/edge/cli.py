@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from csv import DictWriter
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -32,8 +34,7 @@ def predict(
     Writes NAME_mask.png (palette PNG, index = class id) and NAME_overlay.png for every image, and
     predictions.json with the classes and their shares.
 
-    Examples
-    --------
+    For instance:
 
         segformer predict model.tflite photo.jpg --out seen/
 
@@ -73,13 +74,13 @@ def benchmark(
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     threads: int = 2,
     repeats: int = 30,
+    csv: Path | None = None,
 ) -> None:
     """Time TFLite files side by side; needs no TensorFlow.
 
     Files and runtimes take turns, call by call, so that a busy moment of the machine hits all of them.
 
-    Examples
-    --------
+    For instance:
 
         segformer benchmark fp32.tflite int8.tflite
 
@@ -95,8 +96,15 @@ def benchmark(
         CPU threads.
     repeats
         Timed calls of each file on each runtime.
+    csv
+        File to write the rows to as well.
     """
     rows = time_files(models, runtimes=runtime, threads=threads, repeats=repeats)
+    if csv:
+        with atomic(csv) as part, part.open("w", newline="") as file:
+            writer = DictWriter(file, [field.name for field in fields(rows[0])])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
     table = Table(title=f"invoke only, {threads} threads, {repeats} interleaved calls")
     table.add_column("file", overflow="fold")
     for column in ("recipe", "size", "runtime"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -34,7 +35,7 @@ def open_interpreter(path: str | Path, *, runtime: str | None = None, threads: i
         threads: CPU threads; None leaves it to the runtime.
 
     Raises:
-        InputError: the runtime is unknown or not installed, or refuses the file.
+        InputError: the runtime is unknown, not installed or at odds with TensorFlow, or refuses the file.
     """
     installed = installed_runtimes()
     if runtime is not None and runtime not in RUNTIMES:
@@ -45,6 +46,11 @@ def open_interpreter(path: str | Path, *, runtime: str | None = None, threads: i
             f"pip install {RUNTIMES[runtime or 'litert'].replace('_', '-')}"
         )
     runtime = runtime or installed[0]
+    if runtime == "tflite-runtime" and sys.modules.get("tensorflow"):
+        raise InputError(
+            "tflite-runtime cannot run in a process that has TensorFlow loaded; "
+            "use runtime='litert', or segformer_tf.edge.worker.Worker"
+        )
     module = import_module(f"{RUNTIMES[runtime]}.interpreter")
     try:
         with native_silence():  # what goes wrong comes as an exception

@@ -1,0 +1,52 @@
+"""The device side must run where TensorFlow, Keras and torch are not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BLOCKED = "import sys\nfor n in ('tensorflow', 'keras', 'torch', 'matplotlib'): sys.modules[n] = None\n"
+
+
+def run(code: str, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", BLOCKED + code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+COMMAND = "from segformer_tf.cli import main; main(sys.argv[1:])"
+
+
+@pytest.mark.parametrize("code", ["import segformer_tf", "import segformer_tf.edge", "import segformer_tf.metrics"])
+def test_imports(code: str) -> None:
+    assert run(code).returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["", "train", "evaluate", "export", "predict", "benchmark", "info"])
+def test_help_of_every_verb(verb: str) -> None:
+    done = run(COMMAND, *([verb] if verb else []), "--help")
+    assert done.returncode == 0, done.stderr
+    if verb:
+        assert f"segformer {verb} " in done.stdout.split("Usage:")[1].split("\n", 1)[1], "an example"
+
+
+def test_predict_info_and_benchmark(tiny_files: dict, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "a.png", "b.png"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)).save(tmp_path / "in" / name)
+    done = run(COMMAND, "predict", tiny_files["int8"], tmp_path / "in", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    names = {f"{stem}_{kind}.png" for stem in ("a.jpg", "a.png", "b") for kind in ("mask", "overlay")}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names | {"predictions.json"}
+    assert run(COMMAND, "info", tiny_files["int8"]).returncode == 0
+    assert run(COMMAND, "benchmark", tiny_files["int8"], "--repeats", 1).returncode == 0
+
+
+def test_what_needs_tensorflow_says_so_in_a_line() -> None:
+    done = run(COMMAND, "train", "--data", "tfds:toy_shapes")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["segformer: keras is not installed; pip install 'segformer_tf[train,convert]'"]

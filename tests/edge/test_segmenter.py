@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segformer_tf import SegFormer
+from segformer_tf.edge import (
+    Segmenter,
+    fit_image,
+    installed_runtimes,
+    logits_to_mask,
+    open_interpreter,
+    read_model_info,
+)
+from segformer_tf.edge.benchmark import time_files
+from segformer_tf.edge.worker import Worker
+from segformer_tf.errors import InputError
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (120, 200, 3), np.uint8)
+
+
+@pytest.mark.parametrize("runtime", installed_runtimes())
+def test_mask_is_what_keras_gives_by_the_contract(tiny: SegFormer, tiny_files: dict, runtime: str) -> None:
+    fitted = fit_image(PHOTO, (97, 161))
+    expected = tiny.logits(fitted[None])[0]
+    with Worker(tiny_files["fp32"], runtime=runtime) as worker:
+        np.testing.assert_allclose(worker.logits(fitted), expected, atol=1e-4)
+    if runtime == "litert":
+        result = Segmenter(tiny_files["fp32"], runtime=runtime)(PHOTO)
+        assert (result.mask == logits_to_mask(expected, (120, 200))).mean() > 0.9999
+
+
+@pytest.mark.skipif("tflite-runtime" not in installed_runtimes(), reason="needs tflite-runtime")
+def test_tflite_runtime_beside_tensorflow_is_refused_in_a_line(tiny_files: dict) -> None:
+    with pytest.raises(InputError, match="cannot run in a process that has TensorFlow loaded"):
+        Segmenter(tiny_files["fp32"], runtime="tflite-runtime")
+
+
+def test_worker_tells_a_crash_a_hang_and_a_refusal(
+    tiny_files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="no such model file"):
+        Worker(tmp_path / "missing.tflite")
+    with Worker(tiny_files["fp32"], runtime="litert") as worker:
+        worker._process.send_signal(signal.SIGSEGV)
+        with pytest.raises(InputError, match=r"litert crashed on the file \(SIGSEGV\)"):
+            worker.logits(np.zeros((97, 161, 3), np.uint8))
+    with pytest.raises(InputError, match=r"did not answer within 0\.01 s"):
+        Worker(tiny_files["fp32"], seconds=0.01)
+
+
+def test_result_tells_classes_speed_and_pictures(tiny_files: dict, tmp_path: Path) -> None:
+    result = Segmenter(tiny_files["int8"])(PHOTO)
+    assert sum(c.share for c in result.classes) == pytest.approx(1.0)
+    assert [c.share for c in result.classes] == sorted((c.share for c in result.classes), reverse=True)
+    assert all((result.mask == c.id).mean() == pytest.approx(c.share) for c in result.classes)
+    assert set(result.speed) == {"load", "resize", "invoke", "mask"}
+    assert result.overlay().size == (200, 120)
+    told = json.loads(result.to_json())
+    assert (told["height"], told["width"]) == (120, 200)
+    mask_path, overlay_path = result.save(tmp_path / "made", "photo")
+    with Image.open(mask_path) as mask, Image.open(overlay_path) as overlay:
+        np.testing.assert_array_equal(np.asarray(mask), result.mask)  # indices, not colours
+        colors = np.asarray(mask.convert("RGB"))
+        assert overlay.size == (200, 120)
+    np.testing.assert_array_equal(colors, np.asarray(result.labels.colors, np.uint8)[result.mask])
+    assert sorted(p.name for p in (tmp_path / "made").iterdir()) == ["photo_mask.png", "photo_overlay.png"]
+
+
+def test_files_without_our_metadata_are_refused(tiny_files: dict, tmp_path: Path) -> None:
+    (tmp_path / "junk.tflite").write_bytes(b"TFL3 no model")
+    whole = tiny_files["fp32"].read_bytes()
+    (tmp_path / "cut.tflite").write_bytes(whole[: len(whole) // 2])
+    for name in ("junk.tflite", "cut.tflite"):
+        with pytest.raises(InputError, match=f"{name}: not a model exported by"):
+            Segmenter(tmp_path / name)
+    with pytest.raises(InputError, match="no such model file"):
+        Segmenter(tmp_path / "missing.tflite")
+
+
+def test_runtimes_that_are_not_there_are_refused(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"must be one of litert, tflite-runtime. Received: onnx"):
+        open_interpreter(tiny_files["fp32"], runtime="onnx")
+    monkeypatch.setattr("segformer_tf.edge.runtime.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="litert is not installed here"):
+        open_interpreter(tiny_files["fp32"], runtime="litert")
+
+
+def test_logits_refuse_another_size(tiny_files: dict) -> None:
+    with pytest.raises(InputError, match=r"expected uint8 \(97, 161, 3\). Received: uint8 \(120, 200, 3\)"):
+        Segmenter(tiny_files["fp32"]).logits(PHOTO)
+
+
+def test_info_reads_what_export_wrote(tiny_files: dict) -> None:
+    info = read_model_info(tiny_files["int8"])
+    assert info.recipe == "int8"
+    assert info.labels.names == tuple(f"class {i}" for i in range(6))
+    assert info.created["calibration_images"] == 6
+
+
+def test_benchmark_times_every_file(tiny_files: dict) -> None:
+    rows = time_files(list(tiny_files.values()), runtimes=["litert"], threads=1, repeats=2)
+    assert [row.recipe for row in rows] == list(tiny_files)
+    assert all(0 < row.p50 <= row.p90 and row.megabytes > 0.1 for row in rows)
+    with pytest.raises(InputError, match="0 files"):
+        time_files([])

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from segformer_tf import Labels, SegFormerConfig, variant_config
+from segformer_tf.labels import bit_reversed_color
+
+
+def test_config_survives_plain_types() -> None:
+    config = variant_config("b2", num_classes=3, labels=Labels.named(["a", "b", "c"]), norm_epsilon=1e-5)
+    assert SegFormerConfig.from_dict(config.to_dict()) == config
+
+
+def test_drop_path_and_epsilons_are_the_authors() -> None:
+    config = variant_config("b0", num_classes=19)
+    assert (config.norm_epsilon, config.patch_norm_epsilon, config.batch_norm_epsilon) == (1e-6, 1e-5, 1e-5)
+    assert (config.drop_path_rate, config.dropout_rate, config.mlp_ratio) == (0.1, 0.1, 4)
+    assert (config.num_heads, config.sr_ratios) == ((1, 2, 5, 8), (8, 4, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_classes", 0),
+        ("embed_dims", (32, 64, 160)),
+        ("embed_dims", (32, 64, 161, 256)),
+        ("depths", (2, 0, 2, 2)),
+        ("drop_path_rate", 1.0),
+        ("labels", Labels.named(["only one"])),
+    ],
+)
+def test_bad_fields_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"Received: "):
+        variant_config("b0", **{"num_classes": 19, field: value})
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"b0, b1.*Received: variant='b6'"):
+        variant_config("b6", num_classes=2)
+    with pytest.raises(ValueError, match=r"unknown SegFormerConfig fields: \['extra'\]"):
+        SegFormerConfig.from_dict({**variant_config("b0", num_classes=2).to_dict(), "extra": 1})
+
+
+@pytest.mark.parametrize(
+    ("names", "colors"),
+    [((), ()), (("a",), ()), (("a",), ((0, 0, 256),)), (("a\nb",), ((0, 0, 0),)), (("",), ((0, 0, 0),))],
+)
+def test_bad_labels_are_refused(names: tuple, colors: tuple) -> None:
+    with pytest.raises(ValueError, match="Received: "):
+        Labels(names, colors)
+
+
+def test_default_colors_are_pascal_voc() -> None:
+    # The colour map of the VOC development kit: aeroplane, bicycle, bird, ... tv monitor.
+    assert [bit_reversed_color(i) for i in (1, 2, 3, 20)] == [(128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 64, 128)]
+    assert len(set(Labels.numbered(255).colors)) == 255
