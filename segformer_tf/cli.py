@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; ends the process with 0, or with 1 and one line on standard error."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        make_app(next(iter(arguments), None))(arguments)
+        make_app(next(iter(arguments), None))(arguments, result_action="return_value")
     except InputError as error:
         print(f"segformer: {error}", file=sys.stderr)
         sys.exit(1)

@@ -52,6 +52,9 @@ class TrainConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay; LayerNorm parameters are left out."""
 
+    class_weights: bool = False
+    """Weigh rare classes up in the loss, by 1 / ln(1.02 + share of pixels) (ENet)."""
+
     warmup_steps: int = 1500
     """Steps of linear warm-up."""
 

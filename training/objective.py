@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from segformer_tf.labels import IGNORE_ID
 from segformer_tf.layers import PACKAGE
+from training.sources import Source
 
 
 def upsample_logits(logits: Any, mask: Any) -> Any:
@@ -20,18 +23,42 @@ def upsample_logits(logits: Any, mask: Any) -> Any:
 class SegmentationLoss(keras.losses.Loss):
     """Cross-entropy on logits upsampled to the mask, averaged over valid pixels (mask is not `IGNORE_ID`).
 
-    The average divides by the number of valid pixels; mmseg's divides by all pixels.
+    The average divides by the number of valid pixels, or the sum of their weights; mmseg's divides by all pixels.
+
+    Args:
+        class_weights: weight of each class's pixels, or None for 1.
     """
 
-    def __init__(self, name: str = "segmentation_loss", **kwargs: Any) -> None:
+    def __init__(
+        self, class_weights: Sequence[float] | None = None, name: str = "segmentation_loss", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
+        self.class_weights = class_weights
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         valid = tf.not_equal(y_true, IGNORE_ID)
         truth = tf.where(valid, tf.cast(y_true, tf.int32), 0)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, upsample_logits(y_pred, y_true))
         weight = tf.cast(valid, tf.float32)
-        return tf.reduce_sum(losses * weight) / tf.maximum(tf.reduce_sum(weight), 1.0)
+        if self.class_weights is not None:
+            weight *= tf.gather(tf.constant(self.class_weights, tf.float32), truth)
+        loss = tf.reduce_sum(losses * weight) / tf.maximum(tf.reduce_sum(weight), 1e-6)
+        return loss[None]  # Keras leaves a scalar as it is, but divides a vector's mean by the replicas
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "class_weights": self.class_weights}
+
+
+def rare_class_weights(source: Source) -> list[float]:
+    """``1 / ln(1.02 + share of the class's pixels)``, counted on up to 500 evenly chosen masks.
+
+    Source: ENet, arXiv 1606.02147, section 5.2.
+    """
+    count = len(source.labels.names)
+    pixels = np.zeros(count)
+    for i in np.unique(np.linspace(0, len(source) - 1, 500).astype(int)):
+        pixels += np.bincount(source[int(i)][1].ravel(), minlength=256)[:count]
+    return (1 / np.log(1.02 + pixels / max(pixels.sum(), 1))).tolist()
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

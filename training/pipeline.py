@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from segformer_tf.edge.image import fit_image
+from segformer_tf.labels import IGNORE_ID
 from training.augment import augment, normalize
 from training.sources import Sample, Source
 
@@ -53,13 +54,17 @@ def train_batches(
 def eval_batches(source: Sequence[Sample] | Source, *, size: tuple[int, int], batch_size: int) -> tf.data.Dataset:
     """Every sample once, in order: image by the image contract, mask stretched to the nearest pixel.
 
+    The last batch is filled up with wholly ignored samples, so that no replica is left without one.
+
     Yields:
-        ((B, *size, 3) float32 normalised, (B, *size) uint8).
+        ((batch_size, *size, 3) float32 normalised, (batch_size, *size) uint8).
     """
+    height, width = size
 
     def read(index: Any) -> Any:
+        if index >= len(source):
+            return np.zeros((*size, 3), np.uint8), np.full(size, IGNORE_ID, np.uint8)
         image, mask = source[int(index)]
-        height, width = size
         if mask.shape != size:
             mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
         return fit_image(image, size), mask
@@ -68,8 +73,9 @@ def eval_batches(source: Sequence[Sample] | Source, *, size: tuple[int, int], ba
         image, mask = tf.numpy_function(read, [index], (tf.uint8, tf.uint8), stateful=False)
         return normalize(tf.ensure_shape(image, (*size, 3))), tf.ensure_shape(mask, size)
 
-    samples = tf.data.Dataset.range(len(source)).map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    samples = tf.data.Dataset.range(-(-len(source) // batch_size) * batch_size)
+    samples = samples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return samples.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def _read(source: Source, index: Any) -> Any:

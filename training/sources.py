@@ -164,10 +164,11 @@ class TfdsSource:
         self._image_key, self._mask_key = _image_and_mask_keys(name, features)
         builder.download_and_prepare()
         split = "validation" if split == "val" and "val" not in builder.info.splits else split
-        if split not in builder.info.splits:
-            raise InputError(f"tfds:{name}: no split {split!r}; splits: {', '.join(builder.info.splits)}")
         self.name = builder.info.name
-        self._records = builder.as_data_source(split)
+        try:
+            self._records = builder.as_data_source(split)
+        except (KeyError, ValueError):
+            raise InputError(f"tfds:{name}: no split {split!r}; splits: {', '.join(builder.info.splits)}") from None
         names = getattr(features[self._mask_key], "names", None)
         # Oxford-IIIT Pet is the one common set whose ids start at 1 and whose feature names no class.
         self._offset, names = (1, ["pet", "background", "border"]) if self.name == "oxford_iiit_pet" else (0, names)

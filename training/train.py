@@ -11,7 +11,7 @@ from segformer_tf.config import VARIANTS
 from segformer_tf.errors import InputError
 from segformer_tf.model import build_segformer, check_image_shape
 from training.config import TrainConfig
-from training.objective import MeanIoU, SegmentationLoss
+from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
 from training.optimizer import SegFormerAdamW, WarmupPoly
 from training.pipeline import eval_batches, train_batches
 from training.run import Run
@@ -53,7 +53,7 @@ def train(config: TrainConfig) -> Run:
         schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
         model.compile(
             optimizer=SegFormerAdamW(schedule, decay=config.weight_decay, head_multiplier=config.head_multiplier),
-            loss=SegmentationLoss(),
+            loss=SegmentationLoss(rare_class_weights(source) if config.class_weights else None),
             metrics=[MeanIoU(len(source.labels.names))],
             jit_compile=False,  # XLA on CPU is 3x slower for this model, and MirroredStrategy refuses it
         )

@@ -54,7 +54,9 @@ def test_mask_is_the_argmax_of_one_float64_resize(grid: tuple, size: tuple, clas
 def test_float64_reference_is_tensorflows_resize() -> None:
     logits = noise(25, 41, 3)
     np.testing.assert_allclose(
-        tf.image.resize(logits, (97, 161)).numpy(), upsample_float64(logits, (97, 161)), atol=5e-5  # TensorFlow rounds positions to float32
+        tf.image.resize(logits, (97, 161)).numpy(),
+        upsample_float64(logits, (97, 161)),
+        atol=5e-5,  # TensorFlow rounds positions to float32
     )
 
 

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convert.export as export_module
+from convert.export import convert, evenly, export_tflite, synthetic_images
+from convert.recipes import RECIPES
+from convert.verify import compare, run_on
+from segformer_tf import SegFormer, build_segformer
+from segformer_tf.edge import installed_runtimes, list_images
+from segformer_tf.edge.worker import Worker
+from segformer_tf.errors import InputError
+from tests.helpers import perturb, plain_decoder, within
+
+
+@pytest.mark.parametrize("variant", ["tiny", "b0"])
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (360, 480), (97, 161)])
+def test_fp32_agrees_with_keras_and_the_papers_decoder(variant: str, height: int, width: int, tmp_path: Path) -> None:
+    model = perturb(build_segformer(variant, num_classes=11))
+    out = tmp_path / "model.tflite"
+    export_tflite(model, out, recipe="fp32", size=(height, width), runtimes=installed_runtimes())
+    (image,) = synthetic_images((height, width), 1)
+    keras_logits = model.logits(image[None])
+    normalized = ((image - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375]).astype(np.float32)
+    assert within(keras_logits, plain_decoder(model, model.encoder(normalized[None])))
+    for runtime in installed_runtimes():
+        assert within(run_on(out, [image], runtime=runtime), keras_logits), runtime
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_contract_of_every_recipe(tiny_files: dict, recipe: str) -> None:
+    from segformer_tf.edge import open_interpreter
+
+    interpreter = open_interpreter(tiny_files[recipe], runtime="litert")
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert given["dtype"] == (np.uint8 if recipe == "int8" else np.float32)
+    assert given["quantization"] in ((0.0, 0), (1.0, 0))
+    assert list(given["shape"]) == [1, 97, 161, 3]
+    assert made["dtype"] == np.float32
+    assert list(made["shape"]) == [1, 25, 41, 6]
+    names = {op["op_name"] for op in interpreter._get_ops_details()}
+    assert not {n for n in names if n.startswith("Flex") or "VARIABLE" in n or n == "SHAPE"}
+
+
+def test_recipes_shrink_the_file_as_they_say(tiny_files: dict) -> None:
+    bytes_of = {recipe: path.stat().st_size for recipe, path in tiny_files.items()}
+    assert bytes_of["dynamic_int8"] < bytes_of["fp16"] < bytes_of["fp32"]
+    assert bytes_of["int8"] < bytes_of["fp32"]
+
+
+def test_int8_is_int8(tiny_files: dict) -> None:
+    from segformer_tf.edge import open_interpreter
+
+    interpreter = open_interpreter(tiny_files["int8"], runtime="litert")
+    types = {t["index"]: t["dtype"] for t in interpreter.get_tensor_details()}
+    heavy = [
+        types[op["outputs"][0]]
+        for op in interpreter._get_ops_details()
+        if op["op_name"] in ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL")
+    ]
+    assert len(heavy) > 30
+    assert set(heavy) == {np.int8}
+
+
+def test_a_wrong_file_is_not_left_behind(
+    tiny: SegFormer, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = build_segformer("tiny", num_classes=6)
+    other.set_weights(tiny.get_weights())
+    kernel = other.encoder.stages[1].blocks[0].mlp.fc1.kernel
+    kernel.assign(kernel.numpy() * 1.02)
+    monkeypatch.setattr(export_module, "convert", lambda model, *args, **kwargs: convert(other, *args, **kwargs))
+    images = list_images([toy_folder / "train" / "images"])
+    with pytest.raises(InputError, match=r"litert 2.* gets recipe fp32 wrong: relative error .* nothing was written"):
+        export_tflite(tiny, tmp_path / "x.tflite", recipe="fp32", size=(64, 96), images=images, runtimes=["litert"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crashing_runtime_is_not_shipped_to(tiny: SegFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(self: Worker, fitted: np.ndarray) -> np.ndarray:
+        self._process.kill()
+        raise self._failure()
+
+    monkeypatch.setattr(Worker, "logits", crash)
+    with pytest.raises(InputError, match="was killed"):
+        export_tflite(tiny, tmp_path / "x.tflite", recipe="fp32", size=(64, 96), runtimes=["litert"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_options_are_refused(tiny: SegFormer, tmp_path: Path) -> None:
+    def refuse(message: str, **changes: object) -> None:
+        options = {"recipe": "fp32", "size": (64, 96), "runtimes": ["litert"], "out": tmp_path / "x.tflite", **changes}
+        with pytest.raises(InputError, match=message):
+            export_tflite(tiny, options.pop("out"), **options)
+
+    refuse("--recipe must be one of fp32, fp16, dynamic_int8, int8. Received: int4", recipe="int4")
+    refuse("must end in .tflite", out=tmp_path / "x.bin")
+    refuse("at least 29 pixels. Received: 20x96", size=(20, 96))
+    refuse("needs --calibration", recipe="int8")
+    refuse("no TFLite runtime is installed", runtimes=[])
+
+
+def test_error_ignores_a_shift_common_to_all_classes_and_nothing_else() -> None:
+    logits = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    assert compare(logits + 5, logits, name="x").error < 1e-5
+    assert compare(logits[..., ::-1], logits, name="x").error > 0.5
+    assert np.isnan(compare(logits * np.nan, logits, name="x").error)
+    assert compare(np.zeros_like(logits), logits, name="x").error == pytest.approx(1.0)
+
+
+def test_evenly() -> None:
+    assert evenly(list(range(10)), 3) == [0, 4, 9]
+    assert evenly([1, 2], 5) == [1, 2]
+    assert evenly([], 5) == []
+
+
+def test_command_writes_a_file_and_says_how_good_it_is(
+    tiny: SegFormer, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from segformer_tf.cli import main
+
+    tiny.save(tmp_path / "model.keras")
+    out = tmp_path / "model.tflite"
+    arguments = ["export", str(tmp_path / "model.keras"), "--recipe", "int8", "--size", "64", "96", "--out", str(out)]
+    main([*arguments, "--calibration", str(toy_folder / "train" / "images"), "--runtime", "litert"])
+    assert "litert" in capsys.readouterr().out
+    assert out.is_file()
+    main(["info", str(out)])
+    assert "uint8 [1, 64, 96, 3]" in capsys.readouterr().out
+    main(["info", str(tmp_path / "model.keras")])
+    assert "8, 16, 20, 32" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path / "model.keras"), "--out", str(tmp_path / "y.tflite")])
+    assert "--size H W is needed" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""Reads the standard metadata back by its schema, slot by slot, as other TFLite tools do."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import flatbuffers
+import flatbuffers.number_types as number
+from flatbuffers.table import Table
+from tensorflow.lite.python import schema_py_generated as schema
+
+
+def metadata_of(path: Path) -> bytes:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    (entry,) = [m for m in model.metadata if m.name == b"TFLITE_METADATA"]
+    return bytes(model.buffers[entry.buffer].data)
+
+
+class Reader:
+    """A table of a flatbuffer, fields by slot."""
+
+    def __init__(self, buffer: bytes, position: int) -> None:
+        self.table = Table(buffer, position)
+
+    def _field(self, slot: int) -> int:
+        offset = self.table.Offset(4 + 2 * slot)
+        assert offset, f"slot {slot} is missing"
+        return offset + self.table.Pos
+
+    def string(self, slot: int) -> str:
+        return self.table.String(self._field(slot)).decode()
+
+    def byte(self, slot: int) -> int:
+        return self.table.Get(number.Uint8Flags, self._field(slot))
+
+    def uint(self, slot: int) -> int:
+        return self.table.Get(number.Uint32Flags, self._field(slot))
+
+    def child(self, slot: int) -> Reader:
+        return Reader(self.table.Bytes, self.table.Indirect(self._field(slot)))
+
+    def only(self, slot: int) -> Reader:
+        offset = self._field(slot) - self.table.Pos
+        assert self.table.VectorLen(offset) == 1
+        return Reader(self.table.Bytes, self.table.Indirect(self.table.Vector(offset)))
+
+    def floats(self, slot: int) -> list[float]:
+        offset = self._field(slot) - self.table.Pos
+        start = self.table.Vector(offset)
+        return [self.table.Get(number.Float32Flags, start + 4 * i) for i in range(self.table.VectorLen(offset))]
+
+
+def test_standard_readers_find_labels_size_and_normalisation(tiny_files: dict) -> None:
+    buffer = metadata_of(tiny_files["int8"])
+    assert buffer[4:8] == b"M001"
+    root = Reader(buffer, flatbuffers.encode.Get(flatbuffers.packer.uoffset, buffer, 0))
+    assert root.string(0) == "SegFormer"
+    assert "int8" in root.string(1)
+    inputs, outputs = root.only(3).only(2), root.only(3).only(3)
+    image = inputs.child(3)
+    assert image.byte(0) == 2  # ImageProperties
+    assert image.child(1).byte(0) == 1  # RGB
+    assert (image.child(1).child(1).uint(0), image.child(1).child(1).uint(1)) == (161, 97)  # width, height
+    assert inputs.only(4).byte(0) == 1  # NormalizationOptions
+    assert (inputs.only(4).child(1).floats(0), inputs.only(4).child(1).floats(1)) == ([0.0], [1.0])
+    labels = outputs.only(6)
+    assert (labels.string(0), labels.byte(2)) == ("labels.txt", 2)  # TENSOR_AXIS_LABELS
+
+
+def test_associated_files_are_a_zip_behind_the_model(tiny_files: dict) -> None:
+    with zipfile.ZipFile(tiny_files["fp32"]) as archive:
+        assert archive.testzip() is None
+        assert archive.read("labels.txt").decode().split("\n") == [f"class {i}" for i in range(6)]
+        info = json.loads(archive.read("segformer.json"))
+    assert info["recipe"] == "fp32"
+    assert len(info["palette"]) == 6
+    assert {"range", "resize", "orientation", "normalization"} <= set(info["input"])

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from segformer_tf.errors import InputError
+from segformer_tf.labels import IGNORE_ID
+from training.sources import FolderSource, TfdsSource, open_source, read_mask
+from training.toy import NAMES, SPLITS, draw_sample
+
+
+def test_folder_maps_raw_ids_to_classes(toy_folder: Path) -> None:
+    source = open_source(str(toy_folder), "train")
+    image, mask = source[2]
+    expected_image, expected_mask = draw_sample(np.random.default_rng([0, 2]))
+    np.testing.assert_array_equal(image, expected_image)
+    np.testing.assert_array_equal(mask, expected_mask)  # ids 0, 10, 20.. became 0, 1, 2.., 200 became 255
+    assert (mask == IGNORE_ID).any()
+    assert (len(source), source.labels.names, source.labels.colors[1]) == (6, NAMES, (40, 0, 215))
+
+
+def test_palette_masks_give_indices_not_colors(tmp_path: Path) -> None:
+    indices = np.array([[0, 1], [2, 255]], np.uint8)
+    picture = Image.fromarray(indices).convert("P")
+    picture.putpalette([7, 7, 7] * 256)  # every colour the same: only indices can tell classes apart
+    picture.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), indices)
+
+
+@pytest.fixture
+def broken(toy_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the toy folder, to be broken."""
+    return Path(shutil.copytree(toy_folder, tmp_path / "data"))
+
+
+def test_folders_that_do_not_fit_give_one_line(broken: Path) -> None:
+    train = broken / "train"
+    (train / "masks" / "0.png").rename(train / "masks" / "lone.png")
+    with pytest.raises(InputError, match=r"image without mask: 0 \(1 of them\)"):
+        FolderSource(broken, "train")
+    (train / "images" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"mask without image: lone"):
+        FolderSource(broken, "train")
+    (train / "masks" / "lone.png").unlink()
+    source = FolderSource(broken, "train")
+    Image.fromarray(np.full((128, 128), 77, np.uint8)).save(train / "masks" / "1.png")
+    with pytest.raises(InputError, match=r"1\.png: mask value 77 is neither a class nor ignored"):
+        source[0]
+    Image.fromarray(np.zeros((64, 128), np.uint8)).save(train / "masks" / "2.png")
+    with pytest.raises(InputError, match=r"2\.png: mask is \(64, 128\), its image \(128, 128\)"):
+        source[1]
+    Image.new("RGB", (128, 128)).save(train / "masks" / "3.png")
+    with pytest.raises(InputError, match=r"3\.png: a mask is an 8-bit index or palette PNG. Received: mode RGB"):
+        source[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": None}, "not a usable manifest"),
+        ({"classes": [{"id": 0, "name": "a"}]}, "missing key 'color'"),
+        ({"classes": [{"id": 300, "name": "a", "color": [0, 0, 0]}]}, r"ids must be distinct, 0\.\.255"),
+        ({"ignore": [0]}, "not both a class and ignored"),
+    ],
+)
+def test_bad_manifests_give_one_line(broken: Path, change: dict, message: str) -> None:
+    path = broken / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=message):
+        FolderSource(broken, "train")
+
+
+def test_toy_shapes_is_a_tfds_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SPLITS, "train", 3)
+    monkeypatch.setitem(SPLITS, "val", 2)
+    monkeypatch.setitem(SPLITS, "test", 2)
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    source = open_source("tfds:toy_shapes", "train")
+    assert (len(source), source.labels.names) == (3, NAMES)
+    drawn = {draw_sample(np.random.default_rng([0, i]))[0].tobytes() for i in range(3)}
+    assert {source[i][0].tobytes() for i in range(3)} == drawn
+    assert source[0][1].shape == (128, 128)
+    with pytest.raises(InputError, match="no split 'extra'; splits: "):
+        open_source("tfds:toy_shapes", "extra")
+
+
+def test_predicting_one_class_everywhere_scores_below_015() -> None:
+    from segformer_tf.metrics import confusion_matrix, mean_iou
+
+    masks = np.stack([draw_sample(np.random.default_rng([2, i]))[1] for i in range(30)])
+    for c in range(len(NAMES)):
+        matrix = confusion_matrix(masks, np.full_like(masks, c), num_classes=len(NAMES))
+        assert mean_iou(matrix) < 0.15
+
+
+def test_oxford_pets_ids_are_shifted_to_zero(tmp_path: Path) -> None:
+    def record() -> dict:
+        trimap = np.random.default_rng(0).integers(1, 4, (20, 30, 1), np.uint8)
+        return {"image": np.zeros((20, 30, 3), np.uint8), "segmentation_mask": trimap}
+
+    with tfds.testing.mock_data(num_examples=2, data_dir=str(tmp_path)):
+        source = TfdsSource("oxford_iiit_pet", "train")
+    source._records = [record()]
+    assert source.labels.names == ("pet", "background", "border")
+    np.testing.assert_array_equal(source[0][1], record()["segmentation_mask"][..., 0] - 1)
+
+
+def test_real_camvid(camvid: Path) -> None:
+    source = open_source(str(camvid), "test")
+    assert len(source) == 233
+    assert source.labels.names[:3] == ("Sky", "Building", "Pole")
+    image, mask = source[100]
+    assert (image.shape, mask.shape) == ((360, 480, 3), (360, 480))
+    assert set(np.unique(mask)) <= {*range(11), IGNORE_ID}

@@ -1,0 +1,171 @@
+"""`train` and `evaluate` from end to end, small."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from segformer_tf.checkpoint import load_segformer, run_size
+from segformer_tf.cli import main
+from segformer_tf.edge import logits_to_mask
+from segformer_tf.errors import InputError
+from segformer_tf.metrics import confusion_matrix, mean_iou
+from training.config import TrainConfig
+from training.sources import open_source
+from training.strategy import make_strategy
+from training.train import train
+
+
+@pytest.fixture(scope="module")
+def config(toy_folder: Path) -> TrainConfig:
+    return TrainConfig(
+        data=str(toy_folder),
+        variant="tiny",
+        steps=4,
+        epoch_steps=2,
+        warmup_steps=1,
+        batch_size=2,
+        crop=(64, 64),
+        learning_rate=1e-3,
+    )
+
+
+@pytest.fixture(scope="module")
+def run_folder(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(replace(config, out=tmp_path_factory.mktemp("runs") / "run")).root
+
+
+def test_run_folder_holds_everything(run_folder: Path, toy_folder: Path) -> None:
+    assert {p.name for p in run_folder.iterdir()} == {
+        *("config.json", "environment.json", "history.csv", "curves.png", "panel.png", "weights", "tensorboard")
+    }
+    assert {p.name for p in (run_folder / "weights").iterdir()} == {"last.keras", "best.keras"}
+    saved = json.loads((run_folder / "config.json").read_text())
+    assert saved["data"] == str(toy_folder)
+    assert saved["eval_size"] == [128, 128]
+    assert run_size(run_folder) == (128, 128)
+    with (run_folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    assert {"loss", "mean_iou", "val_loss", "val_mean_iou"} <= set(rows[0])
+    versions = json.loads((run_folder / "environment.json").read_text())["versions"]
+    assert versions["keras"] == keras.__version__
+
+
+def test_weights_carry_labels_and_moved(run_folder: Path, toy_folder: Path) -> None:
+    model = load_segformer(run_folder)
+    assert model.config.labels == open_source(str(toy_folder), "train").labels
+    assert np.abs(model.decoder.bn.moving_mean.numpy()).max() > 0
+
+
+def test_last_weights_keep_the_optimizer(run_folder: Path) -> None:
+    model = keras.models.load_model(run_folder / "weights" / "last.keras")
+    assert int(model.optimizer.iterations) == 4
+
+
+def test_evaluate_scores_by_the_contract(run_folder: Path, toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    main(["evaluate", str(run_folder), "--data", str(toy_folder), "--json"])
+    told = json.loads(capsys.readouterr().out)
+    model, source = load_segformer(run_folder), open_source(str(toy_folder), "test")
+    matrix = sum(
+        confusion_matrix(mask, logits_to_mask(model.logits(image[None])[0], (128, 128)), num_classes=6)
+        for image, mask in (source[i] for i in range(len(source)))
+    )
+    assert told["mean_iou"] == pytest.approx(mean_iou(matrix), abs=1e-6)
+    assert told["images"] == 3
+    assert list(told["per_class"]) == list(source.labels.names)
+    main(["evaluate", str(run_folder), "--data", str(toy_folder)])
+    assert "pixel accuracy" in capsys.readouterr().out
+
+
+def test_evaluate_takes_tflite_on_every_runtime(
+    tiny_files: dict, toy_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from segformer_tf.edge import installed_runtimes
+
+    told = []
+    for runtime in installed_runtimes():
+        main(["evaluate", str(tiny_files["fp32"]), "--data", str(toy_folder), "--json", "--runtime", runtime])
+        told.append(json.loads(capsys.readouterr().out)["mean_iou"])
+    assert np.ptp(told) < 1e-3
+
+
+def test_a_model_of_other_classes_is_refused(toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from segformer_tf import build_segformer
+
+    build_segformer("tiny", num_classes=9).save(tmp_path / "nine.keras")
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(tmp_path / "nine.keras"), "--data", str(toy_folder)])
+    assert "has 9 classes, the data 6" in capsys.readouterr().err
+
+
+def losses(config: TrainConfig, out: Path) -> np.ndarray:
+    with (train(replace(config, out=out)).root / "history.csv").open() as file:
+        return np.array([float(row["loss"]) for row in csv.DictReader(file)])
+
+
+def test_two_replicas_train_as_one(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No augmentation that could empty a replica's share of valid pixels, and no dropout.
+    monkeypatch.setattr("training.train.build_segformer", _without_dropout)
+    one = losses(config, tmp_path / "one")
+    two = losses(replace(config, devices=2), tmp_path / "two")
+    # A replica's loss is the mean over its own valid pixels, so the curves are near, not equal.
+    np.testing.assert_allclose(one, two, rtol=0.05)
+
+
+def _without_dropout(*args: object, **kwargs: object):
+    from segformer_tf import build_segformer
+
+    return build_segformer(*args, **{**kwargs, "drop_path_rate": 0.0, "dropout_rate": 0.0})
+
+
+def test_strategies() -> None:
+    assert isinstance(make_strategy(), tf.distribute.OneDeviceStrategy)
+    assert make_strategy(2).num_replicas_in_sync == 2
+    with pytest.raises(InputError, match="Received: 0"):
+        make_strategy(0)
+    with pytest.raises(InputError, match="cannot split the CPU into 3 devices"):
+        make_strategy(3)
+
+
+def test_taken_run_folders_are_left_alone(config: TrainConfig, run_folder: Path) -> None:
+    with pytest.raises(InputError, match="a run is there already"):
+        train(replace(config, out=run_folder))
+
+
+@pytest.mark.slow
+def test_toy_shapes_cannot_be_solved_by_a_frozen_random_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo's training, but for the encoder, stays below 0.6; `make demo` itself passes 0.8."""
+    from segformer_tf import build_segformer
+
+    def frozen(*args: object, **kwargs: object):
+        model = build_segformer(*args, **kwargs)
+        model.encoder.trainable = False
+        return model
+
+    monkeypatch.setattr("training.train.build_segformer", frozen)
+    config = TrainConfig(
+        data="tfds:toy_shapes",
+        crop=(128, 128),
+        scale=(0.75, 1.5),
+        steps=800,
+        epoch_steps=400,
+        warmup_steps=50,
+        learning_rate=1e-3,
+        head_multiplier=1,
+        drop_path=0,
+        out=tmp_path / "run",
+    )
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    train(config)
+    with (tmp_path / "run" / "history.csv").open() as file:
+        assert max(float(row["val_mean_iou"]) for row in csv.DictReader(file)) < 0.6
