@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from segformer_tf.backend import import_tensorflow
+
 ROOT = Path("runs/demo")
 DATA = "tfds:toy_shapes"
 SIZE = 128
@@ -42,7 +44,7 @@ def main() -> None:
     run = ROOT / "train"
     segformer(
         *("train", "--data", DATA, "--variant", "b0", "--crop", SIZE, SIZE, "--scale", "0.75", "1.5"),
-        *("--steps", 800, "--epoch-steps", 200, "--warmup-steps", 50, "--learning-rate", "1e-3"),
+        *("--steps", 1200, "--epoch-steps", 300, "--warmup-steps", 50, "--learning-rate", "1e-3"),
         *("--head-multiplier", 1, "--drop-path", 0, "--out", run),
     )
     trained = perf_counter()
@@ -94,6 +96,7 @@ def write_images(split: str, count: int) -> None:
 
 def compare(run: Path) -> None:
     """Test mIoU of Keras and of each file, pixels on which they agree, and milliseconds of an invoke."""
+    import_tensorflow()
     from segformer_tf.metrics import confusion_matrix, mean_iou
     from training.evaluate import open_predictor
     from training.sources import open_source

@@ -69,7 +69,7 @@ _HUES = {"disc": _WARM, "ring": _WARM, "triangle": _WARM, "square": _COOL, "star
 def _paint(rng: np.random.Generator, *, hue: tuple[int, int], saturation: tuple[int, int], pattern: Any) -> Any:
     """A random colour whose brightness follows a pattern of -1..1, (128, 128), with grain: (128, 128, 3) uint8."""
     color = Image.new("HSV", (1, 1), (int(rng.integers(*hue)), int(rng.integers(*saturation)), 255)).convert("RGB")
-    value = rng.uniform(0.45, 0.75) + rng.choice([-0.17, 0.17]) * pattern
+    value = rng.uniform(0.45, 0.75) + rng.choice([-0.21, 0.21]) * pattern
     grain = rng.normal(0, 5, (SIZE, SIZE, 3))
     return np.clip(np.asarray(color, np.float32)[0, 0] * value[..., None] + grain, 0, 255).astype(np.uint8)
 

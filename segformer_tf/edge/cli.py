@@ -106,9 +106,10 @@ def benchmark(
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)
     table = Table(title=f"invoke only, {threads} threads, {repeats} interleaved calls")
-    table.add_column("file", overflow="fold")
-    for column in ("recipe", "size", "runtime"):
+    table.add_column("file", overflow="fold", min_width=18)
+    for column in ("recipe", "size"):
         table.add_column(column, no_wrap=True)
+    table.add_column("runtime")
     for column in ("MB", "p50 ms", "p90 ms"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
