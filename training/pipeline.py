@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from segformer_tf.edge.image import fit_image
+from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 from training.augment import augment, normalize
 from training.sources import Sample, Source
@@ -76,6 +79,18 @@ def eval_batches(source: Sequence[Sample] | Source, *, size: tuple[int, int], ba
     samples = tf.data.Dataset.range(-(-len(source) // batch_size) * batch_size)
     samples = samples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     return samples.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+@contextmanager
+def plain_input_errors() -> Iterator[None]:
+    """Turn TensorFlow's wrapping of an `InputError` raised inside a data set back into the error itself."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"InputError: (.*)", error.message or "")
+        if found is None:
+            raise
+        raise InputError(found.group(1)) from None
 
 
 def _read(source: Source, index: Any) -> Any:

@@ -13,7 +13,7 @@ from segformer_tf.model import build_segformer, check_image_shape
 from training.config import TrainConfig
 from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
 from training.optimizer import SegFormerAdamW, WarmupPoly
-from training.pipeline import eval_batches, train_batches
+from training.pipeline import eval_batches, plain_input_errors, train_batches
 from training.run import Run
 from training.sources import open_source
 from training.strategy import make_strategy
@@ -57,13 +57,15 @@ def train(config: TrainConfig) -> Run:
             metrics=[MeanIoU(len(source.labels.names))],
             jit_compile=False,  # XLA on CPU is 3x slower for this model, and MirroredStrategy refuses it
         )
-    model.fit(
-        train_batches(source, crop=config.crop, scale=config.scale, batch_size=config.batch_size, seed=config.seed),
-        validation_data=eval_batches(validation, size=(height, width), batch_size=config.batch_size),
-        steps_per_epoch=config.epoch_steps,
-        epochs=-(-config.steps // config.epoch_steps),
-        callbacks=run.callbacks(validation, (height, width)),
-    )
+    with plain_input_errors():
+        model.fit(
+            train_batches(source, crop=config.crop, scale=config.scale, batch_size=config.batch_size, seed=config.seed),
+            validation_data=eval_batches(validation, size=(height, width), batch_size=config.batch_size),
+            steps_per_epoch=config.epoch_steps,
+            epochs=-(-config.steps // config.epoch_steps),
+            shuffle=False,  # the pipeline has its own order
+            callbacks=run.callbacks(validation, (height, width)),
+        )
     return run
 
 

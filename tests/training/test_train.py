@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from segformer_tf.checkpoint import load_segformer, run_size
 from segformer_tf.cli import main
@@ -133,6 +135,16 @@ def test_strategies() -> None:
         make_strategy(0)
     with pytest.raises(InputError, match="cannot split the CPU into 3 devices"):
         make_strategy(3)
+
+
+def test_a_bad_mask_met_in_training_is_one_line(config: TrainConfig, toy_folder: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(toy_folder, tmp_path / "data")
+    for path in (data / "train" / "masks").iterdir():
+        Image.fromarray(np.full((128, 128), 77, np.uint8)).save(path)
+    with pytest.raises(
+        InputError, match=r"masks/\d\.png: mask value 77 is neither a class nor ignored in the manifest$"
+    ):
+        train(replace(config, data=str(data), out=tmp_path / "run"))
 
 
 def test_taken_run_folders_are_left_alone(config: TrainConfig, run_folder: Path) -> None:
