@@ -1,5 +1,5 @@
 # `make demo` needs Python 3.11 or newer and nothing else.
-PYTHON ?= $(firstword $(shell command -v python3.11 python3))
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 
 .PHONY: demo test lint bench clean

@@ -58,10 +58,9 @@ def export_tflite(
         raise InputError(f"--recipe must be one of {', '.join(RECIPES)}. Received: {recipe}")
     if out.suffix != ".tflite":
         raise InputError(f"--out must end in .tflite. Received: {out}")
-    try:
-        check_image_shape((None, *size, 3))
-    except ValueError as error:
-        raise InputError(f"--size: {error}") from None
+    check_image_shape((None, *size, 3))
+    if any(n is not None and n != wanted for n, wanted in zip(model.image_size, size, strict=True)):
+        raise InputError(f"the model takes images of {model.image_size} (height, width). Received: --size {size}")
     chosen = RECIPES[recipe]
     if chosen.needs_calibration and not images:
         raise InputError(f"recipe {recipe} needs --calibration, a folder of images like those it will see")

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segformer_tf.checkpoint import load_segformer
     from segformer_tf.config import VARIANTS, SegFormerConfig, variant_config
     from segformer_tf.labels import IGNORE_ID, Labels
     from segformer_tf.model import AllMLPDecoder, MixTransformer, SegFormer, build_segformer
@@ -29,6 +30,7 @@ _HOME = {
     "MixTransformer": "model",
     "SegFormer": "model",
     "build_segformer": "model",
+    "load_segformer": "checkpoint",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "SegFormerConfig",
     "__version__",
     "build_segformer",
+    "load_segformer",
     "variant_config",
 ]
 

@@ -50,10 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"segformer: {error}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
-        extra = {"tensorflow": "train,convert", "keras": "train,convert"}.get((error.name or "").split(".")[0])
-        if extra is None:
+        if (error.name or "segformer_tf").split(".")[0] in ("segformer_tf", "training", "convert"):
             raise
-        print(f"segformer: {error.name} is not installed; pip install 'segformer_tf[{extra}]'", file=sys.stderr)
+        print(f"segformer: {error.name} is not installed; pip install 'segformer_tf[train,convert]'", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("segformer: stopped", file=sys.stderr)

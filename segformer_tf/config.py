@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 
 Four = tuple[int, int, int, int]
@@ -43,7 +44,7 @@ class SegFormerConfig:
         labels: class names and colours that travel with the weights, or None.
 
     Raises:
-        ValueError: a size that is not positive, or channels that heads do not divide.
+        InputError: a size that is not positive, or channels that heads do not divide.
     """
 
     num_classes: int
@@ -66,19 +67,19 @@ class SegFormerConfig:
         for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides"):
             value = tuple(getattr(self, name))
             if len(value) != 4 or any(v < 1 for v in value):
-                raise ValueError(f"{name} must be four positive integers. Received: {name}={value}")
+                raise InputError(f"{name} must be four positive integers. Received: {name}={value}")
             object.__setattr__(self, name, value)
         for name in ("num_classes", "decoder_width", "mlp_ratio"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive. Received: {name}={getattr(self, name)}")
+                raise InputError(f"{name} must be positive. Received: {name}={getattr(self, name)}")
         for name in ("drop_path_rate", "dropout_rate"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} must be in [0, 1). Received: {name}={getattr(self, name)}")
+                raise InputError(f"{name} must be in [0, 1). Received: {name}={getattr(self, name)}")
         for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
             if dim % heads:
-                raise ValueError(f"embed_dims must be divisible by num_heads. Received: {dim} and {heads}")
+                raise InputError(f"embed_dims must be divisible by num_heads. Received: {dim} and {heads}")
         if self.labels is not None and len(self.labels.names) != self.num_classes:
-            raise ValueError(
+            raise InputError(
                 f"labels must name every class: expected {self.num_classes} names. Received: {len(self.labels.names)}"
             )
 
@@ -91,11 +92,11 @@ class SegFormerConfig:
         """Rebuild from `to_dict`.
 
         Raises:
-            ValueError: an unknown field.
+            InputError: an unknown field.
         """
         unknown = set(data) - {f.name for f in fields(cls)}
         if unknown:
-            raise ValueError(f"unknown SegFormerConfig fields: {sorted(unknown)}")
+            raise InputError(f"unknown SegFormerConfig fields: {sorted(unknown)}")
         labels = data.get("labels")
         return cls(**{**data, "labels": Labels.from_dict(labels) if labels is not None else None})
 
@@ -118,8 +119,8 @@ def variant_config(variant: str, *, num_classes: int, **overrides: Any) -> SegFo
     """The config of a named variant ("b0".."b5" or "tiny"), with fields overridden.
 
     Raises:
-        ValueError: an unknown variant or field value.
+        InputError: an unknown variant or field value.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}. Received: variant={variant!r}")
+        raise InputError(f"variant must be one of {', '.join(VARIANTS)}. Received: variant={variant!r}")
     return replace(SegFormerConfig(num_classes=num_classes, **VARIANTS[variant]), **overrides)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from segformer_tf.errors import InputError
+
 IGNORE_ID = 255  # in every mask inside this project; never a class
 
 Color = tuple[int, int, int]
@@ -16,7 +18,7 @@ class Labels:
     """Names and RGB colours (0..255) of classes 0..C-1, in order.
 
     Raises:
-        ValueError: no class, more than 255, counts that differ, or a colour outside 0..255.
+        InputError: no class, more than 255, counts that differ, or a colour outside 0..255.
     """
 
     names: tuple[str, ...]
@@ -26,16 +28,16 @@ class Labels:
         object.__setattr__(self, "names", tuple(str(name) for name in self.names))
         object.__setattr__(self, "colors", tuple(tuple(int(v) for v in color) for color in self.colors))
         if not 1 <= len(self.names) <= IGNORE_ID:
-            raise ValueError(f"expected 1 to {IGNORE_ID} class names. Received: {len(self.names)}")
+            raise InputError(f"expected 1 to {IGNORE_ID} class names. Received: {len(self.names)}")
         if len(self.names) != len(self.colors):
-            raise ValueError(
+            raise InputError(
                 f"expected a colour per class. Received: {len(self.names)} names, {len(self.colors)} colours"
             )
         for name, color in zip(self.names, self.colors, strict=True):
             if "\n" in name or "\r" in name or not name:
-                raise ValueError(f"a class name is one non-empty line. Received: {name!r}")
+                raise InputError(f"a class name is one non-empty line. Received: {name!r}")
             if len(color) != 3 or not all(0 <= v <= 255 for v in color):
-                raise ValueError(f"colour of {name!r} must be three integers 0..255. Received: {color}")
+                raise InputError(f"colour of {name!r} must be three integers 0..255. Received: {color}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the inverse of `from_dict`."""
@@ -43,7 +45,7 @@ class Labels:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> Labels:
-        """Rebuild from `to_dict`; raises ValueError as the constructor does."""
+        """Rebuild from `to_dict`; raises InputError as the constructor does."""
         return cls(tuple(data["names"]), tuple(data["colors"]))
 
     @classmethod

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, MIN_IMAGE_SIDE, SegFormerConfig, variant_config
+from segformer_tf.errors import InputError
 from segformer_tf.layers import PACKAGE, OverlapPatchMerging, TransformerBlock, conv_init, linear_init
 
 STAGES = ("c1", "c2", "c3", "c4")
@@ -90,7 +91,7 @@ class MixTransformer(layers.Layer):
     Output: {"c1": (B, ⌈H/4⌉, ⌈W/4⌉, C1), "c2": 1/8, "c3": 1/16, "c4": 1/32}.
 
     Raises:
-        ValueError: a known height or width below 29, where a reduction would have no key left.
+        InputError: a known height or width below 29, where a reduction would have no key left.
     """
 
     def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
@@ -192,7 +193,7 @@ class AllMLPDecoder(layers.Layer):
             kernel = ops.matmul(linear.kernel, slices[name])  # (C_i, D)
             bias = ops.matmul(linear.bias[None], slices[name])  # (1, D)
             x = ops.cast(features[name], self.compute_dtype)
-            branches[name] = ops.conv(x, kernel[None, None], data_format="channels_last") + bias
+            branches[name] = ops.conv(x, kernel[None, None], data_format="channels_last") + bias[None, None]
         return branches
 
     def compute_output_shape(self, input_shape: dict[str, Any]) -> Any:
@@ -219,7 +220,7 @@ class SegFormer(keras.Model):
         decoder: `AllMLPDecoder`.
 
     Raises:
-        ValueError: a known height or width below 29.
+        InputError: a known height or width below 29.
     """
 
     def __init__(
@@ -249,7 +250,15 @@ class SegFormer(keras.Model):
 
         Returns:
             (B, ⌈H/4⌉, ⌈W/4⌉, num_classes) float32.
+
+        Raises:
+            InputError: images below 29 pixels, or of another size than the model was built for.
         """
+        check_image_shape(pixels.shape)
+        if any(n is not None and n != given for n, given in zip(self.image_size, pixels.shape[1:3], strict=True)):
+            raise InputError(
+                f"the model takes images of {self.image_size} (height, width). Received: {pixels.shape[1:3]}"
+            )
         normalized = (pixels.astype(np.float32) - np.asarray(IMAGE_MEAN, np.float32)) / np.asarray(
             IMAGE_STD, np.float32
         )
@@ -287,7 +296,7 @@ def build_segformer(
         overrides: fields of `SegFormerConfig`, such as ``drop_path_rate=0.0``.
 
     Raises:
-        ValueError: an unknown variant, a bad field, or a size below 29.
+        InputError: an unknown variant, a bad field, or a size below 29.
 
     Example:
         >>> model = build_segformer("b0", num_classes=150)
@@ -298,11 +307,11 @@ def build_segformer(
 
 
 def check_image_shape(shape: Any) -> None:
-    """Refuse an image too small for the reductions; raises ValueError."""
+    """Refuse an image too small for the reductions; raises InputError."""
     height, width = shape[1], shape[2]
     for name, size in (("height", height), ("width", width)):
         if size is not None and size < MIN_IMAGE_SIDE:
-            raise ValueError(f"image {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
+            raise InputError(f"image {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
 
 
 def _as_config(config: SegFormerConfig | dict[str, Any]) -> SegFormerConfig:

@@ -37,6 +37,16 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture, toy_folder: Path, 
     assert "at least 29 pixels. Received: 28x64" in line(capsys, "train", *data, "--crop", 28, 64)
     assert "variant must be one of" in line(capsys, "train", *data, "--variant", "b9", "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    assert "at least 29 pixels. Received: 20x20" in line(capsys, "train", *data, "--eval-size", 20, 20)
+    assert "drop_path_rate must be in" in line(capsys, "train", *data, "--drop-path", 1.5, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert "--seed must not be" in line(capsys, "train", *data, "--seed", -1)
+    assert "multiple of --epoch-steps" in line(
+        capsys, "train", *data, "--steps", 7, "--epoch-steps", 5, "--warmup-steps", 0
+    )
+    assert "tfds:x/y" in line(capsys, "train", "--data", "tfds:x/y")
+    (tmp_path / "file").touch()
+    assert "cannot be made" in line(capsys, "train", *data, "--out", tmp_path / "file" / "run")
     assert "--scale must be" in line(capsys, "train", *data, "--scale", 2, 0.5)
     assert "no such model file" in line(capsys, "evaluate", tmp_path / "missing.keras", *data)
     assert "no such model file" in line(capsys, "export", tmp_path / "missing.keras", "--out", tmp_path / "x.tflite")

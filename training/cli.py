@@ -27,7 +27,7 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> None:
 
     Your folder, with dataset.json and {train,val,test}/{images,masks}:
 
-        segformer train --data path/to/folder --variant b0 --crop 256 256 --learning-rate 6e-4
+        segformer train --data path/to/folder --variant b0 --crop 256 256 --learning-rate 6e-4 --head-multiplier 1
     """
     import_tensorflow()
     from training.train import train as run_training
@@ -71,7 +71,8 @@ def evaluate(
     as_json
         Print one JSON object instead of a table.
     """
-    import_tensorflow()
+    if model.suffix != ".tflite" or data.startswith("tfds:"):
+        import_tensorflow()
     from training.evaluate import evaluate as score
     from training.evaluate import open_predictor
     from training.sources import open_source

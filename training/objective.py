@@ -23,6 +23,7 @@ def upsample_logits(logits: Any, mask: Any) -> Any:
 class SegmentationLoss(keras.losses.Loss):
     """Cross-entropy on logits upsampled to the mask, averaged over valid pixels (mask is not `IGNORE_ID`).
 
+    Under a strategy each replica averages over its own valid pixels, and the replicas' averages are averaged.
     The average divides by the number of valid pixels, or the sum of their weights; mmseg's divides by all pixels.
 
     Args:

@@ -19,7 +19,7 @@ from training.sources import Sample, Source
 
 
 def train_batches(
-    source: Source,
+    source: Sequence[Sample] | Source,
     *,
     crop: tuple[int, int],
     scale: tuple[float, float],
@@ -93,6 +93,6 @@ def plain_input_errors() -> Iterator[None]:
         raise InputError(found.group(1)) from None
 
 
-def _read(source: Source, index: Any) -> Any:
+def _read(source: Sequence[Sample] | Source, index: Any) -> Any:
     image, mask = tf.numpy_function(lambda i: source[int(i)], [index], (tf.uint8, tf.uint8), stateful=False)
     return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(mask, (None, None))

@@ -46,7 +46,10 @@ class Run:
         if root.exists():
             raise InputError(f"{root}: a run is there already; choose another --out")
         run = cls(root)
-        run.last.parent.mkdir(parents=True)
+        try:
+            run.last.parent.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"{root}: cannot be made ({error.strerror})") from None
         write_json(root / "config.json", asdict(config))
         write_json(root / "environment.json", environment())
         return run

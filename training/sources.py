@@ -16,7 +16,6 @@ from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID, Labels
 
 Mask = NDArray[np.uint8]
-_UNKNOWN = 254  # marks raw ids that are in no class; a data set of 255 classes cannot be (Labels says so)
 
 
 Sample = tuple[Pixels, Mask]
@@ -55,12 +54,12 @@ class Manifest:
     Attributes:
         name: of the data set.
         labels: names and colours, in order of id.
-        table: (256,) uint8, class index of every raw mask value, `IGNORE_ID` for ignored ones.
+        table: (256,) int16, class index of every raw mask value, `IGNORE_ID` for ignored ones, -1 for unknown ones.
     """
 
     name: str
     labels: Labels
-    table: NDArray[np.uint8]
+    table: NDArray[np.int16]
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -81,11 +80,15 @@ class Manifest:
             raise InputError(f"{path}: missing key {error}") from None
         except (OSError, UnicodeDecodeError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not a usable manifest ({error})") from None
+        ignored.add(IGNORE_ID)
         bad = [i for i in (*ids, *ignored) if not 0 <= i <= 255]
         if bad or len(set(ids)) != len(ids) or set(ids) & ignored:
-            raise InputError(f"{path}: ids must be distinct, 0..255 and not both a class and ignored. Received: {ids}")
-        table = np.full(256, _UNKNOWN, np.uint8)
-        table[[*ignored, IGNORE_ID]] = IGNORE_ID
+            raise InputError(
+                f"{path}: ids must be distinct, 0..254 and not both a class and ignored (255 is always ignored). "
+                f"Received: {ids}, ignored {sorted(ignored)}"
+            )
+        table = np.full(256, -1, np.int16)
+        table[sorted(ignored)] = IGNORE_ID
         table[ids] = np.arange(len(ids))
         return cls(name, labels, table)
 
@@ -123,13 +126,13 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Sample:
         image, path = load_image(self.images[index]), self._masks[index]
-        mask = self._table[read_mask(path)]
-        if mask.shape != image.shape[:2]:
-            raise InputError(f"{path}: mask is {mask.shape}, its image {image.shape[:2]} (height, width)")
-        if (mask == _UNKNOWN).any() and len(self.labels.names) <= _UNKNOWN:
-            raw = read_mask(path)[mask == _UNKNOWN]
-            raise InputError(f"{path}: mask value {raw[0]} is neither a class nor ignored in the manifest")
-        return image, mask
+        raw = read_mask(path)
+        if raw.shape != image.shape[:2]:
+            raise InputError(f"{path}: mask is {raw.shape}, its image {image.shape[:2]} (height, width)")
+        mask = self._table[raw]
+        if (unknown := raw[mask < 0]).size:
+            raise InputError(f"{path}: mask value {unknown[0]} is neither a class nor ignored in the manifest")
+        return image, mask.astype(np.uint8)
 
 
 def read_mask(path: Path) -> Mask:
@@ -160,6 +163,12 @@ class TfdsSource:
             builder = tfds.builder(name, file_format=tfds.core.FileFormat.ARRAY_RECORD)
         except tfds.core.DatasetNotFoundError:
             raise InputError(f"tfds:{name}: no such TFDS data set") from None
+        except (AssertionError, ValueError) as error:
+            reason = (str(error).splitlines() or ["not a name TFDS knows"])[0]
+            raise InputError(
+                f"tfds:{name}: {reason} (random access needs the array_record format: "
+                "a copy prepared in another goes elsewhere with TFDS_DATA_DIR)"
+            ) from None
         features = builder.info.features
         self._image_key, self._mask_key = _image_and_mask_keys(name, features)
         builder.download_and_prepare()

@@ -12,7 +12,7 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
 
     Args:
         devices: number of replicas; None takes every GPU, or one CPU where there is none. Without GPUs,
-            more than one splits the CPU into virtual devices: slower, the same arithmetic.
+            more than one splits the CPU into virtual devices: slower, for trying it out.
 
     Raises:
         InputError: more replicas than GPUs, or TensorFlow already set up its CPU another way.

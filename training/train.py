@@ -40,8 +40,6 @@ def train(config: TrainConfig) -> Run:
     validation = open_source(config.data, config.val_split)
     height, width = config.eval_size or validation[0][1].shape
     check_image_shape((None, height, width, 3))
-    folder = config.out or _free_folder(config, source.name)
-    run = Run.create(folder, replace(config, eval_size=(height, width), out=folder))
 
     with strategy.scope():
         model = build_segformer(
@@ -57,12 +55,15 @@ def train(config: TrainConfig) -> Run:
             metrics=[MeanIoU(len(source.labels.names))],
             jit_compile=False,  # XLA on CPU is 3x slower for this model, and MirroredStrategy refuses it
         )
+    folder = config.out or _free_folder(config, source.name)
+    run = Run.create(folder, replace(config, eval_size=(height, width), out=folder))
+    epoch_steps = min(config.epoch_steps, config.steps)
     with plain_input_errors():
         model.fit(
             train_batches(source, crop=config.crop, scale=config.scale, batch_size=config.batch_size, seed=config.seed),
             validation_data=eval_batches(validation, size=(height, width), batch_size=config.batch_size),
-            steps_per_epoch=config.epoch_steps,
-            epochs=-(-config.steps // config.epoch_steps),
+            steps_per_epoch=epoch_steps,
+            epochs=config.steps // epoch_steps,
             shuffle=False,  # the pipeline has its own order
             callbacks=run.callbacks(validation, (height, width)),
         )
@@ -79,10 +80,15 @@ def _check(config: TrainConfig) -> None:
         raise InputError(f"--scale must be two positive factors, the smaller first. Received: {config.scale}")
     if not 0 <= config.warmup_steps < config.steps:
         raise InputError(f"--warmup-steps must be from 0 to below --steps. Received: {config.warmup_steps}")
-    try:
-        check_image_shape((None, *config.crop, 3))
-    except ValueError as error:
-        raise InputError(f"--crop: {error}") from None
+    if config.steps % min(config.epoch_steps, config.steps):
+        raise InputError(
+            f"--steps must be a multiple of --epoch-steps. Received: {config.steps} and {config.epoch_steps}"
+        )
+    if config.seed < 0:
+        raise InputError(f"--seed must not be negative. Received: {config.seed}")
+    for size in (config.crop, config.eval_size):
+        if size is not None:
+            check_image_shape((None, *size, 3))
 
 
 def _free_folder(config: TrainConfig, data_name: str) -> Path:

@@ -18,7 +18,7 @@ _WARM_UP = 3
 
 @dataclass(frozen=True)
 class Timing:
-    """One file on one runtime: megabytes (10^6 bytes) and milliseconds of an invoke."""
+    """One file on one runtime: megabytes (10^6 bytes) and milliseconds from pixels to logits."""
 
     path: Path
     recipe: str
@@ -32,16 +32,17 @@ class Timing:
 def time_files(
     models: Sequence[Path], *, runtimes: Sequence[str] | None = None, threads: int = 2, repeats: int = 30
 ) -> list[Timing]:
-    """Median and 90th percentile of an invoke, for every file on every runtime, calls interleaved.
+    """Median and 90th percentile from pixels to logits, for every file on every runtime, calls interleaved.
 
     Raises:
         InputError: nothing to time, or a file or runtime that cannot be used.
     """
     runtimes = list(runtimes) if runtimes else installed_runtimes()
-    if not models or not runtimes or repeats < 1:
+    if not models or not runtimes or repeats < 1 or threads < 1:
         raise InputError(
-            f"expected model files, a runtime and one repeat or more. "
-            f"Received: {len(models)} files, runtimes {', '.join(runtimes) or 'none installed'}, {repeats} repeats"
+            "expected model files, a runtime, one repeat or more and one thread or more. Received: "
+            f"{len(models)} files, runtimes {', '.join(runtimes) or 'none installed'}, "
+            f"{repeats} repeats, {threads} threads"
         )
     pairs = [
         (path, runtime, Segmenter(path, runtime=runtime, threads=threads)) for path in models for runtime in runtimes

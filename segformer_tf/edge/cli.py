@@ -16,8 +16,9 @@ from rich.progress import track
 from rich.table import Table
 
 from segformer_tf.edge.benchmark import time_files
-from segformer_tf.edge.image import list_images
+from segformer_tf.edge.image import list_images, load_image
 from segformer_tf.edge.segmenter import Segmenter
+from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 
 
@@ -55,18 +56,37 @@ def predict(
     """
     paths = list_images(images)
     segmenter = Segmenter(model, runtime=runtime, threads=threads)
-    stems = Counter(path.stem for path in paths)
-    names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+    names = _output_names(paths)
     console = Console()
-    records, spent = {}, []
+    records: dict[str, object] = {}
+    spent, unread = [], []
     for path, name in zip(track(paths, "segmenting", console=console), names, strict=True):
-        result = segmenter(path)
+        try:
+            pixels = load_image(path)
+        except InputError as error:
+            unread.append(str(error))
+            continue
+        result = segmenter(pixels)
         result.save(out, name)
         records[str(path)] = json.loads(result.to_json())
         spent.append(sum(result.speed.values()))
     with atomic(out / "predictions.json") as part:
         part.write_text(json.dumps(records, indent=1), "utf-8")
-    console.print(f"{len(paths)} images, median {np.median(spent):.1f} ms from file to mask -> {out}")
+    if spent:
+        console.print(f"{len(spent)} images, median {np.median(spent):.1f} ms from pixels to mask -> {out}")
+    if unread:
+        raise InputError("\n".join([*unread, f"{len(unread)} of {len(paths)} images were left out"]))
+
+
+def _output_names(paths: list[Path]) -> list[str]:
+    """Stems, or whole names where stems clash (a.jpg beside a.png); names that clash too are refused."""
+    stems = Counter(path.stem for path in paths)
+    names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(
+            f"two images are named {twice[0]}: their results would overwrite each other; predict them apart"
+        )
+    return names
 
 
 def benchmark(
@@ -105,7 +125,7 @@ def benchmark(
             writer = DictWriter(file, [field.name for field in fields(rows[0])])
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)
-    table = Table(title=f"invoke only, {threads} threads, {repeats} interleaved calls")
+    table = Table(title=f"pixels in, logits out, {threads} threads, {repeats} interleaved calls")
     table.add_column("file", overflow="fold", min_width=18)
     for column in ("recipe", "size"):
         table.add_column(column, no_wrap=True)

@@ -42,6 +42,18 @@ def test_predict_info_and_benchmark(tiny_files: dict, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = {f"{stem}_{kind}.png" for stem in ("a.jpg", "a.png", "b") for kind in ("mask", "overlay")}
     assert {p.name for p in (tmp_path / "out").iterdir()} == names | {"predictions.json"}
+    (tmp_path / "in" / "bad.png").write_text("no image")
+    done = run(COMMAND, "predict", tiny_files["int8"], tmp_path / "in", "--out", tmp_path / "rest")
+    assert done.returncode == 1
+    assert "bad.png: not a readable image" in done.stderr.splitlines()[0]
+    assert "1 of 4 images were left out" in done.stderr.splitlines()[1]
+    assert len(list((tmp_path / "rest").iterdir())) == 7
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "b.png").write_bytes((tmp_path / "in" / "b.png").read_bytes())
+    done = run(COMMAND, "predict", tiny_files["int8"], tmp_path / "in" / "b.png", tmp_path / "other")
+    assert "two images are named b.png" in done.stderr
+    done = run(COMMAND, "predict", tiny_files["int8"], tmp_path / "other", "--out", tmp_path / "in" / "b.png")
+    assert len(done.stderr.splitlines()) == 1
     assert run(COMMAND, "info", tiny_files["int8"]).returncode == 0
     assert run(COMMAND, "benchmark", tiny_files["int8"], "--repeats", 1).returncode == 0
 

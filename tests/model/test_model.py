@@ -60,6 +60,15 @@ def test_fixed_and_free_sizes_give_the_same(tiny: SegFormer, size: tuple) -> Non
     np.testing.assert_array_equal(model(image), tiny(image))
 
 
+@pytest.mark.parametrize("size", [(29, 29), (32, 32), (32, 64)])
+def test_one_small_image_runs_in_a_graph(tiny: SegFormer, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+    fresh = build_segformer("tiny", num_classes=6)  # a graph traced for this size first
+    fresh.set_weights(tiny.get_weights())
+    normalized = (pixels - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375]
+    np.testing.assert_allclose(fresh.logits(pixels), tiny(normalized.astype(np.float32)), atol=1e-4)
+
+
 @pytest.mark.parametrize(("height", "width"), [(28, 64), (64, 28), (1, 1)])
 def test_images_below_29_pixels_are_refused(tiny: SegFormer, height: int, width: int) -> None:
     with pytest.raises(ValueError, match=f"at least 29 pixels. Received: {height}x{width}"):

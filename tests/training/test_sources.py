@@ -65,7 +65,7 @@ def test_folders_that_do_not_fit_give_one_line(broken: Path) -> None:
     [
         ({"classes": None}, "not a usable manifest"),
         ({"classes": [{"id": 0, "name": "a"}]}, "missing key 'color'"),
-        ({"classes": [{"id": 300, "name": "a", "color": [0, 0, 0]}]}, r"ids must be distinct, 0\.\.255"),
+        ({"classes": [{"id": 300, "name": "a", "color": [0, 0, 0]}]}, r"ids must be distinct, 0\.\.254"),
         ({"ignore": [0]}, "not both a class and ignored"),
     ],
 )

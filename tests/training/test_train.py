@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from segformer_tf.checkpoint import load_segformer, run_size
@@ -177,7 +178,7 @@ def test_toy_shapes_cannot_be_solved_by_a_frozen_random_encoder(
         drop_path=0,
         out=tmp_path / "run",
     )
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))  # read from the environment at import
     train(config)
     with (tmp_path / "run" / "history.csv").open() as file:
         assert max(float(row["val_mean_iou"]) for row in csv.DictReader(file)) < 0.6
