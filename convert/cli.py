@@ -91,6 +91,8 @@ def info(model: Path, /) -> None:
     model
         A .tflite, a .keras file or a run folder.
     """
+    if model.is_file() and model.suffix not in (".tflite", ".keras"):
+        raise InputError(f"{model}: expected a .tflite, a .keras file or a run folder")
     facts = _tflite_facts(model) if model.suffix == ".tflite" else _keras_facts(model)
     table = Table(title=str(model), show_header=False)
     for key, value in facts.items():
@@ -122,6 +124,6 @@ def _keras_facts(path: Path) -> dict[str, str]:
         "depths": ", ".join(map(str, config.depths)),
         "decoder width": str(config.decoder_width),
         "epsilons": f"norm {config.norm_epsilon:g}, patch norm {config.patch_norm_epsilon:g}",
-        "input": "x".join("any" if n is None else str(n) for n in model.image_size),
+        "input": " x ".join("any" if n is None else str(n) for n in model.image_size),
         "classes": ", ".join(config.labels.names) if config.labels else f"{config.num_classes}, unnamed",
     }

@@ -57,7 +57,7 @@ def main() -> None:
         )
     arguments = ("predict", model("int8"), ROOT / "images" / "test", "--runtime", RUNTIME, "--out", ROOT / "overlays")
     segformer(*arguments, without_tensorflow=True)
-    segformer("benchmark", *map(model, RECIPES), "--runtime", RUNTIME, "--csv", ROOT / "benchmark.csv")
+    segformer("benchmark", *map(model, RECIPES), "--runtime", RUNTIME, "--threads", 1, "--csv", ROOT / "benchmark.csv")
     compare(run)
     Console().print(
         f"training {trained - started:.0f} s, all {perf_counter() - started:.0f} s; pictures in {ROOT / 'overlays'}, "
@@ -120,7 +120,7 @@ def compare(run: Path) -> None:
     with (ROOT / "benchmark.csv").open(newline="") as file:
         timings = {row["recipe"]: row for row in csv.DictReader(file)}
 
-    table = Table(title=f"toy_shapes, {len(source)} test images, {SIZE}x{SIZE}, {RUNTIME}, 2 threads")
+    table = Table(title=f"{len(source)} test images, {SIZE}x{SIZE}, {RUNTIME}, 1 thread")
     for column in ("recipe", "MB", "mIoU", "agrees with Keras", "ms"):
         table.add_column(column, justify="left" if column == "recipe" else "right")
     for name in paths:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from importlib.metadata import entry_points
 
 from cyclopts import App, Parameter
@@ -41,6 +43,22 @@ def make_app(asked: str | None = None) -> App:
     return app
 
 
+def script() -> None:
+    """The console script: `main`, then leave at once.
+
+    TensorFlow's data threads that wait for Python can hold an ending interpreter.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; ends the process with 0, or with 1 and one line on standard error."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -52,7 +70,13 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "segformer_tf").split(".")[0] in ("segformer_tf", "training", "convert"):
             raise
-        print(f"segformer: {error.name} is not installed; pip install 'segformer_tf[train,convert]'", file=sys.stderr)
+        print(
+            f"segformer: {error.name} is not installed; in the repository: pip install '.[train,convert]'",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         print("segformer: stopped", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,8 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> None:
 
     No download, a few minutes:
 
-        segformer train --data tfds:toy_shapes --crop 128 128 --steps 600 --epoch-steps 100 --warmup-steps 50
+        segformer train --data tfds:toy_shapes --crop 128 128 --steps 1200 --epoch-steps 300 \\
+            --warmup-steps 50 --learning-rate 1e-3 --head-multiplier 1 --drop-path 0
 
     Your folder, with dataset.json and {train,val,test}/{images,masks}:
 
@@ -84,10 +86,12 @@ def evaluate(
     if as_json:
         print(json.dumps({"model": str(model), "data": data, "split": split, **scores.to_dict()}, indent=1))
         return
-    table = Table(title=f"{model} on {split} of {source.name}, {scores.images} images", show_footer=True)
+    console = Console()
+    console.print(f"{model} on {split} of {source.name}, {scores.images} images")
+    table = Table(show_footer=True)
     table.add_column("class", footer="mean")
     table.add_column("IoU", footer=f"{scores.mean_iou:.4f}", justify="right")
     for name, iou in scores.per_class.items():
-        table.add_row(name, f"{iou:.4f}")
-    Console().print(table)
-    Console().print(f"pixel accuracy {scores.pixel_accuracy:.4f}")
+        table.add_row(name, "-" if isnan(iou) else f"{iou:.4f}")
+    console.print(table)
+    console.print(f"pixel accuracy {scores.pixel_accuracy:.4f}; a class marked - does not occur and is not in the mean")

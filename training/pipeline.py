@@ -90,6 +90,7 @@ def plain_input_errors() -> Iterator[None]:
         found = re.search(r"InputError: (.*)", error.message or "")
         if found is None:
             raise
+        print()  # ends the line of the progress bar
         raise InputError(found.group(1)) from None
 
 

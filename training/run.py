@@ -44,7 +44,7 @@ class Run:
     def create(cls, root: Path, config: Any) -> Run:
         """Make the folder and write what was asked and where it runs; raises InputError where it exists."""
         if root.exists():
-            raise InputError(f"{root}: a run is there already; choose another --out")
+            raise InputError(f"{root}: a run is there already; remove it or choose another --out")
         run = cls(root)
         try:
             run.last.parent.mkdir(parents=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -157,6 +159,10 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         import training.toy  # noqa: F401  registers `toy_shapes`
+
+        logging.getLogger("absl").setLevel(logging.ERROR)  # it would recommend OpenCV; Pillow is the contract
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
 
         try:
             # Random access needs the array_record format.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def train(config: TrainConfig) -> Run:
             validation_data=eval_batches(validation, size=(height, width), batch_size=config.batch_size),
             steps_per_epoch=epoch_steps,
             epochs=config.steps // epoch_steps,
+            verbose=1 if sys.stdout.isatty() else 2,  # a bar for a person, a line an epoch for a log
             shuffle=False,  # the pipeline has its own order
             callbacks=run.callbacks(validation, (height, width)),
         )

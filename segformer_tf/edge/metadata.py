@@ -66,6 +66,8 @@ def read_model_info(path: str | Path) -> ModelInfo:
         InputError: no such file, or no metadata of this project in it.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; expected a .tflite, which `segformer export` makes of a run")
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
     try:
@@ -79,7 +81,9 @@ def read_model_info(path: str | Path) -> ModelInfo:
     except InputError:
         raise
     except (zipfile.BadZipFile, OSError, KeyError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{path}: not a model exported by `segformer export` ({error})") from None
+        raise InputError(
+            f"{path}: not a model exported by `segformer export`, or an incomplete copy of one ({error})"
+        ) from None
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -106,7 +106,10 @@ class Segmenter:
         info = read_model_info(path)
         self.labels = info.labels
         self.recipe = info.recipe
-        threads = threads or min(4, os.cpu_count() or 1)
+        if threads is None:
+            threads = min(4, os.cpu_count() or 1)
+        if threads < 1:
+            raise InputError(f"--threads must be positive. Received: {threads}")
         self._interpreter = open_interpreter(path, runtime=runtime, threads=threads)
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()

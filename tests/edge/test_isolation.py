@@ -61,4 +61,6 @@ def test_predict_info_and_benchmark(tiny_files: dict, tmp_path: Path) -> None:
 def test_what_needs_tensorflow_says_so_in_a_line() -> None:
     done = run(COMMAND, "train", "--data", "tfds:toy_shapes")
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["segformer: keras is not installed; pip install 'segformer_tf[train,convert]'"]
+    assert done.stderr.splitlines() == [
+        "segformer: keras is not installed; in the repository: pip install '.[train,convert]'"
+    ]
