@@ -24,7 +24,7 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> None:
 
     No download, a few minutes:
 
-        segformer train --data tfds:toy_shapes --crop 128 128 --steps 1200 --epoch-steps 300 --learning-rate 1e-3 --head-multiplier 1 --warmup-steps 50
+        segformer train --data tfds:toy_shapes --crop 128 128 --steps 1500 --warmup-steps 50 --learning-rate 1e-3
 
     Your folder, with dataset.json and {train,val,test}/{images,masks}:
 
