@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import tensorflow as tf
 
 from segformer_tf.errors import InputError
 
 
+@lru_cache
 def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
-    """A tf.distribute strategy over this machine's devices.
+    """A tf.distribute strategy over this machine's devices, the same object for the same count.
+
+    Two mirrored strategies in one process would share the keys of their collective operations, and fail.
 
     Args:
         devices: number of replicas; None takes every GPU, or one CPU where there is none. Without GPUs,

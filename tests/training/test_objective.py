@@ -13,6 +13,7 @@ from tests.helpers import noise
 from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
 from training.optimizer import SegFormerAdamW, WarmupPoly, parameter_group
 from training.sources import open_source
+from training.strategy import make_strategy
 
 LOGITS = 3 * noise(2, 8, 12, 5)
 MASK = np.random.default_rng(1).choice([0, 1, 2, 3, 4, 255], (2, 32, 48)).astype(np.uint8)
@@ -113,7 +114,7 @@ class _Groups(keras.layers.Layer):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_optimizer_steps_as_adamw_in_each_group(mirrored: bool) -> None:
-    strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]) if mirrored else tf.distribute.get_strategy()
+    strategy = make_strategy(2) if mirrored else tf.distribute.get_strategy()
     with strategy.scope():
         layer = _Groups()
         layer.build((None,))
