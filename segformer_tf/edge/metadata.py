@@ -80,6 +80,7 @@ def read_model_info(path: str | Path) -> ModelInfo:
         return ModelInfo(labels, str(info["recipe"]), dict(info["created"]))
     except InputError:
         raise
+    # zipfile raises NotImplementedError for a compression it cannot read, RuntimeError for an encrypted entry.
     except (zipfile.BadZipFile, OSError, KeyError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise InputError(
             f"{path}: not a model exported by `segformer export`, or an incomplete copy of one ({error})"
