@@ -15,6 +15,7 @@ from keras import layers, ops
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, MIN_IMAGE_SIDE, SegFormerConfig, variant_config
 from segformer_tf.errors import InputError
 from segformer_tf.layers import PACKAGE, OverlapPatchMerging, TransformerBlock, conv_init, linear_init
+from segformer_tf.multi_worker import MultiWorkerFit
 
 STAGES = ("c1", "c2", "c3", "c4")
 
@@ -204,7 +205,7 @@ class AllMLPDecoder(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SegFormer(keras.Model):
+class SegFormer(MultiWorkerFit, keras.Model):
     """SegFormer as a Keras functional model.
 
     Args:

@@ -13,10 +13,11 @@ from rich.progress import track
 from rich.table import Table
 
 from segformer_tf.backend import import_tensorflow
+from segformer_tf.errors import InputError
 from training.config import TrainConfig
 
 
-def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> None:
+def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, resume: Path | None = None) -> None:
     """Train a SegFormer on a folder of images and masks, or on a TFDS data set.
 
     The run folder gets config.json, environment.json, weights/{last,best}.keras, history.csv, curves.png,
@@ -29,11 +30,27 @@ def train(config: Annotated[TrainConfig, Parameter(name="*")]) -> None:
     Your folder, with dataset.json and {train,val,test}/{images,masks}:
 
         segformer train --data path/to/folder --variant b0 --crop 256 256 --learning-rate 6e-4 --head-multiplier 1
-    """
-    import_tensorflow()
-    from training.train import train as run_training
 
-    run = run_training(config)
+    Stopped or killed, on one machine or on several:
+
+        segformer train --resume runs/b0-folder
+
+    Several machines: the same command on each, with --out and a TF_CONFIG of its own.
+
+    Parameters
+    ----------
+    resume
+        Run folder to go on with, at the first epoch that was not finished; takes no other option.
+    """
+    if (config is None) == (resume is None):
+        raise InputError("expected --data DATA and options of a new run, or --resume RUN alone")
+    import_tensorflow()
+    from training import train as training
+
+    if resume:
+        run = training.resume(resume)
+    elif config:
+        run = training.train(config)
     print(f"run folder: {run.root}")
 
 

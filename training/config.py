@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
+
+from segformer_tf.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +65,26 @@ class TrainConfig:
     drop_path: float = 0.1
     """Drop path of the last block."""
 
+    dropout: float = 0.1
+    """Dropout of whole channels before the classifier."""
+
     devices: int | None = None
     """Replicas. Default: every GPU, or one CPU. More than one without GPUs splits the CPU."""
 
     seed: int = 0
     """Seed of weights, order and augmentation."""
+
+    deterministic: bool = False
+    """The same bits every time on the same machine, more slowly."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The ``config.json`` of a run folder; raises InputError where it is none."""
+        try:
+            saved = json.loads(path.read_text("utf-8"))
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+            return cls(**fields)
+        except FileNotFoundError:
+            raise InputError(f"{path.parent}: no run folder, for it holds no {path.name}") from None
+        except (AttributeError, OSError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a run's configuration ({error})") from None

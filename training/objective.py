@@ -23,8 +23,8 @@ def upsample_logits(logits: Any, mask: Any) -> Any:
 class SegmentationLoss(keras.losses.Loss):
     """Cross-entropy on logits upsampled to the mask, averaged over valid pixels (mask is not `IGNORE_ID`).
 
-    Under a strategy each replica averages over its own valid pixels, and the replicas' averages are averaged.
-    The average divides by the number of valid pixels, or the sum of their weights; mmseg's divides by all pixels.
+    The average divides by the number of valid pixels of the whole step, over all replicas, or the sum of their
+    weights; mmseg's divides by all pixels. So one device and many compute the same loss and gradient.
 
     Args:
         class_weights: weight of each class's pixels, or None for 1.
@@ -43,11 +43,20 @@ class SegmentationLoss(keras.losses.Loss):
         weight = tf.cast(valid, tf.float32)
         if self.class_weights is not None:
             weight *= tf.gather(tf.constant(self.class_weights, tf.float32), truth)
-        loss = tf.reduce_sum(losses * weight) / tf.maximum(tf.reduce_sum(weight), 1e-6)
+        total, replicas = _over_replicas(tf.reduce_sum(weight))
+        loss = replicas * tf.reduce_sum(losses * weight) / tf.maximum(total, 1e-6)
         return loss[None]  # Keras leaves a scalar as it is, but divides a vector's mean by the replicas
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "class_weights": self.class_weights}
+
+
+def _over_replicas(value: Any) -> tuple[Any, int]:
+    """The sum of a replica's value over all replicas, and their number."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:  # None while Keras builds from shapes
+        return value, 1
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value), context.num_replicas_in_sync
 
 
 def rare_class_weights(source: Source) -> list[float]:

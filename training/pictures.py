@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,14 +12,12 @@ from segformer_tf.edge.image import Pixels
 from segformer_tf.files import atomic
 
 
-def plot_history(history: Path, out: Path) -> None:
-    """Loss and mean IoU, training and validation, over epochs, from Keras' CSV log."""
-    with history.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+def plot_history(rows: Sequence[dict[str, float]], out: Path) -> None:
+    """Loss and mean IoU, training and validation, over epochs."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "mean_iou"), strict=True):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
-            points = [(float(r["epoch"]) + 1, float(r[key])) for r in rows if r.get(key)]
+            points = [(row["epoch"] + 1, row[key]) for row in rows if key in row]
             axes.plot(*np.transpose(points or [(np.nan, np.nan)]), marker=".", label=label)
         axes.set_xlabel("epoch")
         axes.set_title(name.replace("_", " "))

@@ -26,6 +26,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start: int = 0,
+    context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Endless augmented batches, each epoch in its own order.
 
@@ -36,9 +37,10 @@ def train_batches(
         batch_size: samples per step, over all replicas.
         seed: of order and augmentation.
         start: number of samples already seen.
+        context: this worker among the others, as tf.distribute gives it; None for the only one.
 
     Yields:
-        ((B, *crop, 3) float32 normalised, (B, *crop) uint8).
+        ((B / replicas, *crop, 3) float32 normalised, (B / replicas, *crop) uint8).
     """
     count = len(source)
 
@@ -49,18 +51,22 @@ def train_batches(
         image, mask = _read(source, index)
         return augment(image, mask, tf.stack([tf.constant(seed, tf.int64), i]), crop=crop, scale=scale)
 
-    samples = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-    samples = samples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return samples.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return _batches(tf.data.Dataset.range(start, np.iinfo(np.int64).max), load, batch_size, context)
 
 
-def eval_batches(source: Sequence[Sample] | Source, *, size: tuple[int, int], batch_size: int) -> tf.data.Dataset:
+def eval_batches(
+    source: Sequence[Sample] | Source,
+    *,
+    size: tuple[int, int],
+    batch_size: int,
+    context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
     """Every sample once, in order: image by the image contract, mask stretched to the nearest pixel.
 
     The last batch is filled up with wholly ignored samples, so that no replica is left without one.
 
     Yields:
-        ((batch_size, *size, 3) float32 normalised, (batch_size, *size) uint8).
+        ((B / replicas, *size, 3) float32 normalised, (B / replicas, *size) uint8).
     """
     height, width = size
 
@@ -76,9 +82,12 @@ def eval_batches(source: Sequence[Sample] | Source, *, size: tuple[int, int], ba
         image, mask = tf.numpy_function(read, [index], (tf.uint8, tf.uint8), stateful=False)
         return normalize(tf.ensure_shape(image, (*size, 3))), tf.ensure_shape(mask, size)
 
-    samples = tf.data.Dataset.range(-(-len(source) // batch_size) * batch_size)
-    samples = samples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return samples.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return _batches(tf.data.Dataset.range(eval_steps(source, batch_size) * batch_size), load, batch_size, context)
+
+
+def eval_steps(source: Sequence[Sample] | Source, batch_size: int) -> int:
+    """Number of batches of `eval_batches`, over all replicas."""
+    return -(-len(source) // batch_size)
 
 
 @contextmanager
@@ -92,6 +101,18 @@ def plain_input_errors() -> Iterator[None]:
             raise
         print()  # ends the line of the progress bar
         raise InputError(found.group(1)) from None
+
+
+def _batches(
+    numbers: tf.data.Dataset, load: Any, batch_size: int, context: tf.distribute.InputContext | None
+) -> tf.data.Dataset:
+    """Samples by number, in batches of a replica: every worker loads its own part of each global batch."""
+    context = context or tf.distribute.InputContext()
+    own = batch_size // context.num_input_pipelines
+    first = own * context.input_pipeline_id
+    numbers = numbers.batch(batch_size).map(lambda batch: batch[first : first + own]).unbatch()
+    samples = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return samples.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def _read(source: Sequence[Sample] | Source, index: Any) -> Any:

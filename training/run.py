@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import platform
 import sys
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
@@ -19,9 +22,12 @@ from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
+from training.backup import Backup, Progress
+from training.config import TrainConfig
 from training.pictures import plot_history, plot_panel
 from training.pipeline import eval_batches
 from training.sources import Source
+from training.strategy import this_place
 
 
 class Run:
@@ -30,7 +36,7 @@ class Run:
     ::
 
         runs/NAME/  config.json  environment.json  history.csv  curves.png  panel.png
-                    weights/{last,best}.keras  tensorboard/
+                    weights/{last,best}.keras  backup/workerI-epochN.npz  tensorboard/
     """
 
     def __init__(self, root: Path) -> None:
@@ -38,46 +44,76 @@ class Run:
         self.last = root / "weights" / "last.keras"
         self.best = root / "weights" / "best.keras"
         self.history = root / "history.csv"
+        self.backup = root / "backup"
         self.tensorboard = root / "tensorboard"
 
     @classmethod
-    def create(cls, root: Path, config: Any) -> Run:
-        """Make the folder and write what was asked and where it runs; raises InputError where it exists."""
+    def create(cls, root: Path, config: TrainConfig) -> Run:
+        """Make the folder, whole or not at all, with what was asked and where it runs.
+
+        Raises:
+            InputError: it exists, or cannot be made.
+        """
         if root.exists():
-            raise InputError(f"{root}: a run is there already; remove it or choose another --out")
-        run = cls(root)
+            raise InputError(f"{root}: exists already; go on with --resume {root}, or choose another --out")
         try:
-            run.last.parent.mkdir(parents=True)
+            root.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
+                made = Path(folder) / root.name
+                (made / "weights").mkdir(parents=True)
+                write_json(made / "config.json", asdict(replace(config, out=root)))
+                write_json(made / "environment.json", [environment()])
+                made.rename(root)
         except OSError as error:
             raise InputError(f"{root}: cannot be made ({error.strerror})") from None
-        write_json(root / "config.json", asdict(config))
-        write_json(root / "environment.json", environment())
-        return run
+        return cls(root)
 
-    def callbacks(self, source: Source, size: tuple[int, int]) -> list[keras.callbacks.Callback]:
-        """Keras callbacks that keep this folder: last and best weights, CSV, TensorBoard, pictures."""
-        return [
-            keras.callbacks.CSVLogger(str(self.history)),
-            keras.callbacks.TensorBoard(str(self.tensorboard), write_graph=False),
-            SaveWeights(self),
-            Pictures(self, source, size),
-        ]
+    @classmethod
+    def reopen(cls, root: Path) -> tuple[Run, TrainConfig]:
+        """A run that was stopped, and what was asked of it; notes in environment.json where it goes on.
+
+        Raises:
+            InputError: no run folder.
+        """
+        config = TrainConfig.read(root / "config.json")
+        if this_place().chief:
+            record = root / "environment.json"
+            with suppress(OSError, ValueError, TypeError):
+                write_json(record, [*json.loads(record.read_text("utf-8")), environment()])
+        return cls(root), replace(config, out=root)
 
 
-class SaveWeights(keras.callbacks.Callback):
-    """last.keras after every epoch, best.keras when validation mean IoU rises; each by rename."""
+class Keep(keras.callbacks.Callback):
+    """Keeps the run folder after every epoch: history, last and best weights, and then the backup.
 
-    def __init__(self, run: Run) -> None:
+    The backup comes last, so that a kill in between repeats the epoch, and what it wrote is written again.
+    Of several workers, only the chief writes more than a backup.
+    """
+
+    def __init__(self, run: Run, progress: Progress) -> None:
         super().__init__()
         self.run = run
-        self.best = -np.inf
+        self.progress = progress
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._save(self.run.last)
-        score = (logs or {}).get("val_mean_iou", np.nan)
-        if score > self.best:
-            self.best = score
-            self._save(self.run.best)
+        told = {name: float(value) for name, value in (logs or {}).items()}
+        self.progress.epoch = epoch + 1
+        self.progress.history.append({"epoch": epoch, **told})
+        score = told.get("val_mean_iou", np.nan)
+        better = score > self.progress.best
+        self.progress.best = score if better else self.progress.best
+        if this_place().chief:
+            self._write_history()
+            self._save(self.run.last)
+            if better:
+                self._save(self.run.best)
+        Backup(self.run.backup).save(self.model, self.progress)
+
+    def _write_history(self) -> None:
+        with atomic(self.run.history) as part, part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(self.progress.history[0]))
+            writer.writeheader()
+            writer.writerows(self.progress.history)
 
     def _save(self, path: Path) -> None:
         with atomic(path) as part:
@@ -87,16 +123,19 @@ class SaveWeights(keras.callbacks.Callback):
 class Pictures(keras.callbacks.Callback):
     """curves.png and panel.png (image, truth, prediction of a few validation samples) after every epoch."""
 
-    def __init__(self, run: Run, source: Source, size: tuple[int, int], *, samples: int = 4) -> None:
+    def __init__(
+        self, run: Run, progress: Progress, source: Source, size: tuple[int, int], *, samples: int = 4
+    ) -> None:
         super().__init__()
         self.run = run
+        self.progress = progress
         self.labels = source.labels
         indices = np.unique(np.linspace(0, len(source) - 1, samples).astype(int))
         self.samples = [source[int(i)] for i in indices]
         self.batch = next(iter(eval_batches(self.samples, size=size, batch_size=len(self.samples))))[0]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        plot_history(self.run.history, self.run.root / "curves.png")
+        plot_history(self.progress.history, self.run.root / "curves.png")
         rows = []
         for (image, truth), logits in zip(
             self.samples, np.asarray(self.model(self.batch, training=False)), strict=True

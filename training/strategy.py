@@ -1,17 +1,62 @@
-"""Which devices train: one, all GPUs, or virtual CPUs that stand in for them."""
+"""Which devices train: one, all GPUs, several machines, or virtual CPUs that stand in for them."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 
 import tensorflow as tf
 
 from segformer_tf.errors import InputError
+from segformer_tf.quiet import native_silence
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among the workers of a training; the chief (index 0) alone writes artefacts."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def chief(self) -> bool:
+        return self.index == 0
+
+
+def this_place() -> Place:
+    """What TF_CONFIG says of this process: the only worker where it is not set.
+
+    Raises:
+        InputError: TF_CONFIG is set and says nothing usable.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return Place()
+    try:
+        config = json.loads(text)
+        cluster, task = config.get("cluster", {}), config.get("task", {})
+        kinds = [kind for kind in ("chief", "worker") if kind in cluster]  # in the order of tf.distribute
+        before = {kind: sum(len(cluster[k]) for k in kinds[:i]) for i, kind in enumerate(kinds)}
+        place = Place(before[task["type"]] + int(task["index"]), sum(len(cluster[k]) for k in kinds))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"missing {error}" if isinstance(error, KeyError) else error
+        raise InputError(
+            'TF_CONFIG: expected {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}} '
+            f"({reason})"
+        ) from None
+    if not 0 <= place.index < place.count:
+        raise InputError(f"TF_CONFIG: task index {place.index} is not among {place.count} workers")
+    return place
 
 
 @lru_cache
 def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
-    """A tf.distribute strategy over this machine's devices, the same object for the same count.
+    """A tf.distribute strategy over this machine's devices, or TF_CONFIG's machines; one object for each count.
 
     Two mirrored strategies in one process would share the keys of their collective operations, and fail.
 
@@ -20,8 +65,11 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
             more than one splits the CPU into virtual devices: slower, for trying it out.
 
     Raises:
-        InputError: more replicas than GPUs, or TensorFlow already set up its CPU another way.
+        InputError: more replicas than GPUs, or TensorFlow already set up its CPU another way, or a TF_CONFIG
+            that cannot be used.
     """
+    if this_place().count > 1:
+        return _many_workers(devices)
     gpus = tf.config.list_physical_devices("GPU")
     count = devices if devices is not None else max(1, len(gpus))
     if count < 1 or (gpus and count > len(gpus)):
@@ -32,6 +80,34 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in range(count)])
     _split_cpu(count)
     return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(count)])
+
+
+@contextmanager
+def plain_worker_errors(hint: str) -> Iterator[None]:
+    """With several workers, turn what TensorFlow raises when one is lost into one line that ends in `hint`."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
+            tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError) as error:  # fmt: skip
+        place = this_place()
+        if place.count == 1:
+            raise
+        raise InputError(
+            f"worker {place.index} of {place.count} stopped, for another one was lost ({type(error).__name__}); {hint}"
+        ) from None
+
+
+def _many_workers(devices: int | None) -> tf.distribute.Strategy:
+    if devices is not None:
+        raise InputError(f"--devices: with TF_CONFIG every worker uses all its devices. Received: {devices}")
+    place = this_place()
+    print(f"worker {place.index} of {place.count}: waiting for the others", file=sys.stderr)
+    try:
+        with native_silence():
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"TF_CONFIG: the workers do not come together ({reason})") from None
 
 
 def _split_cpu(count: int) -> None:

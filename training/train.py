@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from segformer_tf.config import VARIANTS
 from segformer_tf.errors import InputError
-from segformer_tf.model import build_segformer, check_image_shape
+from segformer_tf.model import SegFormer, build_segformer, check_image_shape
+from training.backup import Backup, Progress
 from training.config import TrainConfig
 from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
 from training.optimizer import SegFormerAdamW, WarmupPoly
-from training.pipeline import eval_batches, plain_input_errors, train_batches
-from training.run import Run
-from training.sources import open_source
-from training.strategy import make_strategy
+from training.pipeline import eval_batches, eval_steps, plain_input_errors, train_batches
+from training.run import Keep, Pictures, Run
+from training.sources import Source, open_source
+from training.strategy import make_strategy, plain_worker_errors, this_place
 
 
 def train(config: TrainConfig) -> Run:
@@ -27,11 +29,30 @@ def train(config: TrainConfig) -> Run:
         The run, whose folder holds configuration, environment, weights, history and pictures.
 
     Raises:
-        InputError: data or options that cannot be used.
+        InputError: data or options that cannot be used, or a worker of several that was lost.
     """
+    return _fit(config, None)
+
+
+def resume(folder: Path) -> Run:
+    """Go on with a run that was stopped, at the first epoch that was not finished.
+
+    Raises:
+        InputError: no run folder, a damaged backup, or what `train` raises.
+    """
+    run, config = Run.reopen(folder)
+    return _fit(config, run)
+
+
+def _fit(config: TrainConfig, run: Run | None) -> Run:
     _check(config)
+    place = this_place()
+    if place.count > 1 and config.out is None:
+        raise InputError("--out is needed with several workers, the same for all")
+    strategy = make_strategy(config.devices)  # before anything makes TensorFlow look at its devices
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
-    strategy = make_strategy(config.devices)
     if config.batch_size % strategy.num_replicas_in_sync:
         raise InputError(
             f"--batch-size must be a multiple of the replicas ({strategy.num_replicas_in_sync}). "
@@ -39,37 +60,94 @@ def train(config: TrainConfig) -> Run:
         )
     source = open_source(config.data, config.train_split)
     validation = open_source(config.data, config.val_split)
-    height, width = config.eval_size or validation[0][1].shape
+    height, width = config.eval_size or validation[0][0].shape[:2]
     check_image_shape((None, height, width, 3))
+    config = replace(config, eval_size=(height, width))
+    root = config.out or _free_folder(config, source.name)
+    if run is None and place.chief:
+        run = Run.create(root, config)
 
-    with strategy.scope():
-        model = build_segformer(
-            config.variant,
-            num_classes=len(source.labels.names),
-            drop_path_rate=config.drop_path,
-            labels=source.labels,
-        )
-        schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
-        model.compile(
-            optimizer=SegFormerAdamW(schedule, decay=config.weight_decay, head_multiplier=config.head_multiplier),
-            loss=SegmentationLoss(rare_class_weights(source) if config.class_weights else None),
-            metrics=[MeanIoU(len(source.labels.names))],
-            jit_compile=False,  # XLA on CPU is 3x slower for this model, and MirroredStrategy refuses it
-        )
-    folder = config.out or _free_folder(config, source.name)
-    run = Run.create(folder, replace(config, eval_size=(height, width), out=folder))
-    epoch_steps = min(config.epoch_steps, config.steps)
-    with plain_input_errors():
-        model.fit(
-            train_batches(source, crop=config.crop, scale=config.scale, batch_size=config.batch_size, seed=config.seed),
-            validation_data=eval_batches(validation, size=(height, width), batch_size=config.batch_size),
-            steps_per_epoch=epoch_steps,
-            epochs=config.steps // epoch_steps,
-            verbose=1 if sys.stdout.isatty() else 2,  # a bar for a person, a line an epoch for a log
-            shuffle=False,  # the pipeline has its own order
-            callbacks=run.callbacks(validation, (height, width)),
-        )
+    with plain_worker_errors(f"start every worker again with --resume {root}"), plain_input_errors():
+        with strategy.scope():
+            model = _build(config, source)  # the workers meet here
+        if run is None:  # a worker that shares no disk with the chief keeps a folder of its own
+            run = Run(root) if root.exists() else Run.create(root, config)
+        progress = Backup(run.backup).restore(model)
+        if progress.epoch and progress.samples != len(source):
+            raise InputError(
+                f"{root} began with {progress.samples} training samples, the data has {len(source)}; start a new run"
+            )
+        progress.samples = len(source)
+        _run_epochs(model, config, run, progress, source, validation)
     return run
+
+
+def _build(config: TrainConfig, source: Source) -> SegFormer:
+    """The model with its optimizer, loss and metric; called in the strategy's scope."""
+    model = build_segformer(
+        config.variant,
+        num_classes=len(source.labels.names),
+        drop_path_rate=config.drop_path,
+        dropout_rate=config.dropout,
+        labels=source.labels,
+    )
+    schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
+    model.compile(
+        optimizer=SegFormerAdamW(schedule, decay=config.weight_decay, head_multiplier=config.head_multiplier),
+        loss=SegmentationLoss(rare_class_weights(source) if config.class_weights else None),
+        metrics=[MeanIoU(len(source.labels.names))],
+        jit_compile=False,  # XLA on CPU is 3x slower for this model, and MirroredStrategy refuses it
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _run_epochs(
+    model: SegFormer, config: TrainConfig, run: Run, progress: Progress, source: Source, validation: Source
+) -> None:
+    assert config.eval_size is not None  # `_fit` put it there
+    size, batch_size = config.eval_size, config.batch_size
+    epoch_steps = min(config.epoch_steps, config.steps)
+    keep: list[keras.callbacks.Callback] = [Keep(run, progress)]
+    if this_place().chief:
+        keep += [
+            keras.callbacks.TensorBoard(str(run.tensorboard), write_graph=False),
+            Pictures(run, progress, validation, size),
+        ]
+
+    def train_data(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return train_batches(
+            source,
+            crop=config.crop,
+            scale=config.scale,
+            batch_size=batch_size,
+            seed=config.seed,
+            start=progress.epoch * epoch_steps * batch_size,
+            context=context,
+        )
+
+    def val_data(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return eval_batches(validation, size=size, batch_size=batch_size, context=context)
+
+    strategy = model.distribute_strategy
+    model.fit(
+        strategy.distribute_datasets_from_function(train_data),
+        validation_data=strategy.distribute_datasets_from_function(val_data),
+        validation_steps=eval_steps(validation, batch_size),
+        steps_per_epoch=epoch_steps,
+        initial_epoch=progress.epoch,
+        epochs=config.steps // epoch_steps,
+        verbose=_verbosity(),
+        shuffle=False,  # the pipeline has its own order
+        callbacks=keep,
+    )
+
+
+def _verbosity() -> int:
+    """A bar for a person, a line an epoch for a log, nothing from any but the chief."""
+    if not this_place().chief:
+        return 0
+    return 1 if sys.stdout.isatty() else 2
 
 
 def _check(config: TrainConfig) -> None:

@@ -1,0 +1,113 @@
+"""Everything a training needs to go on after a kill, in one file a worker."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from segformer_tf.errors import InputError
+from segformer_tf.files import atomic
+from training.strategy import this_place
+
+_KEPT = 2  # workers are killed at different moments: the step before is what they surely share
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        epoch: epochs done.
+        samples: training samples of the data set; another number would be another order.
+        best: best validation mean IoU so far, 0..1, or -1.
+        history: what `fit` told of each epoch.
+    """
+
+    epoch: int = 0
+    samples: int = 0
+    best: float = -1.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Backup:
+    """``RUN/backup/worker0-epoch12.npz``: model, optimizer, random states and `Progress`, written by rename.
+
+    Unlike Keras' weight files it holds the states of the random generators of drop path and dropout. The
+    position in the data needs none: the i-th training sample is a function of (seed, i).
+
+    Args:
+        folder: where backups are kept, the newest two of each worker.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._name = f"worker{this_place().index}-epoch"
+
+    def save(self, model: keras.Model, progress: Progress) -> None:
+        """Write what is now; raises InputError where it cannot be written."""
+        arrays = {name: np.asarray(variable.value) for name, variable in _variables(model).items()}
+        with atomic(self._path(progress.epoch)) as part:
+            np.savez(part, progress=np.array(json.dumps(asdict(progress))), **arrays)
+        for epoch in self._epochs()[:-_KEPT]:
+            self._path(epoch).unlink()
+
+    def restore(self, model: keras.Model) -> Progress:
+        """Put back the newest epoch that every worker has; a fresh `Progress` where there is none.
+
+        Raises:
+            InputError: a backup that is damaged or of another model.
+        """
+        epoch = _least_of_all(max(self._epochs(), default=0), model.distribute_strategy)
+        if epoch == 0:
+            return Progress()
+        path, variables = self._path(epoch), _variables(model)
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                progress = Progress(**json.loads(str(file["progress"])))
+                arrays = {name: file[name] for name in file.files if name != "progress"}
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{path}: not a usable backup ({error}); remove it to resume from the one before"
+            ) from None
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        if odd := sorted(set(shapes.items()) ^ {(name, array.shape) for name, array in arrays.items()}):
+            raise InputError(f"{path}: a backup of another model; first difference at {odd[0][0]}")
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
+        return progress
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"{self._name}{epoch}.npz"
+
+    def _epochs(self) -> list[int]:
+        """Epochs this worker has a backup of, in order."""
+        numbers = (path.stem.removeprefix(self._name) for path in self.folder.glob(f"{self._name}*.npz"))
+        return sorted(int(number) for number in numbers if number.isdigit())
+
+
+def _variables(model: keras.Model) -> dict[str, Any]:
+    """Every variable that training changes, random states included, by a name that is the same in each process."""
+    variables = [*model.variables, *model.optimizer.variables]
+    return {f"{i:05d}_{variable.name}": variable for i, variable in enumerate(variables)}
+
+
+def _least_of_all(number: int, strategy: tf.distribute.Strategy) -> int:
+    """The least of the workers' numbers; called by all of them."""
+    if this_place().count == 1:
+        return number
+
+    @tf.function
+    def gather() -> Any:
+        def own() -> Any:
+            return tf.distribute.get_replica_context().all_gather(tf.constant([number]), axis=0)
+
+        return strategy.experimental_local_results(strategy.run(own))[0]
+
+    return int(tf.reduce_min(gather()))
