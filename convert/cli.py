@@ -11,9 +11,10 @@ from rich.table import Table
 
 from segformer_tf.backend import import_tensorflow
 from segformer_tf.edge.image import list_images
-from segformer_tf.edge.metadata import read_model_info
-from segformer_tf.edge.runtime import installed_runtimes, open_interpreter
+from segformer_tf.edge.metadata import find_model_info
+from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, open_interpreter
 from segformer_tf.errors import InputError
+from segformer_tf.files import refuse_existing
 
 
 def export(
@@ -25,6 +26,7 @@ def export(
     size: tuple[int, int] | None = None,
     calibration: Path | None = None,
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    overwrite: bool = False,
 ) -> None:
     """Convert to a TFLite file, quantised and verified.
 
@@ -52,7 +54,13 @@ def export(
         Images to calibrate int8 on and to verify with: a folder like data/train/images.
     runtime
         litert, tflite-runtime or both: where the file must work. Default: all that are installed.
+    overwrite
+        Replace a file of that name.
     """
+    if not overwrite:
+        refuse_existing([out])
+    for name in runtime or []:
+        choose_runtime(name)
     import_tensorflow()
     from convert.export import export_tflite
     from segformer_tf.checkpoint import load_segformer, run_size
@@ -101,11 +109,13 @@ def info(model: Path, /) -> None:
 
 
 def _tflite_facts(path: Path) -> dict[str, str]:
-    described = read_model_info(path)
-    interpreter = open_interpreter(path)
-    facts = {"recipe": described.recipe, "size": f"{path.stat().st_size / 1e6:.2f} MB"}
+    described = find_model_info(path)
+    interpreter = open_interpreter(path, trusted=described is not None)
+    facts = {"recipe": described.recipe if described else "unknown", "size": f"{path.stat().st_size / 1e6:.2f} MB"}
     for kind, details in (("input", interpreter.get_input_details()), ("output", interpreter.get_output_details())):
         facts[kind] = f"{details[0]['dtype'].__name__} {[int(n) for n in details[0]['shape']]}"
+    if described is None:
+        return {**facts, "classes": "unnamed: no metadata of `segformer export`"}
     created = {key.replace("_", " "): str(value) for key, value in described.created.items()}
     return {**facts, "classes": ", ".join(described.labels.names), **created}
 

@@ -41,9 +41,10 @@ def add_metadata(model: bytes, info: ModelInfo, *, size: tuple[int, int], out: P
     tree.metadata = [*(tree.metadata or []), entry]
     builder = flatbuffers.Builder(len(model) + 4096)
     builder.Finish(tree.Pack(builder), b"TFL3")
-    out.write_bytes(bytes(builder.Output()))
+    flatbuffer = bytes(builder.Output())
+    out.write_bytes(flatbuffer)
     with zipfile.ZipFile(out, "a") as archive:
-        for name, content in info.files().items():
+        for name, content in info.files(flatbuffer).items():
             archive.writestr(name, content)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,9 +21,18 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the name without the bytes
         part.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def refuse_existing(paths: Iterable[Path]) -> None:
+    """Raises InputError where one of them exists."""
+    if taken := [path for path in paths if path.exists()]:
+        more = f" and {len(taken) - 1} more" if taken[1:] else ""
+        raise InputError(f"{taken[0]}{more}: exists already; give another name, or --overwrite")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from segformer_tf.errors import InputError
 
 IGNORE_ID = 255  # in every mask inside this project; never a class
+
+_LARGEST = 1 << 20  # bytes of a list of names that is still believed
 
 Color = tuple[int, int, int]
 
@@ -57,6 +60,20 @@ class Labels:
     def named(cls, names: Sequence[str]) -> Labels:
         """Given names with the default colours."""
         return cls(tuple(names), tuple(bit_reversed_color(i + 1) for i in range(len(names))))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Labels:
+        """Names from a text file, one a line, with the default colours; raises InputError where it is none."""
+        try:
+            if Path(path).stat().st_size > _LARGEST:
+                raise InputError(f"{path}: expected class names, one a line. Received: more than {_LARGEST} bytes")
+            names = Path(path).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: expected class names, one a line ({error})") from None
+        try:
+            return cls.named(names)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def bit_reversed_color(index: int) -> Color:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from segformer_tf.edge.image import Pixels, fit_image
 from segformer_tf.edge.mask import logits_to_mask
-from segformer_tf.edge.metadata import read_model_info
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
@@ -76,8 +75,8 @@ def open_predictor(
     if model.suffix == ".tflite":
         if size is not None:
             raise InputError(f"--size: {model} has its size inside")
-        _check_classes(model, len(read_model_info(model).labels.names), num_classes)
         with Worker(model, runtime=runtime) as worker:
+            _check_classes(model, worker.grid[2], num_classes)
             yield lambda image: logits_to_mask(worker.logits(fit_image(image, worker.size)), _size(image))
         return
 

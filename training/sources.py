@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from segformer_tf.edge.image import IMAGE_SUFFIXES, Pixels, load_image
+from segformer_tf.edge.image import IMAGE_SUFFIXES, Pixels, load_image, open_picture
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID, Labels
 
@@ -42,26 +42,31 @@ def open_source(data: str, split: str) -> Source:
     """Open `split` of a folder, or of a TFDS data set given as ``tfds:NAME``.
 
     Raises:
-        InputError: no such data set or split, or a manifest that does not say what it must.
+        InputError: no such data set or split, an empty one, or a manifest that does not say what it must.
     """
-    if data.startswith("tfds:"):
-        return TfdsSource(data.removeprefix("tfds:"), split)
-    return FolderSource(Path(data), split)
+    source = (
+        TfdsSource(data.removeprefix("tfds:"), split) if data.startswith("tfds:") else FolderSource(Path(data), split)
+    )
+    if not len(source):
+        raise InputError(f"{data}: split {split} is empty")
+    return source
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """``dataset.json``: {"name", "classes": [{"id", "name", "color"}], "ignore": [ids]}.
+    """``dataset.json``: {"name", "classes": [{"id", "name", "color"}], "ignore": [ids or colours]}.
 
     Attributes:
         name: of the data set.
         labels: names and colours, in order of id.
         table: (256,) int16, class index of every raw mask value, `IGNORE_ID` for ignored ones, -1 for unknown ones.
+        palette: class index, or `IGNORE_ID`, of every colour, packed as 0xRRGGBB; None where two classes share one.
     """
 
     name: str
     labels: Labels
     table: NDArray[np.int16]
+    palette: dict[int, int] | None
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -70,7 +75,9 @@ class Manifest:
             data = json.loads(path.read_text("utf-8"))
             classes = sorted(data["classes"], key=lambda c: int(c["id"]))
             ids = [int(c["id"]) for c in classes]
-            ignored = {int(i) for i in data.get("ignore", [])}
+            ignore = data.get("ignore", [])
+            ignored = {int(i) for i in ignore if not isinstance(i, list)}
+            colors = [_packed(i) for i in ignore if isinstance(i, list)]
             labels = Labels(tuple(c["name"] for c in classes), tuple(tuple(c["color"]) for c in classes))
             name = str(data.get("name", path.parent.name))
         except FileNotFoundError:
@@ -80,7 +87,7 @@ class Manifest:
             ) from None
         except KeyError as error:
             raise InputError(f"{path}: missing key {error}") from None
-        except (OSError, UnicodeDecodeError, TypeError, ValueError) as error:
+        except (AttributeError, OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not a usable manifest ({error})") from None
         ignored.add(IGNORE_ID)
         bad = [i for i in (*ids, *ignored) if not 0 <= i <= 255]
@@ -92,20 +99,49 @@ class Manifest:
         table = np.full(256, -1, np.int16)
         table[sorted(ignored)] = IGNORE_ID
         table[ids] = np.arange(len(ids))
-        return cls(name, labels, table)
+        palette = {_packed(color): i for i, color in enumerate(labels.colors)}
+        distinct = len(palette) == len(ids) and not palette.keys() & set(colors)
+        return cls(name, labels, table, {**palette, **dict.fromkeys(colors, IGNORE_ID)} if distinct else None)
+
+    def classes(self, raw: NDArray[np.uint8]) -> Mask:
+        """Class indices of raw mask values, (H, W) ids or (H, W, 3) colours.
+
+        Raises:
+            InputError: a value or colour that the manifest does not know.
+        """
+        if raw.ndim == 2:
+            mask = self.table[raw]
+            if (unknown := raw[mask < 0]).size:
+                raise InputError(f"mask value {unknown[0]} is neither a class nor ignored in the manifest")
+            return mask.astype(np.uint8)
+        if self.palette is None:
+            raise InputError("a mask in colours, but the manifest gives one colour to two classes")
+        codes, inverse = np.unique(
+            raw.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32), return_inverse=True
+        )
+        for code in codes.tolist():
+            if code not in self.palette:
+                color = code >> 16, code >> 8 & 255, code & 255
+                raise InputError(f"mask colour {color} is neither a class's nor ignored in the manifest")
+        return np.array([self.palette[code] for code in codes.tolist()], np.uint8)[inverse].reshape(raw.shape[:2])
+
+
+def _packed(color: Sequence[int]) -> int:
+    red, green, blue = (int(v) for v in color)
+    return red << 16 | green << 8 | blue
 
 
 class FolderSource:
-    """``root/split/{images,masks}`` with index or palette PNG masks and ``root/dataset.json``.
+    """``root/split/{images,masks}`` with PNG masks and ``root/dataset.json``.
 
-    A mask has its image's stem; its raw values are the manifest's ids.
+    A mask has its image's stem; its values are the manifest's ids (8-bit or palette PNG) or colours (RGB PNG).
     """
 
     def __init__(self, root: Path, split: str) -> None:
         manifest = Manifest.read(root / "dataset.json")
         self.name = manifest.name
         self.labels = manifest.labels
-        self._table = manifest.table
+        self._manifest = manifest
         images, masks = root / split / "images", root / split / "masks"
         if not images.is_dir() or not masks.is_dir():
             splits = sorted(p.parent.name for p in root.glob("*/images"))
@@ -129,27 +165,26 @@ class FolderSource:
     def __getitem__(self, index: int) -> Sample:
         image, path = load_image(self.images[index]), self._masks[index]
         raw = read_mask(path)
-        if raw.shape != image.shape[:2]:
-            raise InputError(f"{path}: mask is {raw.shape}, its image {image.shape[:2]} (height, width)")
-        mask = self._table[raw]
-        if (unknown := raw[mask < 0]).size:
-            raise InputError(f"{path}: mask value {unknown[0]} is neither a class nor ignored in the manifest")
-        return image, mask.astype(np.uint8)
+        if raw.shape[:2] != image.shape[:2]:
+            raise InputError(f"{path}: mask is {raw.shape[:2]}, its image {image.shape[:2]} (height, width)")
+        try:
+            return image, self._manifest.classes(raw)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
-def read_mask(path: Path) -> Mask:
-    """Raw values of an index or palette PNG, (H, W) uint8; a palette's indices, never its colours.
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """Raw values of a PNG mask: (H, W) of an index or palette PNG, the indices; (H, W, 3) of one in colours.
 
     Raises:
-        InputError: unreadable, or of another kind.
+        InputError: unreadable, or of another kind, such as 16 bits.
     """
-    try:
-        with Image.open(path) as opened:
-            if opened.mode not in ("P", "L", "1"):
-                raise InputError(f"{path}: a mask is an 8-bit index or palette PNG. Received: mode {opened.mode}")
+    with open_picture(path, formats=("PNG",), kind="mask") as opened:
+        if opened.mode in ("P", "L", "1"):
             return np.asarray(opened, np.uint8)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable mask ({error})") from None
+        if opened.mode in ("RGB", "RGBA"):
+            return np.asarray(opened.convert("RGB"))
+        raise InputError(f"a mask is an 8-bit index, palette or RGB PNG. Received: mode {opened.mode}")
 
 
 class TfdsSource:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from segformer_tf.config import VARIANTS
+from segformer_tf.config import VARIANTS, variant_config
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer, build_segformer, check_image_shape
 from training.backup import Backup, Progress
@@ -153,10 +154,13 @@ def _verbosity() -> int:
 def _check(config: TrainConfig) -> None:
     if config.variant not in VARIANTS:
         raise InputError(f"--variant must be one of {', '.join(VARIANTS)}. Received: {config.variant}")
-    for name in ("steps", "epoch_steps", "batch_size"):
-        if getattr(config, name) < 1:
+    variant_config(config.variant, num_classes=1, drop_path_rate=config.drop_path, dropout_rate=config.dropout)
+    for name in ("steps", "epoch_steps", "batch_size", "learning_rate", "head_multiplier"):
+        if not 0 < getattr(config, name) < inf:
             raise InputError(f"--{name.replace('_', '-')} must be positive. Received: {getattr(config, name)}")
-    if not 0 < config.scale[0] <= config.scale[1]:
+    if not 0 <= config.weight_decay < inf:
+        raise InputError(f"--weight-decay must not be negative. Received: {config.weight_decay}")
+    if not 0 < config.scale[0] <= config.scale[1] < inf:
         raise InputError(f"--scale must be two positive factors, the smaller first. Received: {config.scale}")
     if not 0 <= config.warmup_steps < config.steps:
         raise InputError(f"--warmup-steps must be from 0 to below --steps. Received: {config.warmup_steps}")

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from segformer_tf.edge.runtime import installed_runtimes, runtime_version
-from segformer_tf.edge.segmenter import Segmenter
+from segformer_tf.edge.tflite import TFLiteModel
 from segformer_tf.errors import InputError
 
 _WARM_UP = 3
@@ -45,26 +45,26 @@ def time_files(
             f"{repeats} repeats, {threads} threads"
         )
     pairs = [
-        (path, runtime, Segmenter(path, runtime=runtime, threads=threads)) for path in models for runtime in runtimes
+        (path, runtime, TFLiteModel(path, runtime=runtime, threads=threads)) for path in models for runtime in runtimes
     ]
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (*segmenter.size, 3), np.uint8) for _, _, segmenter in pairs]
+    images = [rng.integers(0, 256, (*model.size, 3), np.uint8) for _, _, model in pairs]
     spent = np.zeros((len(pairs), repeats))
     for turn in range(-_WARM_UP, repeats):
-        for i, (_, _, segmenter) in enumerate(pairs):
+        for i, (_, _, model) in enumerate(pairs):
             start = perf_counter()
-            segmenter.logits(images[i])
+            model.logits(images[i])
             if turn >= 0:
                 spent[i, turn] = (perf_counter() - start) * 1e3
     return [
         Timing(
             path=path,
-            recipe=segmenter.recipe,
-            size=segmenter.size,
+            recipe=model.recipe,
+            size=model.size,
             runtime=f"{runtime} {runtime_version(runtime)}",
             megabytes=path.stat().st_size / 1e6,
             p50=float(np.median(times)),
             p90=float(np.quantile(times, 0.9)),
         )
-        for (path, runtime, segmenter), times in zip(pairs, spent, strict=True)
+        for (path, runtime, model), times in zip(pairs, spent, strict=True)
     ]

@@ -17,9 +17,10 @@ from rich.table import Table
 
 from segformer_tf.edge.benchmark import time_files
 from segformer_tf.edge.image import list_images, load_image
-from segformer_tf.edge.segmenter import Segmenter
+from segformer_tf.edge.segmenter import Result, Segmenter
 from segformer_tf.errors import InputError
-from segformer_tf.files import atomic
+from segformer_tf.files import atomic, refuse_existing
+from segformer_tf.labels import Labels
 
 
 def predict(
@@ -29,6 +30,8 @@ def predict(
     out: Path = Path("predictions"),
     runtime: str | None = None,
     threads: int | None = None,
+    labels: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Segment images with a TFLite file; needs no TensorFlow.
 
@@ -53,12 +56,18 @@ def predict(
         litert or tflite-runtime. Default: the faster one that is installed.
     threads
         CPU threads. Default: all cores, four at most. On a busy machine tflite-runtime is far faster with 1.
+    labels
+        Text file of class names, one a line, for a .tflite from elsewhere. It must take RGB 0..255.
+    overwrite
+        Replace what an earlier run wrote.
     """
     if not images:
         raise InputError("no image given; expected images or folders of images after the model")
     paths = list_images(images)
-    segmenter = Segmenter(model, runtime=runtime, threads=threads)
     names = _output_names(paths)
+    if not overwrite:
+        refuse_existing([out / "predictions.json", *(path for name in names for path in Result.paths(out, name))])
+    segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=Labels.read(labels) if labels else None)
     console = Console()
     records: dict[str, object] = {}
     spent, unread = [], []
@@ -97,6 +106,7 @@ def benchmark(
     threads: int = 2,
     repeats: int = 30,
     csv: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Time TFLite files side by side; needs no TensorFlow.
 
@@ -120,7 +130,11 @@ def benchmark(
         Timed calls of each file on each runtime.
     csv
         File to write the rows to as well.
+    overwrite
+        Replace that file.
     """
+    if csv and not overwrite:
+        refuse_existing([csv])
     rows = time_files(models, runtimes=runtime, threads=threads, repeats=repeats)
     if csv:
         with atomic(csv) as part, part.open("w", newline="") as file:

@@ -5,7 +5,8 @@ EXIF-upright RGB, stretched to the model's size by Pillow's bilinear filter (ant
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from segformer_tf.errors import InputError
 Pixels = NDArray[np.uint8]
 ImageLike = str | Path | Image.Image | Pixels
 
+# JPEG covers MPO, which many phones write. Left out: readers that run other programs (EPS) or serve no photograph.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -24,27 +27,55 @@ def load_image(image: ImageLike) -> Pixels:
     """Read an image as the contract wants it.
 
     Args:
-        image: a path, a PIL image, or an (H, W, 3) uint8 RGB array.
+        image: a path, a PIL image, or an (H, W, 3) uint8 RGB array. Grey, palette, CMYK and 16-bit pictures become
+            8-bit RGB; an alpha channel is dropped.
 
     Returns:
         (H, W, 3) uint8, RGB, upright.
 
     Raises:
-        InputError: not a readable image, or an array of another shape or dtype.
+        InputError: not a readable image, one of more than 179 million pixels (Pillow's limit), or an array of
+            another shape or dtype.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise InputError(f"expected an RGB array (H, W, 3) of uint8. Received: {image.dtype} {image.shape}")
         return image
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return _upright_rgb(image)
+    with open_picture(Path(image), formats=_FORMATS, kind="image") as opened:
+        return _upright_rgb(opened)
+
+
+@contextmanager
+def open_picture(path: Path, *, formats: tuple[str, ...], kind: str) -> Iterator[Image.Image]:
+    """A picture file, open; whatever goes wrong with it becomes one line that calls it a `kind`.
+
+    Raises:
+        InputError: no such file, or one that Pillow cannot read as one of `formats`.
+    """
+    if not path.is_file():  # nor a folder, nor a pipe, which would wait for ever
+        raise InputError(f"{path}: no such {kind}")
     try:
-        with Image.open(image) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except FileNotFoundError:
-        raise InputError(f"{image}: no such image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{image}: not a readable image ({error})") from None
+        with Image.open(path, formats=formats) as opened:
+            yield opened
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: not a readable {kind} ({reason})") from None
+
+
+def _upright_rgb(image: Image.Image) -> Pixels:
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise InputError("pixels are 32-bit floats of no known range; expected 8 or 16 bits")
+    if not image.mode.startswith("I"):
+        return np.asarray(image.convert("RGB"))
+    grey = np.asarray(image)  # 16-bit grey, which `convert` would clip; the high byte, as of 16-bit RGB
+    if grey.min() < 0 or grey.max() > 65535:
+        raise InputError(f"pixels are {grey.min()}..{grey.max()}; expected 8 or 16 bits")
+    return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:

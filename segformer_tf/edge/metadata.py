@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import zipfile
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from segformer_tf.labels import Labels
 
 LABELS_FILE = "labels.txt"
 INFO_FILE = "segformer.json"
-FORMAT = 1
+FORMAT = 2
 _LARGEST = 1 << 20  # bytes of an associated file that is still believed
 
 INPUT_CONTRACT = {
@@ -43,10 +44,11 @@ class ModelInfo:
     recipe: str
     created: dict[str, Any]
 
-    def files(self) -> dict[str, bytes]:
-        """The associated files that hold this, by name."""
+    def files(self, model: bytes) -> dict[str, bytes]:
+        """The associated files that hold this, by name, and the digest of the flatbuffer they go behind."""
         info = {
             "format": FORMAT,
+            "model": {"bytes": len(model), "sha256": sha256(model).hexdigest()},
             "recipe": self.recipe,
             "input": INPUT_CONTRACT,
             "output": OUTPUT_CONTRACT,
@@ -59,11 +61,14 @@ class ModelInfo:
         }
 
 
-def read_model_info(path: str | Path) -> ModelInfo:
-    """Read what `ModelInfo.files` put into a ``.tflite``.
+def find_model_info(path: str | Path) -> ModelInfo | None:
+    """What `ModelInfo.files` put into a ``.tflite``, once its bytes are found to be those that were exported.
+
+    Returns:
+        None for a TFLite file that carries no metadata of this project.
 
     Raises:
-        InputError: no such file, or no metadata of this project in it.
+        InputError: no such file, not a TFLite file, or a damaged one.
     """
     path = Path(path)
     if path.is_dir():
@@ -71,23 +76,55 @@ def read_model_info(path: str | Path) -> ModelInfo:
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
     try:
+        with path.open("rb") as file:
+            if file.read(8)[4:] != b"TFL3":
+                raise InputError(f"{path}: not a TFLite file")
         with zipfile.ZipFile(path) as archive:
-            names = _read(archive, LABELS_FILE).decode().split("\n")
             info = json.loads(_read(archive, INFO_FILE))
+            names = _read(archive, LABELS_FILE).decode().split("\n")
         if info["format"] != FORMAT:
-            raise InputError(f"{path}: metadata format {info['format']}, expected {FORMAT}; update segformer_tf")
+            raise InputError(f"{path}: metadata format {info['format']}, expected {FORMAT}; export the model again")
+        _check_digest(path, info["model"])
         labels = Labels.from_dict({"names": names, "colors": info["palette"]})
         return ModelInfo(labels, str(info["recipe"]), dict(info["created"]))
     except InputError:
         raise
+    except (_NoMetadata, zipfile.BadZipFile):
+        return None
     # zipfile raises NotImplementedError for a compression it cannot read, RuntimeError for an encrypted entry.
-    except (zipfile.BadZipFile, OSError, KeyError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{path}: its metadata is damaged ({error})") from None
+
+
+def read_model_info(path: str | Path) -> ModelInfo:
+    """As `find_model_info`, for a file that must have metadata.
+
+    Raises:
+        InputError: what `find_model_info` raises, or no metadata.
+    """
+    info = find_model_info(path)
+    if info is None:
         raise InputError(
-            f"{path}: not a model exported by `segformer export`, or an incomplete copy of one ({error})"
-        ) from None
+            f"{path}: not a model exported by `segformer export`, or an incomplete copy of one; "
+            "a model from elsewhere needs its class names given (--labels)"
+        )
+    return info
+
+
+class _NoMetadata(Exception):
+    """A zip, but not ours."""
+
+
+def _check_digest(path: Path, model: dict[str, Any]) -> None:
+    with path.open("rb") as file:
+        found = sha256(file.read(int(model["bytes"]))).hexdigest()
+    if found != model["sha256"]:
+        raise InputError(f"{path}: damaged, for its bytes are not those that were exported; copy or export it again")
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    if name not in archive.namelist():
+        raise _NoMetadata
     if archive.getinfo(name).file_size > _LARGEST:
         raise ValueError(f"{name} is larger than {_LARGEST} bytes")
     return archive.read(name)

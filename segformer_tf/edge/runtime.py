@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -11,6 +13,8 @@ from typing import Any
 
 from segformer_tf.errors import InputError
 from segformer_tf.quiet import native_silence
+
+_TRIAL_SECONDS = 120
 
 # In order of preference: LiteRT is the faster one where both are installed.
 RUNTIMES = {"litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
@@ -26,17 +30,34 @@ def runtime_version(runtime: str) -> str:
     return version(RUNTIMES[runtime].replace("_", "-"))
 
 
-def open_interpreter(path: str | Path, *, runtime: str | None = None, threads: int | None = None) -> Any:
+def open_interpreter(
+    path: str | Path, *, runtime: str | None = None, threads: int | None = None, trusted: bool = False
+) -> Any:
     """An interpreter with its tensors allocated.
 
     Args:
         path: a ``.tflite``.
         runtime: "litert" or "tflite-runtime"; None takes the preferred one that is installed.
         threads: CPU threads; None leaves it to the runtime.
+        trusted: the file is known to be as it was exported. Any other is first run in a process of its own, for
+            a damaged one can end the process that loads it.
 
     Raises:
         InputError: the runtime is unknown, not installed or at odds with TensorFlow, or refuses the file.
     """
+    runtime = choose_runtime(runtime)
+    if runtime == "tflite-runtime" and sys.modules.get("tensorflow"):
+        raise InputError(
+            "tflite-runtime cannot run in a process that has TensorFlow loaded; "
+            "use runtime='litert', or segformer_tf.edge.worker.Worker"
+        )
+    if not trusted:
+        _try_elsewhere(path, runtime)
+    return _open(path, runtime, threads)
+
+
+def choose_runtime(runtime: str | None) -> str:
+    """The runtime asked for, or the preferred one; raises InputError where it is not installed."""
     installed = installed_runtimes()
     if runtime is not None and runtime not in RUNTIMES:
         raise InputError(f"--runtime must be one of {', '.join(RUNTIMES)}. Received: {runtime}")
@@ -45,12 +66,10 @@ def open_interpreter(path: str | Path, *, runtime: str | None = None, threads: i
             f"{runtime or 'no TFLite runtime'} is not installed here (found: {', '.join(installed) or 'none'}); "
             f"pip install {RUNTIMES[runtime or 'litert'].replace('_', '-')}"
         )
-    runtime = runtime or installed[0]
-    if runtime == "tflite-runtime" and sys.modules.get("tensorflow"):
-        raise InputError(
-            "tflite-runtime cannot run in a process that has TensorFlow loaded; "
-            "use runtime='litert', or segformer_tf.edge.worker.Worker"
-        )
+    return runtime or installed[0]
+
+
+def _open(path: str | Path, runtime: str, threads: int | None) -> Any:
     module = import_module(f"{RUNTIMES[runtime]}.interpreter")
     try:
         with native_silence():  # what goes wrong comes as an exception
@@ -61,5 +80,29 @@ def open_interpreter(path: str | Path, *, runtime: str | None = None, threads: i
     return interpreter
 
 
+def _try_elsewhere(path: str | Path, runtime: str) -> None:
+    """Load and run a file in another process; raises InputError where that does not end well."""
+    code = "import sys; from segformer_tf.edge.runtime import run_once; run_once(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(path), runtime]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TRIAL_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{path}: {runtime} did not run it within {_TRIAL_SECONDS} s") from None
+    if done.returncode < 0:
+        raise InputError(f"{path}: crashes {runtime} ({signal.Signals(-done.returncode).name}); a damaged file?")
+    if done.returncode:
+        raise InputError((done.stderr.strip().splitlines() or [f"{path}: {runtime} cannot run it"])[-1])
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def run_once(path: str, runtime: str) -> None:
+    """Load a file and run it; ends the process with one line where that cannot be done."""
+    try:
+        _open(path, runtime, 1).invoke()
+    except InputError as error:
+        sys.exit(str(error))
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"{path}: {runtime} cannot run it ({_first_line(error)})")

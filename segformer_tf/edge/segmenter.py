@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +15,7 @@ from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.image import ImageLike, Pixels, fit_image, load_image
 from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.edge.metadata import read_model_info
-from segformer_tf.edge.runtime import open_interpreter
+from segformer_tf.edge.tflite import TFLiteModel
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.labels import Labels
@@ -67,11 +65,16 @@ class Result:
         """
         mask = Image.fromarray(self.mask)
         mask.putpalette([value for color in self.labels.colors for value in color])
-        paths = Path(folder) / f"{name}_mask.png", Path(folder) / f"{name}_overlay.png"
+        paths = self.paths(folder, name)
         for path, picture in zip(paths, (mask, self.overlay()), strict=True):
             with atomic(path) as part:
                 picture.save(part)
         return paths
+
+    @staticmethod
+    def paths(folder: str | Path, name: str) -> tuple[Path, Path]:
+        """What `save` writes."""
+        return Path(folder) / f"{name}_mask.png", Path(folder) / f"{name}_overlay.png"
 
     def to_json(self) -> str:
         """Size, classes and speed as JSON; the mask is a picture's work."""
@@ -85,37 +88,40 @@ class Segmenter:
     """An exported SegFormer, ready to run.
 
     Args:
-        path: a ``.tflite`` made by ``segformer export``.
+        path: a ``.tflite`` made by ``segformer export``, or another one that takes RGB 0..255 and gives logits.
         runtime: "litert" or "tflite-runtime"; None takes the preferred one that is installed.
         threads: CPU threads; None takes all cores, four at most.
+        labels: names and colours of the classes; None takes those in the file.
 
     Attributes:
         labels: class names and colours.
-        recipe: how the file was quantised.
+        recipe: how the file was quantised, or "unknown".
         size: (height, width) of the model's input.
 
     Raises:
-        InputError: no such file, no metadata in it, no runtime, or a runtime that refuses the file.
+        InputError: no such file, a damaged one, no labels, no runtime, or a runtime that refuses the file.
 
     Example:
         >>> result = Segmenter("model.tflite")("photo.jpg")
         >>> result.overlay().show()
     """
 
-    def __init__(self, path: str | Path, *, runtime: str | None = None, threads: int | None = None) -> None:
-        info = read_model_info(path)
-        self.labels = info.labels
-        self.recipe = info.recipe
-        if threads is None:
-            threads = min(4, os.cpu_count() or 1)
-        if threads < 1:
-            raise InputError(f"--threads must be positive. Received: {threads}")
-        self._interpreter = open_interpreter(path, runtime=runtime, threads=threads)
-        (self._input,) = self._interpreter.get_input_details()
-        (self._output,) = self._interpreter.get_output_details()
-        _, height, width, _ = (int(n) for n in self._input["shape"])
-        self.size = height, width
-        self._check(path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        runtime: str | None = None,
+        threads: int | None = None,
+        labels: Labels | None = None,
+    ) -> None:
+        labels = labels or read_model_info(path).labels
+        self._model = TFLiteModel(path, runtime=runtime, threads=threads)
+        if len(labels.names) != (classes := self._model.grid[2]):
+            raise InputError(f"{path}: has {classes} classes. Received: {len(labels.names)} names")
+        self.labels = labels
+        self.recipe = self._model.recipe
+        self.size = self._model.size
+        self.logits = self._model.logits
 
     def __call__(self, image: ImageLike) -> Result:
         """Segment one image: a path, a PIL image, or (H, W, 3) uint8 RGB.
@@ -134,35 +140,3 @@ class Segmenter:
         clock.append(perf_counter())
         spans = dict(zip(("load", "resize", "invoke", "mask"), (np.diff(clock) * 1e3).tolist(), strict=True))
         return Result(pixels, mask, self.labels, spans)
-
-    def logits(self, fitted: Pixels) -> NDArray[np.float32]:
-        """Raw scores of an image that has the model's size.
-
-        Args:
-            fitted: (height, width, 3) uint8 RGB.
-
-        Returns:
-            (⌈height/4⌉, ⌈width/4⌉, C) float32.
-
-        Raises:
-            InputError: another shape or dtype.
-        """
-        if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
-            raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
-        self._interpreter.set_tensor(self._input["index"], fitted[None].astype(self._input["dtype"]))
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output["index"])[0]
-
-    def _check(self, path: str | Path) -> None:
-        """The file's tensors must be what its metadata promises."""
-        given: dict[str, Any] = {"input": self._input, "output": self._output}
-        height, width = self.size
-        grid = [1, -(-height // 4), -(-width // 4), len(self.labels.names)]
-        if (
-            self._input["dtype"] not in (np.uint8, np.float32)
-            or self._input["quantization"] not in ((0.0, 0), (1.0, 0))
-            or self._output["dtype"] != np.float32
-            or list(self._output["shape"]) != grid
-        ):
-            seen = {k: (list(map(int, v["shape"])), v["dtype"].__name__, v["quantization"]) for k, v in given.items()}
-            raise InputError(f"{path}: expected RGB 0..255 in and float32 logits {grid} out. Received: {seen}")

@@ -1,4 +1,4 @@
-"""A `Segmenter` in a process of its own: ``python -m segformer_tf.edge.worker MODEL RUNTIME``.
+"""A `TFLiteModel` in a process of its own: ``python -m segformer_tf.edge.worker MODEL RUNTIME``.
 
 For two reasons: some files crash some runtimes, and tflite-runtime 2.14 refuses every file in a process that
 has TensorFlow loaded (their symbols collide: "vector::reserve").
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.image import Pixels
-from segformer_tf.edge.segmenter import Segmenter
+from segformer_tf.edge.tflite import TFLiteModel
 from segformer_tf.errors import InputError
 
 
@@ -32,12 +32,13 @@ class Worker:
     """Runs a file on a runtime elsewhere; a context manager.
 
     Args:
-        path: a ``.tflite`` made by ``segformer export``.
-        runtime: as `Segmenter`.
+        path: as `TFLiteModel`.
+        runtime: as `TFLiteModel`.
         seconds: how long one image may take.
 
     Attributes:
         size: (height, width) of the input.
+        grid: (height, width, classes) of the logits.
 
     Raises:
         InputError: the runtime refuses the file, crashes on it or hangs; also from `logits`.
@@ -56,10 +57,10 @@ class Worker:
         greeting = self._read(None)
         shapes = json.loads(greeting)
         self.size: tuple[int, int] = (shapes["size"][0], shapes["size"][1])
-        self._grid: list[int] = shapes["grid"]
+        self.grid: tuple[int, int, int] = tuple(shapes["grid"])
 
     def logits(self, fitted: Pixels) -> NDArray[np.float32]:
-        """As `Segmenter.logits`."""
+        """As `TFLiteModel.logits`."""
         if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
             raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
         assert self._process.stdin is not None
@@ -68,7 +69,7 @@ class Worker:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._failure() from None
-        return np.frombuffer(self._read(4 * int(np.prod(self._grid))), np.float32).reshape(self._grid)
+        return np.frombuffer(self._read(4 * int(np.prod(self.grid))), np.float32).reshape(self.grid)
 
     def close(self) -> None:
         """End the process."""
@@ -112,13 +113,12 @@ def main(model: str, runtime: str) -> None:
     # What libraries print must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    segmenter = Segmenter(model, runtime=runtime or None)
-    height, width = segmenter.size
-    grid = [-(-height // 4), -(-width // 4), len(segmenter.labels.names)]
-    answers.write(json.dumps({"size": segmenter.size, "grid": grid}).encode() + b"\n")
+    loaded = TFLiteModel(model, runtime=runtime or None)
+    height, width = loaded.size
+    answers.write(json.dumps({"size": loaded.size, "grid": loaded.grid}).encode() + b"\n")
     answers.flush()
     while len(image := sys.stdin.buffer.read(height * width * 3)) == height * width * 3:
-        logits = segmenter.logits(np.frombuffer(image, np.uint8).reshape(height, width, 3))
+        logits = loaded.logits(np.frombuffer(image, np.uint8).reshape(height, width, 3))
         answers.write(np.ascontiguousarray(logits).tobytes())
         answers.flush()
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +34,57 @@ def test_other_modes_become_rgb(mode: str, tmp_path: Path) -> None:
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     Image.fromarray(PIXELS).convert(mode).save(path)
     assert load_image(path).shape == (20, 30, 3)
+
+
+def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+    grey = (np.arange(20 * 30).reshape(20, 30) * 109).astype(np.uint16)
+    for name in ("grey.png", "grey.tif"):
+        Image.fromarray(grey).save(tmp_path / name)
+        np.testing.assert_array_equal(load_image(tmp_path / name), np.repeat((grey >> 8)[..., None], 3, -1))
+    np.testing.assert_array_equal(load_image(Image.fromarray(grey.astype(np.int32)))[..., 0], grey >> 8)
+    # 16-bit RGB: a PNG written by hand, for Pillow writes none
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in np.stack([grey] * 3, -1))
+    (tmp_path / "rgb.png").write_bytes(png(30, 20, bits=16, kind=2, data=rows))
+    np.testing.assert_array_equal(load_image(tmp_path / "rgb.png")[..., 1], grey >> 8)
+    for pixels, told in ((np.ones((2, 2), np.float32), "32-bit floats"), (np.full((2, 2), 70000), r"70000\.\.70000")):
+        Image.fromarray(pixels.astype(pixels.dtype.name.replace("64", "32"))).save(tmp_path / "odd.tif")
+        with pytest.raises(InputError, match=rf"odd\.tif: pixels are {told}"):
+            load_image(tmp_path / "odd.tif")
+
+
+def png(width: int, height: int, *, bits: int, kind: int, data: bytes) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def test_pictures_of_any_shape_are_read(tmp_path: Path) -> None:
+    for width, height in ((1, 1), (1, 300), (300, 1), (5200, 4000)):
+        Image.new("RGB", (width, height), (10, 20, 30)).save(tmp_path / "image.png")
+        pixels = load_image(tmp_path / "image.png")
+        assert pixels.shape == (height, width, 3)
+        np.testing.assert_array_equal(np.unique(fit_image(pixels, (32, 32)).reshape(-1, 3), axis=0), [[10, 20, 30]])
+
+
+def test_a_mislabelled_picture_is_read_for_what_it_is(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "image.png")
+    (tmp_path / "image.png").rename(tmp_path / "image.jpg")
+    np.testing.assert_array_equal(load_image(tmp_path / "image.jpg"), PIXELS)
+
+
+def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(png(100_000, 100_000, bits=8, kind=2, data=b""))
+    with pytest.raises(InputError, match=r"bomb\.png: not a readable image \(Image size \(10000000000 pixels\)"):
+        load_image(tmp_path / "bomb.png")
+
+
+def test_pipes_and_folders_are_no_images(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(InputError, match="no such image"):
+            load_image(path)
 
 
 def test_resize_is_antialiased_and_full_size_is_left_alone() -> None:

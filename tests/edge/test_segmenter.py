@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from segformer_tf import SegFormer
+from segformer_tf.cli import main
 from segformer_tf.edge import (
     Segmenter,
     fit_image,
@@ -20,6 +22,7 @@ from segformer_tf.edge import (
 from segformer_tf.edge.benchmark import time_files
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
+from segformer_tf.labels import Labels
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (120, 200, 3), np.uint8)
 
@@ -72,15 +75,64 @@ def test_result_tells_classes_speed_and_pictures(tiny_files: dict, tmp_path: Pat
     assert sorted(p.name for p in (tmp_path / "made").iterdir()) == ["photo_mask.png", "photo_overlay.png"]
 
 
-def test_files_without_our_metadata_are_refused(tiny_files: dict, tmp_path: Path) -> None:
-    (tmp_path / "junk.tflite").write_bytes(b"TFL3 no model")
+def test_files_that_are_no_whole_models_are_refused(tiny_files: dict, tmp_path: Path) -> None:
     whole = tiny_files["fp32"].read_bytes()
-    (tmp_path / "cut.tflite").write_bytes(whole[: len(whole) // 2])
-    for name in ("junk.tflite", "cut.tflite"):
-        with pytest.raises(InputError, match=f"{name}: not a model exported by"):
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 1
+    cases = {
+        "empty.tflite": (b"", "not a TFLite file"),
+        "text.tflite": (b"hello, I am no model", "not a TFLite file"),
+        "junk.tflite": (b"\x1c\0\0\0TFL3 no model", "not a model exported by"),
+        "cut.tflite": (whole[: len(whole) // 2], "an incomplete copy"),
+        "flipped.tflite": (bytes(flipped), "its bytes are not those that were exported"),
+    }
+    for name, (content, told) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}: .*{told}"):
             Segmenter(tmp_path / name)
+        with pytest.raises(InputError, match=name):  # nor does it run with labels given
+            Segmenter(tmp_path / name, labels=Labels.numbered(6))
+        with pytest.raises(InputError, match=name):
+            time_files([tmp_path / name], runtimes=["litert"])
     with pytest.raises(InputError, match="no such model file"):
         Segmenter(tmp_path / "missing.tflite")
+
+
+def test_a_model_from_elsewhere_runs_with_labels_given(
+    tiny_files: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path, names = tmp_path / "bare.tflite", tmp_path / "names.txt"
+    with zipfile.ZipFile(tiny_files["fp32"]) as archive:
+        end = json.loads(archive.read("segformer.json"))["model"]["bytes"]
+    path.write_bytes(tiny_files["fp32"].read_bytes()[:end])
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    names.write_text("a\nb\nc\nd\ne\nf\n")
+    main(["predict", str(path), str(tmp_path / "photo.png"), "--labels", str(names), "--out", str(tmp_path / "out")])
+    with Image.open(tmp_path / "out" / "photo_mask.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), Segmenter(tiny_files["fp32"])(PHOTO).mask)
+    main(["info", str(path)])
+    assert "no metadata" in capsys.readouterr().out
+    assert time_files([path], runtimes=["litert"], repeats=1)[0].recipe == "unknown"
+    names.write_text("a\nb\n")
+    with pytest.raises(InputError, match=r"has 6 classes. Received: 2 names"):
+        Segmenter(path, labels=Labels.read(names))
+    for content, told in ((b"\xff\xfe", "one a line"), (b"", "expected 1 to 255"), (b"a\n\nb", "non-empty line")):
+        names.write_bytes(content)
+        with pytest.raises(InputError, match=rf"names\.txt: .*{told}"):
+            Labels.read(names)
+
+
+def test_models_of_another_kind_are_refused(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def double(x: tf.Tensor) -> tf.Tensor:
+        return 2 * x
+
+    function = tf.function(double, input_signature=[tf.TensorSpec((1, 8), tf.float32)])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    (tmp_path / "other.tflite").write_bytes(converter.convert())
+    with pytest.raises(InputError, match=r"other\.tflite: expected RGB 0\.\.255 .* Received: float32 \[1, 8\] in"):
+        Segmenter(tmp_path / "other.tflite", labels=Labels.numbered(6))
 
 
 def test_runtimes_that_are_not_there_are_refused(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_a_killed_run_ends_as_one_left_alone(toy_folder: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments(toy_folder: Path, tmp_path: Path) -> None:
-    alone, killed, epochs = tmp_path / "alone", tmp_path / "killed", 60
+    alone, killed, epochs = tmp_path / "alone", tmp_path / "killed", 80
     finish(*options(toy_folder, alone, epochs=epochs))
     dice, kills = random.Random(0), 0
     while kills < 20:

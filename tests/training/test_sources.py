@@ -55,9 +55,41 @@ def test_folders_that_do_not_fit_give_one_line(broken: Path) -> None:
     Image.fromarray(np.zeros((64, 128), np.uint8)).save(train / "masks" / "2.png")
     with pytest.raises(InputError, match=r"2\.png: mask is \(64, 128\), its image \(128, 128\)"):
         source[1]
-    Image.new("RGB", (128, 128)).save(train / "masks" / "3.png")
-    with pytest.raises(InputError, match=r"3\.png: a mask is an 8-bit index or palette PNG. Received: mode RGB"):
+    Image.fromarray(np.zeros((128, 128), np.uint16)).save(train / "masks" / "3.png")
+    with pytest.raises(InputError, match=r"3\.png: a mask is an 8-bit index, palette or RGB PNG. Received: mode I"):
         source[2]
+    for content in (b"", b"no png", (train / "masks" / "5.png").read_bytes()[:99]):
+        (train / "masks" / "4.png").write_bytes(content)
+        with pytest.raises(InputError, match=r"4\.png: not a readable mask"):
+            source[3]
+    for kind in ("images", "masks"):
+        for path in (train / kind).iterdir():
+            path.unlink()
+    with pytest.raises(InputError, match="no image"):
+        FolderSource(broken, "train")
+
+
+def test_colour_masks_are_read_by_the_manifests_colours(broken: Path) -> None:
+    plain = [open_source(str(broken), "train")[i] for i in range(6)]
+    manifest = json.loads((broken / "dataset.json").read_text())
+    (broken / "dataset.json").write_text(json.dumps({**manifest, "ignore": [[1, 2, 3]]}))
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(NAMES)] = [c["color"] for c in manifest["classes"]]
+    table[IGNORE_ID] = 1, 2, 3
+    for i, (_, mask) in enumerate(plain):
+        mode = "RGB" if i % 2 else "RGBA"
+        Image.fromarray(table[mask]).convert(mode).save(broken / "train" / "masks" / f"{i}.png")
+    source = FolderSource(broken, "train")
+    for i, (_, mask) in enumerate(plain):
+        np.testing.assert_array_equal(source[i][1], mask)
+    table[0] = 9, 9, 9
+    Image.fromarray(table[plain[0][1]]).save(broken / "train" / "masks" / "0.png")
+    with pytest.raises(InputError, match=r"0\.png: mask colour \(9, 9, 9\) is neither a class's nor ignored"):
+        source[0]
+    manifest["classes"][0]["color"] = manifest["classes"][1]["color"]
+    (broken / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="the manifest gives one colour to two classes"):
+        FolderSource(broken, "train")[1]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +99,8 @@ def test_folders_that_do_not_fit_give_one_line(broken: Path) -> None:
         ({"classes": [{"id": 0, "name": "a"}]}, "missing key 'color'"),
         ({"classes": [{"id": 300, "name": "a", "color": [0, 0, 0]}]}, r"ids must be distinct, 0\.\.254"),
         ({"ignore": [0]}, "not both a class and ignored"),
+        ({"ignore": [[1, 2]]}, "not a usable manifest"),
+        ({"classes": []}, "expected 1 to 255 class names"),
     ],
 )
 def test_bad_manifests_give_one_line(broken: Path, change: dict, message: str) -> None:

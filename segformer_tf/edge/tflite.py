@@ -1,0 +1,78 @@
+"""A ``.tflite`` and a runtime as one function from pixels to logits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segformer_tf.edge.image import Pixels
+from segformer_tf.edge.metadata import find_model_info
+from segformer_tf.edge.runtime import open_interpreter
+from segformer_tf.errors import InputError
+
+
+class TFLiteModel:
+    """A segmentation network that takes RGB 0..255 and gives logits, on one of the runtimes.
+
+    Args:
+        path: a ``.tflite``; one without metadata of ``segformer export`` is tried in another process first.
+        runtime: "litert" or "tflite-runtime"; None takes the preferred one that is installed.
+        threads: CPU threads; None takes all cores, four at most.
+
+    Attributes:
+        size: (height, width) of the input.
+        grid: (height, width, classes) of the logits.
+        recipe: how the file was quantised, or "unknown".
+
+    Raises:
+        InputError: no such file, a damaged one, a runtime that is missing or refuses it, or tensors of another kind.
+    """
+
+    def __init__(self, path: str | Path, *, runtime: str | None = None, threads: int | None = None) -> None:
+        if threads is None:
+            threads = min(4, os.cpu_count() or 1)
+        if threads < 1:
+            raise InputError(f"--threads must be positive. Received: {threads}")
+        info = find_model_info(path)
+        self.recipe = info.recipe if info else "unknown"
+        self._interpreter = open_interpreter(path, runtime=runtime, threads=threads, trusted=info is not None)
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        shapes = [[int(n) for n in tensor["shape"]] for tensor in (*inputs, *outputs)]
+        if (
+            len(inputs) != 1
+            or len(outputs) != 1
+            or any(len(shape) != 4 or shape[0] != 1 or min(shape) < 1 for shape in shapes)
+            or shapes[0][3] != 3
+            or inputs[0]["dtype"] not in (np.uint8, np.float32)
+            or inputs[0]["quantization"] not in ((0.0, 0), (1.0, 0))
+            or outputs[0]["dtype"] != np.float32
+        ):
+            kinds = [f"{t['dtype'].__name__} {s}" for t, s in zip((*inputs, *outputs), shapes, strict=True)]
+            raise InputError(
+                f"{path}: expected RGB 0..255 [1, H, W, 3] (uint8 or float32) in and float32 logits [1, h, w, classes] "
+                f"out. Received: {', '.join(kinds[: len(inputs)])} in, {', '.join(kinds[len(inputs) :])} out"
+            )
+        self._input, self._output = inputs[0], outputs[0]
+        self.size = shapes[0][1], shapes[0][2]
+        self.grid = shapes[1][1], shapes[1][2], shapes[1][3]
+
+    def logits(self, fitted: Pixels) -> NDArray[np.float32]:
+        """Raw scores of an image that has the model's size.
+
+        Args:
+            fitted: (height, width, 3) uint8 RGB.
+
+        Returns:
+            `grid` float32; of our own files (⌈height/4⌉, ⌈width/4⌉, C).
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
+            raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
+        self._interpreter.set_tensor(self._input["index"], fitted[None].astype(self._input["dtype"]))
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output["index"])[0]
