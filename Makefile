@@ -2,13 +2,23 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-gpu fuzz lint bench clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
 
 test: .venv/test
 	$(BIN)/python -m pytest
+
+# Needs a GPU.
+test-gpu: .venv/test
+	$(BIN)/python -m pytest -m gpu
+
+# Random input for ten minutes, or MINUTES.
+MINUTES ?= 10
+fuzz: .venv/test
+	end=$$(($$(date +%s) + 60 * $(MINUTES))); while [ $$(date +%s) -lt $$end ]; do \
+		$(BIN)/python -m pytest tests/test_fuzz.py --hypothesis-profile=fuzz || exit 1; done
 
 lint: .venv/dev
 	$(BIN)/ruff check .

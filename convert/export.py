@@ -64,6 +64,7 @@ def export_tflite(
     chosen = RECIPES[recipe]
     if chosen.needs_calibration and not images:
         raise InputError(f"recipe {recipe} needs --calibration, a folder of images like those it will see")
+    model = _in_float32(model)
     few = evenly(images, CALIBRATION_IMAGES)
     pixels = [fit_image(load_image(path), size) for path in few] or synthetic_images(size, VERIFICATION_IMAGES)
     content = convert(model, chosen, size=size, images=pixels)
@@ -107,6 +108,16 @@ def convert(model: SegFormer, recipe: Recipe, *, size: tuple[int, int], images: 
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         recipe.configure(converter, images)
         return converter.convert()
+
+
+def _in_float32(model: SegFormer) -> SegFormer:
+    """`model`, or its copy where it was trained in mixed precision: TFLite has no float16 arithmetic on CPUs."""
+    if model.dtype_policy.compute_dtype == "float32":
+        return model
+    height, width = model.image_size
+    plain = SegFormer(model.config, image_size=(height, width), dtype="float32")
+    plain.set_weights(model.get_weights())
+    return plain
 
 
 def evenly(items: Sequence, count: int) -> list:

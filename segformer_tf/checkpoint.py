@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from pathlib import Path
 
+from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer
+
+_LARGEST_CONFIG = 1 << 20  # bytes that are still believed
 
 
 def load_segformer(path: str | Path) -> SegFormer:
@@ -25,14 +29,22 @@ def load_segformer(path: str | Path) -> SegFormer:
     path = keras_file(Path(path))
     try:
         with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("config.json").file_size > _LARGEST_CONFIG:
+                raise InputError(f"its configuration is larger than {_LARGEST_CONFIG} bytes")
             saved = json.loads(archive.read("config.json"))
+            weights = archive.getinfo("model.weights.h5").file_size
         if saved["class_name"] != "SegFormer":
-            raise InputError(f"{path}: holds a {saved['class_name']}, expected a SegFormer")
-        model = SegFormer.from_config(saved["config"])
-        model.load_weights(path)
-    except InputError:
-        raise
-    except (zipfile.BadZipFile, OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"holds a {saved['class_name']}, expected a SegFormer")
+        expected = SegFormerConfig.from_dict(saved["config"]["config"]).parameter_count
+        if weights < 2 * expected:  # as float16; never build what the file cannot fill
+            raise InputError(f"{weights} bytes of weights for a model of {expected} parameters")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Keras only warns of weights that it could not place
+            model = SegFormer.from_config(saved["config"])
+            model.load_weights(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # whatever zipfile, h5py and Keras make of a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: not a readable SegFormer .keras file ({reason})") from None
     return model

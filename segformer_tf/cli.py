@@ -78,6 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder without permission: not of our making
+        print(f"segformer: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("segformer: stopped", file=sys.stderr)
         sys.exit(130)

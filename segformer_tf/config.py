@@ -66,12 +66,12 @@ class SegFormerConfig:
     def __post_init__(self) -> None:
         for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides"):
             value = tuple(getattr(self, name))
-            if len(value) != 4 or any(v < 1 for v in value):
+            if len(value) != 4 or any(not isinstance(v, int) or v < 1 for v in value):
                 raise InputError(f"{name} must be four positive integers. Received: {name}={value}")
             object.__setattr__(self, name, value)
         for name in ("num_classes", "decoder_width", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be positive. Received: {name}={getattr(self, name)}")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InputError(f"{name} must be a positive integer. Received: {name}={getattr(self, name)}")
         for name in ("drop_path_rate", "dropout_rate"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise InputError(f"{name} must be in [0, 1). Received: {name}={getattr(self, name)}")
@@ -82,6 +82,22 @@ class SegFormerConfig:
             raise InputError(
                 f"labels must name every class: expected {self.num_classes} names. Received: {len(self.labels.names)}"
             )
+
+    @property
+    def parameter_count(self) -> int:
+        """Trainable parameters of encoder and decoder, counted without building them."""
+        count, channels = 0, 3
+        for i, c in enumerate(self.embed_dims):
+            sr, hidden = self.sr_ratios[i], self.mlp_ratio * c
+            count += self.patch_sizes[i] ** 2 * channels * c + 3 * c  # patch embedding and its norm
+            reduction = sr**2 * c * c + 3 * c if sr > 1 else 0
+            attention = 4 * (c * c + c) + reduction  # q, kv, proj
+            mix_ffn = 2 * c * hidden + hidden + c + 10 * hidden  # fc1, fc2, dwconv
+            count += self.depths[i] * (4 * c + attention + mix_ffn) + 2 * c  # with two norms a block and the stage's
+            channels = c
+        width = self.decoder_width
+        branches = sum(c * width + width for c in self.embed_dims)
+        return count + branches + 4 * width**2 + 2 * width + width * self.num_classes + self.num_classes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the inverse of `from_dict`."""

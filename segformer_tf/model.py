@@ -242,6 +242,7 @@ class SegFormer(MultiWorkerFit, keras.Model):
         self.image_size = tuple(image_size)
         self.encoder = encoder
         self.decoder = decoder
+        self.dtype_policy = encoder.dtype_policy  # where `compile` looks whether to scale the loss
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Scores of images as they are read, for comparison with an exported file.

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from segformer_tf import SegFormer, build_segformer
@@ -25,6 +26,12 @@ from training.toy import NAMES, draw_sample
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+# The same few examples every time; `make fuzz` takes many, new ones.
+settings.register_profile("few", max_examples=40, deadline=None, derandomize=True)
+settings.register_profile("fuzz", max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("few")
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from segformer_tf import SegFormer
 from segformer_tf.cli import GROUP, SUMMARIES, main
+from segformer_tf.errors import InputError
+from training.run import Keep, Run
 
 
 def line(capsys: pytest.CaptureFixture, *arguments: object) -> str:
@@ -55,3 +58,76 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture, toy_folder: Path, 
     assert "no such model file" in line(capsys, "export", tmp_path / "missing.keras", "--out", tmp_path / "x.tflite")
     assert "no such model file" in line(capsys, "info", tmp_path / "missing.tflite")
     assert "no such file or folder" in line(capsys, "predict", tmp_path / "missing.tflite", tmp_path / "none")
+
+
+def test_outputs_that_exist_are_left_alone(
+    capsys: pytest.CaptureFixture, tiny_files: dict, tiny: SegFormer, toy_folder: Path, tmp_path: Path
+) -> None:
+    def refused(*arguments: object) -> None:
+        assert "exists already; give another name, or --overwrite" in line(capsys, *arguments)
+
+    image, out = toy_folder / "test" / "images" / "0.png", tmp_path / "out"
+    out.mkdir()
+    (out / "0_overlay.png").write_text("mine")
+    predict = ("predict", tiny_files["int8"], image, "--out", out)
+    refused(*predict)
+    assert (out / "0_overlay.png").read_text() == "mine"
+    main([*map(str, predict), "--overwrite"])
+    assert (out / "0_overlay.png").read_bytes()[1:4] == b"PNG"
+
+    table = tmp_path / "times.csv"
+    table.write_text("mine")
+    benchmark = ("benchmark", tiny_files["int8"], "--runtime", "litert", "--repeats", 1, "--csv", table)
+    refused(*benchmark)
+    main([*map(str, benchmark), "--overwrite"])
+    assert "p50" in table.read_text()
+
+    tiny.save(tmp_path / "model.keras")
+    file = tmp_path / "model.tflite"
+    file.write_text("mine")
+    export = ("export", tmp_path / "model.keras", "--size", 64, 64, "--runtime", "litert", "--out", file)
+    refused(*export)
+    assert file.read_text() == "mine"
+    main([*map(str, export), "--overwrite"])
+    assert file.read_bytes()[4:8] == b"TFL3"
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A disk that is full: every temporary file is /dev/full."""
+    device = Path("/dev/full")
+    if not device.exists():
+        pytest.skip("needs /dev/full")
+    with_name = Path.with_name
+
+    def onto_the_device(path: Path, name: str) -> Path:
+        part = with_name(path, name)
+        if ".part" in name and not part.is_symlink():
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.symlink_to(device)
+        return part
+
+    monkeypatch.setattr(Path, "with_name", onto_the_device)
+    return device
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    capsys: pytest.CaptureFixture, full: Path, tiny_files: dict, tiny: SegFormer, toy_folder: Path, tmp_path: Path
+) -> None:
+    def failed(name: str, *arguments: object) -> None:
+        message = line(capsys, *arguments)
+        assert message.startswith("segformer: ")
+        assert f"{name}: cannot be written (No space left on device)" in message
+
+    image = toy_folder / "test" / "images" / "0.png"
+    failed("0_mask.png", "predict", tiny_files["int8"], image, "--out", tmp_path / "out")
+    benchmark = ("benchmark", tiny_files["int8"], "--runtime", "litert", "--repeats", 1)
+    failed("x.csv", *benchmark, "--csv", tmp_path / "x.csv")
+    failed("config.json", "train", "--data", toy_folder, "--variant", "tiny", "--out", tmp_path / "run")
+    tiny.save(tmp_path / "model.keras")
+    export = ("export", tmp_path / "model.keras", "--size", 64, 64, "--runtime", "litert")
+    failed("x.tflite", *export, "--out", tmp_path / "x.tflite")
+    Run(tmp_path / "kept").last.parent.mkdir(parents=True)
+    with pytest.raises(InputError, match=r"last\.keras: cannot be written \(No space left on device\)"):
+        Keep.save_weights(tiny, Run(tmp_path / "kept").last)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["model.keras"]

@@ -92,15 +92,21 @@ def eval_steps(source: Sequence[Sample] | Source, batch_size: int) -> int:
 
 @contextmanager
 def plain_input_errors() -> Iterator[None]:
-    """Turn TensorFlow's wrapping of an `InputError` raised inside a data set back into the error itself."""
+    """One line for what TensorFlow wraps: an `InputError` raised inside a data set, a full disk, a full device."""
     try:
         yield
     except tf.errors.OpError as error:
-        found = re.search(r"InputError: (.*)", error.message or "")
-        if found is None:
+        message = error.message or ""
+        if found := re.search(r"InputError: (.*)", message):
+            line = found.group(1)
+        elif found := re.search(r"(\S+); No space left on device", message):
+            line = f"{found.group(1)}: cannot be written (No space left on device)"
+        elif isinstance(error, tf.errors.ResourceExhaustedError):
+            line = f"out of memory ({message.splitlines()[0]}); try a smaller --batch-size or --crop"
+        else:
             raise
         print()  # ends the line of the progress bar
-        raise InputError(found.group(1)) from None
+        raise InputError(line) from None
 
 
 def _batches(

@@ -104,9 +104,9 @@ class Keep(keras.callbacks.Callback):
         self.progress.best = score if better else self.progress.best
         if this_place().chief:
             self._write_history()
-            self._save(self.run.last)
+            self.save_weights(self.model, self.run.last)
             if better:
-                self._save(self.run.best)
+                self.save_weights(self.model, self.run.best)
         Backup(self.run.backup).save(self.model, self.progress)
 
     def _write_history(self) -> None:
@@ -115,9 +115,11 @@ class Keep(keras.callbacks.Callback):
             writer.writeheader()
             writer.writerows(self.progress.history)
 
-    def _save(self, path: Path) -> None:
+    @staticmethod
+    def save_weights(model: keras.Model, path: Path) -> None:
+        """The model as a ``.keras`` file, by rename."""
         with atomic(path) as part:
-            self.model.save(part)
+            model.save(part)
 
 
 class Pictures(keras.callbacks.Callback):

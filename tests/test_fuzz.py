@@ -1,0 +1,273 @@
+"""Random bytes, sizes and kinds into everything that reads a stranger's file: an `InputError` or a result.
+
+`make fuzz` runs these for ten minutes with fresh examples; `make test` runs a fixed few.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from segformer_tf import SegFormer, SegFormerConfig, load_segformer
+from segformer_tf.config import MIN_IMAGE_SIDE
+from segformer_tf.edge import fit_image, load_image, logits_to_mask
+from segformer_tf.edge.metadata import find_model_info
+from segformer_tf.edge.tflite import TFLiteModel
+from segformer_tf.errors import InputError
+from segformer_tf.labels import IGNORE_ID, Labels
+from tests.helpers import noise
+from training.augment import augment
+from training.sources import FolderSource, Manifest, read_mask
+
+SOME = settings(max_examples=max(1, settings.default.max_examples // 4))  # for what takes long
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (13, 17, 3), np.uint8)
+SIDES = st.integers(1, 200)
+
+
+def picture(kind: str, mode: str) -> bytes:
+    stream = io.BytesIO()
+    image = Image.fromarray(PIXELS)
+    (image.convert("I").convert(mode) if mode == "I;16" else image.convert(mode)).save(stream, kind)
+    return stream.getvalue()
+
+
+PICTURES = [
+    picture(kind, mode)
+    for kind, modes in {
+        "PNG": ("RGB", "L", "P", "1", "RGBA", "LA", "I;16"),
+        "JPEG": ("RGB", "L", "CMYK"),
+        "BMP": ("RGB", "P", "1"),
+        "WEBP": ("RGB", "RGBA"),
+        "TIFF": ("RGB", "CMYK", "I", "I;16", "F", "P"),
+        "PPM": ("RGB", "L"),
+        "GIF": ("P",),
+        "EPS": ("RGB",),
+    }.items()
+    for mode in modes
+]
+
+
+class Damage(NamedTuple):
+    """What happens to a whole file: a few bytes changed, the rest cut off, something put behind it."""
+
+    edits: list[tuple[int, float, bool, int]]  # how far from the end it may reach, where there, from which end, to what
+    keep: float | None
+    tail: bytes
+
+    def of(self, whole: bytes) -> bytes:
+        data = bytearray(whole)
+        for reach, place, backwards, value in self.edits:
+            i = int(place * min(reach, len(data)))
+            data[-1 - i if backwards else i] = value
+        if self.keep is not None:
+            data = data[: int(self.keep * len(data))]
+        return bytes(data) + self.tail
+
+
+PLACE = st.floats(0, 1, exclude_max=True)
+DAMAGES = st.builds(
+    Damage,
+    # Headers are near the start or the end; what lies between is mostly pixels and weights.
+    edits=st.lists(
+        st.tuples(st.sampled_from([32, 256, 1 << 30]), PLACE, st.booleans(), st.integers(0, 255)), max_size=6
+    ),
+    keep=st.none() | st.none() | PLACE,
+    tail=st.just(b"") | st.just(b"") | st.binary(max_size=300),
+)
+WHOLE = st.integers(0, len(PICTURES) - 1)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+@given(whole=WHOLE, damage=DAMAGES)
+def test_images(whole: int, damage: Damage, folder: Path) -> None:
+    (folder / "image.png").write_bytes(damage.of(PICTURES[whole]))
+    with refused_in_a_line("image.png"):
+        pixels = load_image(folder / "image.png")
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[2:] == (3,)
+
+
+@given(whole=WHOLE, damage=DAMAGES)
+def test_masks(whole: int, damage: Damage, folder: Path) -> None:
+    (folder / "mask.png").write_bytes(damage.of(PICTURES[whole]))
+    with refused_in_a_line("mask.png"):
+        mask = read_mask(folder / "mask.png")
+        assert mask.dtype == np.uint8
+        assert mask.ndim == 2 or mask.shape[2:] == (3,)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+COLORS = st.lists(st.integers(-1, 300) | JSON, min_size=2, max_size=4) | JSON
+CLASSES = st.fixed_dictionaries({}, optional={"id": st.integers(-2, 300) | JSON, "name": JSON, "color": COLORS})
+MANIFESTS = st.fixed_dictionaries(
+    {}, optional={"name": JSON, "classes": st.lists(CLASSES | JSON, max_size=3) | JSON, "ignore": JSON | COLORS}
+)
+
+
+@given(data=st.binary(max_size=200) | (JSON | MANIFESTS).map(lambda value: json.dumps(value).encode()))
+def test_manifests(data: bytes, folder: Path) -> None:
+    (folder / "dataset.json").write_bytes(data)
+    with refused_in_a_line("dataset.json"):
+        manifest = Manifest.read(folder / "dataset.json")
+        assert len(manifest.table) == 256
+        assert manifest.table.max() <= IGNORE_ID
+
+
+@given(dtype=st.sampled_from([np.uint8, np.uint16, np.int32, bool, np.float32]), shape=st.tuples(SIDES, SIDES),
+       top=st.integers(0, 300), suffix=st.sampled_from(["png", "tif"]))  # fmt: skip
+def test_mask_dtypes(
+    dtype: type, shape: tuple[int, int], top: int, suffix: str, folder: Path, toy_folder: Path
+) -> None:
+    for kind in ("images", "masks"):
+        (folder / "data" / "train" / kind).mkdir(parents=True, exist_ok=True)
+    (folder / "data" / "dataset.json").write_bytes((toy_folder / "dataset.json").read_bytes())
+    values = np.random.default_rng(0).integers(0, top + 1, shape).astype(dtype)
+    Image.fromarray(np.zeros(shape, np.uint8)).save(folder / "data" / "train" / "images" / "0.png")
+    with (folder / "data" / "train" / "masks" / "0.png").open("wb") as file:
+        try:
+            Image.fromarray(values).save(file, {"png": "PNG", "tif": "TIFF"}[suffix])
+        except OSError:  # Pillow writes no such PNG
+            return
+    source = FolderSource(folder / "data", "train")
+    with refused_in_a_line("0.png"):
+        image, mask = source[0]
+        assert image.shape[:2] == mask.shape == shape
+        assert set(np.unique(mask)) <= {*range(6), IGNORE_ID}
+
+
+@given(shape=st.tuples(SIDES, SIDES), seed=st.integers(0, 2**31 - 1), low=st.floats(0.01, 2), high=st.floats(1, 3))
+def test_augmentation_of_any_size(shape: tuple[int, int], seed: int, low: float, high: float) -> None:
+    image, mask = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
+    scale = min(low, high), max(low, high)
+    image, mask = augment(image, mask, (seed, 1), crop=(40, 50), scale=scale)
+    assert (image.shape, mask.shape) == ((40, 50, 3), (40, 50))
+    assert np.isfinite(image.numpy()).all()
+
+
+@given(grid=st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(1, 5)), size=st.tuples(SIDES, SIDES))
+def test_masks_of_any_size(grid: tuple[int, int, int], size: tuple[int, int]) -> None:
+    mask = logits_to_mask(noise(*grid), size)
+    assert mask.shape == size
+    assert mask.max() < grid[2]
+
+
+@SOME
+@given(size=st.tuples(SIDES, SIDES))
+def test_model_at_any_size(size: tuple[int, int], tiny: SegFormer) -> None:
+    pixels = fit_image(PIXELS, size)[None]
+    if min(size) < MIN_IMAGE_SIDE:
+        with pytest.raises(InputError, match=f"Received: {size[0]}x{size[1]}"):
+            tiny.logits(pixels)
+        return
+    logits = tiny.logits(pixels)
+    assert logits.shape == (1, -(-size[0] // 4), -(-size[1] // 4), 6)
+    assert np.isfinite(logits).all()
+
+
+@given(damage=DAMAGES)
+def test_damaged_exports(damage: Damage, folder: Path, tiny_files: dict) -> None:
+    (folder / "model.tflite").write_bytes(damage.of(tiny_files["int8"].read_bytes()))
+    with refused_in_a_line("model.tflite"):
+        info = find_model_info(folder / "model.tflite")
+        assert info is None or info.recipe == "int8"
+
+
+@SOME
+@given(damage=DAMAGES)
+def test_damaged_models_from_elsewhere(damage: Damage, folder: Path, tiny_files: dict) -> None:
+    with zipfile.ZipFile(tiny_files["int8"]) as archive:
+        end = json.loads(archive.read("segformer.json"))["model"]["bytes"]
+    whole = tiny_files["int8"].read_bytes()[:end]
+    (folder / "bare.tflite").write_bytes(whole[:8] + damage.of(whole[8:]))
+    with refused_in_a_line("bare.tflite"):
+        model = TFLiteModel(folder / "bare.tflite", runtime="litert", threads=1)
+        assert model.logits(np.zeros((*model.size, 3), np.uint8)).shape == model.grid
+
+
+@pytest.fixture(scope="module")
+def whole_keras(tiny: SegFormer, folder: Path) -> Path:
+    tiny.save(folder / "whole.keras")
+    return folder / "whole.keras"
+
+
+def rewrite(whole: Path, member: str, change: Callable[[bytes], bytes]) -> Path:
+    """A copy beside `whole` with one member changed and all checksums right."""
+    path = whole.with_name("model.keras")
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, change(content) if name == member else content)
+    return path
+
+
+@SOME
+@given(damage=DAMAGES, victim=st.sampled_from(["", "config.json", "metadata.json", "model.weights.h5"]))
+def test_damaged_keras_files(damage: Damage, victim: str, whole_keras: Path) -> None:
+    if victim:
+        path = rewrite(whole_keras, victim, damage.of)
+    else:  # anywhere: the checksums find it
+        path = whole_keras.with_name("model.keras")
+        path.write_bytes(damage.of(whole_keras.read_bytes()))
+    with refused_in_a_line("model.keras"):
+        assert isinstance(load_segformer(path), SegFormer)
+
+
+SIZES = st.integers(-1, 40) | st.integers(-(2**70), 2**70) | JSON
+
+
+@SOME
+@given(
+    field=st.sampled_from([field.name for field in fields(SegFormerConfig)]),
+    value=SIZES | st.tuples(SIZES, SIZES, SIZES, SIZES),
+)
+def test_keras_files_of_any_configuration(field: str, value: object, whole_keras: Path) -> None:
+    def change(content: bytes) -> bytes:
+        config = json.loads(content)
+        config["config"]["config"][field] = value
+        return json.dumps(config).encode()
+
+    path = rewrite(whole_keras, "config.json", change)
+    with refused_in_a_line("model.keras"):
+        assert isinstance(load_segformer(path), SegFormer)
+
+
+@given(data=st.binary(max_size=100) | st.text(max_size=100).map(str.encode))
+def test_label_files(data: bytes, folder: Path) -> None:
+    (folder / "names.txt").write_bytes(data)
+    with refused_in_a_line("names.txt"):
+        labels = Labels.read(folder / "names.txt")
+        assert len(labels.names) == len(labels.colors) >= 1
+
+
+@contextmanager
+def refused_in_a_line(name: str) -> Iterator[None]:
+    """Lets an `InputError` pass that is one line and names the file; anything else fails."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        if name not in message or len(message.splitlines()) != 1:
+            pytest.fail(f"expected one line that names {name}. Received: {message!r}")
