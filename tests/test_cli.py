@@ -54,6 +54,7 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture, toy_folder: Path, 
     assert "learning-rate must be positive. Received: 0.0" in line(capsys, "train", *data, "--learning-rate", 0)
     assert "batch-size must be positive. Received: -2" in line(capsys, "train", *data, "--batch-size", "-2")
     assert "at least 29 pixels. Received: -5x64" in line(capsys, "train", *data, "--crop", "-5", 64)
+    assert "at least 29 pixels. Received: 0x0" in line(capsys, "evaluate", tmp_path, *data, "--size", 0, 0)
     assert "no such model file" in line(capsys, "evaluate", tmp_path / "missing.keras", *data)
     assert "no such model file" in line(capsys, "export", tmp_path / "missing.keras", "--out", tmp_path / "x.tflite")
     assert "no such model file" in line(capsys, "info", tmp_path / "missing.tflite")

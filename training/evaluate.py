@@ -81,7 +81,10 @@ def open_predictor(
         return
 
     from segformer_tf.checkpoint import load_segformer, run_size
+    from segformer_tf.model import check_image_shape
 
+    if size is not None:
+        check_image_shape((None, *size, 3))
     loaded = load_segformer(model)
     _check_classes(model, loaded.config.num_classes, num_classes)
     fixed = size or run_size(model)
