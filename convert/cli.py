@@ -110,7 +110,7 @@ def info(model: Path, /) -> None:
 
 def _tflite_facts(path: Path) -> dict[str, str]:
     described = find_model_info(path)
-    interpreter = open_interpreter(path, trusted=described is not None)
+    interpreter = open_interpreter(path, intact=described is not None)
     facts = {"recipe": described.recipe if described else "unknown", "size": f"{path.stat().st_size / 1e6:.2f} MB"}
     for kind, details in (("input", interpreter.get_input_details()), ("output", interpreter.get_output_details())):
         facts[kind] = f"{details[0]['dtype'].__name__} {[int(n) for n in details[0]['shape']]}"

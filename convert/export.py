@@ -58,7 +58,7 @@ def export_tflite(
         raise InputError(f"--recipe must be one of {', '.join(RECIPES)}. Received: {recipe}")
     if out.suffix != ".tflite":
         raise InputError(f"--out must end in .tflite. Received: {out}")
-    check_image_shape((None, *size, 3))
+    check_image_shape((None, *size, 3), "--size")
     if any(n is not None and n != wanted for n, wanted in zip(model.image_size, size, strict=True)):
         raise InputError(f"the model takes images of {model.image_size} (height, width). Received: --size {size}")
     chosen = RECIPES[recipe]

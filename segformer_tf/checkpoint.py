@@ -32,14 +32,15 @@ def load_segformer(path: str | Path) -> SegFormer:
             if archive.getinfo("config.json").file_size > _LARGEST_CONFIG:
                 raise InputError(f"its configuration is larger than {_LARGEST_CONFIG} bytes")
             saved = json.loads(archive.read("config.json"))
-            weights = archive.getinfo("model.weights.h5").file_size
+            if archive.getinfo("model.weights.h5").compress_type != zipfile.ZIP_STORED:
+                raise InputError("its weights are compressed, which Keras never does")
         if saved["class_name"] != "SegFormer":
             raise InputError(f"holds a {saved['class_name']}, expected a SegFormer")
         expected = SegFormerConfig.from_dict(saved["config"]["config"]).parameter_count
-        if weights < 2 * expected:  # as float16; never build what the file cannot fill
-            raise InputError(f"{weights} bytes of weights for a model of {expected} parameters")
+        if (size := path.stat().st_size) < 2 * expected:  # as float16; never build what the file cannot fill
+            raise InputError(f"{size} bytes for a model of {expected} parameters")
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Keras only warns of weights that it could not place
+            warnings.filterwarnings("error", message="A total of")  # .. objects could not be loaded, says Keras
             model = SegFormer.from_config(saved["config"])
             model.load_weights(path)
     except InputError as error:

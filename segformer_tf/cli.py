@@ -35,6 +35,7 @@ def make_app(asked: str | None = None) -> App:
         name="segformer",
         version=__version__,
         default_parameter=Parameter(negative=()),
+        suppress_keyboard_interrupt=False,  # `main` says what was stopped
         help="SegFormer from training to the phone: train, export to TFLite, segment on the device.",
     )
     found = {verb.name: verb.value for verb in entry_points(group=GROUP)}

@@ -36,3 +36,12 @@ def refuse_existing(paths: Iterable[Path]) -> None:
     if taken := [path for path in paths if path.exists()]:
         more = f" and {len(taken) - 1} more" if taken[1:] else ""
         raise InputError(f"{taken[0]}{more}: exists already; give another name, or --overwrite")
+
+
+def make_folder(path: Path) -> None:
+    """A folder, with those above it; raises InputError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "a file is there" if path.is_file() else error.strerror
+        raise InputError(f"{path}: not a folder that can be made ({reason})") from None

@@ -308,12 +308,12 @@ def build_segformer(
     return SegFormer(variant_config(variant, num_classes=num_classes, **overrides), image_size=image_size, dtype=dtype)
 
 
-def check_image_shape(shape: Any) -> None:
-    """Refuse an image too small for the reductions; raises InputError."""
+def check_image_shape(shape: Any, what: str = "image") -> None:
+    """Refuse an image too small for the reductions; raises InputError that calls it `what`."""
     height, width = shape[1], shape[2]
     for name, size in (("height", height), ("width", width)):
         if size is not None and size < MIN_IMAGE_SIDE:
-            raise InputError(f"image {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
+            raise InputError(f"{what} {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
 
 
 def _as_config(config: SegFormerConfig | dict[str, Any]) -> SegFormerConfig:

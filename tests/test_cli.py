@@ -37,13 +37,16 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture, toy_folder: Path, 
     assert "no manifest" in line(capsys, "train", "--data", tmp_path)
     assert "splits here: test, train, val" in line(capsys, "train", *data, "--train-split", "none")
     assert "no such TFDS data set" in line(capsys, "train", "--data", "tfds:nothing_like_it")
-    assert "at least 29 pixels. Received: 28x64" in line(capsys, "train", *data, "--crop", 28, 64)
+    assert "--crop height must be at least 29 pixels. Received: 28x64" in line(capsys, "train", *data, "--crop", 28, 64)
     assert "variant must be one of" in line(capsys, "train", *data, "--variant", "b9", "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert "at least 29 pixels. Received: 20x20" in line(capsys, "train", *data, "--eval-size", 20, 20)
     assert "drop_path_rate must be in" in line(capsys, "train", *data, "--drop-path", 1.5, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    assert "--seed must not be" in line(capsys, "train", *data, "--seed", -1)
+    for seed in (-1, 2**32):
+        assert "--seed must be from 0 to" in line(capsys, "train", *data, "--seed", seed)
+    assert "expected --data DATA and options of a new run" in line(capsys, "train", "--resume", "x", "--steps", 5)
+    (tmp_path / "taken").touch()
     assert "multiple of --epoch-steps" in line(
         capsys, "train", *data, "--steps", 7, "--epoch-steps", 5, "--warmup-steps", 0
     )

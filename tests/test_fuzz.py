@@ -97,6 +97,21 @@ def folder() -> Path:
         yield Path(made)
 
 
+def test_whole_files_are_accepted(folder: Path, tiny_files: dict, whole_keras: Path) -> None:
+    """A reader that refused everything would pass the rest."""
+    for data in PICTURES:
+        with Image.open(io.BytesIO(data)) as opened:
+            known = opened.format not in ("GIF", "EPS") and opened.mode != "F"
+        (folder / "image.png").write_bytes(data)
+        if known:
+            assert load_image(folder / "image.png").shape == PIXELS.shape
+        else:
+            with pytest.raises(InputError):
+                load_image(folder / "image.png")
+    assert find_model_info(tiny_files["int8"]) is not None
+    assert isinstance(load_segformer(whole_keras), SegFormer)
+
+
 @given(whole=WHOLE, damage=DAMAGES)
 def test_images(whole: int, damage: Damage, folder: Path) -> None:
     (folder / "image.png").write_bytes(damage.of(PICTURES[whole]))

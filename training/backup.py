@@ -64,9 +64,16 @@ class Backup:
         Raises:
             InputError: a backup that is damaged or of another model.
         """
-        epoch = _least_of_all(max(self._epochs(), default=0), model.distribute_strategy)
-        if epoch == 0:
+        newest = _of_all_workers(max(self._epochs(), default=0), model.distribute_strategy)
+        epoch = min(newest)
+        if max(newest) == 0:
             return Progress()
+        if epoch == 0:
+            without = ", ".join(str(i) for i, number in enumerate(newest) if number == 0)
+            raise InputError(
+                f"{self.folder}: worker {without} has no backup, others have one of epoch {max(newest)}; bring it back "
+                "(any worker's will do under its name), or start a new run"
+            )
         path, variables = self._path(epoch), _variables(model)
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
@@ -81,7 +88,14 @@ class Backup:
             raise InputError(f"{path}: a backup of another model; first difference at {odd[0][0]}")
         for name, variable in variables.items():
             variable.assign(arrays[name])
+        for later in self._epochs():
+            if later > epoch:  # of a future that will be trained again
+                self._path(later).unlink()
         return progress
+
+    def exists(self) -> bool:
+        """Whether this worker has a backup here."""
+        return bool(self._epochs())
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"{self._name}{epoch}.npz"
@@ -98,10 +112,10 @@ def _variables(model: keras.Model) -> dict[str, Any]:
     return {f"{i:05d}_{variable.name}": variable for i, variable in enumerate(variables)}
 
 
-def _least_of_all(number: int, strategy: tf.distribute.Strategy) -> int:
-    """The least of the workers' numbers; called by all of them."""
+def _of_all_workers(number: int, strategy: tf.distribute.Strategy) -> list[int]:
+    """Every worker's number, in their order; called by all of them."""
     if this_place().count == 1:
-        return number
+        return [number]
 
     @tf.function
     def gather() -> Any:
@@ -110,4 +124,5 @@ def _least_of_all(number: int, strategy: tf.distribute.Strategy) -> int:
 
         return strategy.experimental_local_results(strategy.run(own))[0]
 
-    return int(tf.reduce_min(gather()))
+    per_replica = np.asarray(gather())
+    return per_replica.reshape(this_place().count, -1)[:, 0].tolist()

@@ -42,7 +42,7 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
     resume
         Run folder to go on with, at the first epoch that was not finished; takes no other option.
     """
-    if (config is None) == (resume is None):
+    if (config is None) == (resume is None) or (config and not config.data):
         raise InputError("expected --data DATA and options of a new run, or --resume RUN alone")
     import_tensorflow()
     from training import train as training
@@ -96,7 +96,9 @@ def evaluate(
     from training.sources import open_source
 
     source = open_source(data, split)
-    indices = track(range(len(source)), "evaluating", console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    indices = track(range(len(source)), "evaluating", console=console, transient=True, disable=quiet)
     with open_predictor(model, size=size, runtime=runtime, num_classes=len(source.labels.names)) as predict:
         scores = score(predict, source, indices=indices)
     if as_json:

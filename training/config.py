@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from types import UnionType
+from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
+
+from cyclopts import Parameter
 
 from segformer_tf.errors import InputError
 
@@ -14,7 +17,7 @@ from segformer_tf.errors import InputError
 class TrainConfig:
     """Options of a training run. Defaults are the authors' recipe, scaled down in steps and batch."""
 
-    data: str
+    data: Annotated[str, Parameter(show_default=False)] = ""
     """Folder with dataset.json and split/{images,masks}, or tfds:NAME (tfds:toy_shapes needs no download)."""
 
     variant: str = "b0"
@@ -30,7 +33,7 @@ class TrainConfig:
     """Split that picks the best weights."""
 
     steps: int = 40_000
-    """Optimizer steps in all."""
+    """Optimizer steps in all, a multiple of --epoch-steps."""
 
     epoch_steps: int = 500
     """Steps between two validations (one Keras epoch)."""
@@ -59,8 +62,8 @@ class TrainConfig:
     class_weights: bool = False
     """Weigh rare classes up in the loss, by 1 / ln(1.02 + share of pixels) (ENet)."""
 
-    warmup_steps: int = 1500
-    """Steps of linear warm-up."""
+    warmup_steps: int | None = None
+    """Steps of linear warm-up. Default: 1500, or a tenth of --steps if that is less."""
 
     drop_path: float = 0.1
     """Drop path of the last block."""
@@ -83,8 +86,29 @@ class TrainConfig:
         try:
             saved = json.loads(path.read_text("utf-8"))
             fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+            hints = get_type_hints(cls)
+            for name, value in fields.items():
+                if name in hints and not _fits(value, hints[name]):
+                    raise InputError(f"{path}: {name} cannot be {value!r}")
             return cls(**fields)
+        except InputError:
+            raise
         except FileNotFoundError:
             raise InputError(f"{path.parent}: no run folder, for it holds no {path.name}") from None
         except (AttributeError, OSError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a run's configuration ({error})") from None
+            raise InputError(
+                f"{path}: not a run's configuration ({error}); bring it back, or start a new run"
+            ) from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value, lists as tuples, is of a field's type."""
+    if isinstance(hint, UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if get_origin(hint) is tuple:
+        each = get_args(hint)
+        return isinstance(value, tuple) and len(value) == len(each) and all(map(_fits, value, each))
+    if isinstance(value, bool):
+        return hint is bool
+    accepted: Any = {float: (int, float), Path: str}.get(hint, hint)
+    return isinstance(value, accepted)

@@ -84,7 +84,7 @@ def open_predictor(
     from segformer_tf.model import check_image_shape
 
     if size is not None:
-        check_image_shape((None, *size, 3))
+        check_image_shape((None, *size, 3), "--size")
     loaded = load_segformer(model)
     _check_classes(model, loaded.config.num_classes, num_classes)
     fixed = size or run_size(model)

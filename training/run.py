@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import platform
+import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -81,6 +85,62 @@ class Run:
             with suppress(OSError, ValueError, TypeError):
                 write_json(record, [*json.loads(record.read_text("utf-8")), environment()])
         return cls(root), replace(config, out=root)
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold a run folder, so that no second process trains into it; raises InputError where one does.
+
+    The kernel lets go of it when the process ends, however that ends. Without `fcntl` (Windows), or on a disk that
+    knows no locks, nothing is held.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        yield
+        return
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{root}: another process is training it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class StopBetweenSteps(keras.callbacks.Callback):
+    """Ends `fit` by KeyboardInterrupt after the step in hand when Ctrl-C or SIGTERM comes; at once on the second.
+
+    Python raises its own wherever it is, and loses it inside a destructor. A context manager; of the main thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+
+    on_test_batch_end = on_train_batch_end
 
 
 class Keep(keras.callbacks.Callback):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
-from segformer_tf.edge.image import IMAGE_SUFFIXES, Pixels, load_image, open_picture
+from segformer_tf.edge.image import IMAGE_SUFFIXES, Pixels, load_image, open_picture, upright_size
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID, Labels
 
@@ -78,8 +82,13 @@ class Manifest:
             ignore = data.get("ignore", [])
             ignored = {int(i) for i in ignore if not isinstance(i, list)}
             colors = [_packed(i) for i in ignore if isinstance(i, list)]
+            for key in ("name", "color"):
+                if lacking := [c["id"] for c in classes if key not in c]:
+                    raise InputError(f"class {lacking[0]}: missing key {key!r}")
             labels = Labels(tuple(c["name"] for c in classes), tuple(tuple(c["color"]) for c in classes))
             name = str(data.get("name", path.parent.name))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         except FileNotFoundError:
             raise InputError(
                 f'{path}: no manifest. Expected {{"classes": [{{"id": 0, "name": "road", "color": [128, 64, 128]}}], '
@@ -112,7 +121,9 @@ class Manifest:
         if raw.ndim == 2:
             mask = self.table[raw]
             if (unknown := raw[mask < 0]).size:
-                raise InputError(f"mask value {unknown[0]} is neither a class nor ignored in the manifest")
+                raise InputError(
+                    f"mask value {unknown[0]} is neither a class nor ignored in the manifest{_where(mask < 0)}"
+                )
             return mask.astype(np.uint8)
         if self.palette is None:
             raise InputError("a mask in colours, but the manifest gives one colour to two classes")
@@ -122,8 +133,14 @@ class Manifest:
         for code in codes.tolist():
             if code not in self.palette:
                 color = code >> 16, code >> 8 & 255, code & 255
-                raise InputError(f"mask colour {color} is neither a class's nor ignored in the manifest")
+                odd = inverse.reshape(raw.shape[:2]) == codes.tolist().index(code)
+                raise InputError(f"mask colour {color} is neither a class's nor ignored in the manifest{_where(odd)}")
         return np.array([self.palette[code] for code in codes.tolist()], np.uint8)[inverse].reshape(raw.shape[:2])
+
+
+def _where(odd: NDArray[np.bool_]) -> str:
+    row, column = (int(i) for i in np.argwhere(odd)[0])
+    return f" (row {row}, column {column}, {int(odd.sum())} pixels)"
 
 
 def _packed(color: Sequence[int]) -> int:
@@ -148,6 +165,8 @@ class FolderSource:
             raise InputError(f"{root / split}: expected folders images/ and masks/; splits here: {', '.join(splits)}")
         mask_of = {p.stem: p for p in masks.iterdir() if p.suffix.lower() == ".png"}
         self.images = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not self.images:
+            raise InputError(f"{images}: no image ({', '.join(IMAGE_SUFFIXES)})")
         stems = {p.stem for p in self.images}
         for kind, lone in (
             ("image without mask", stems - mask_of.keys()),
@@ -155,22 +174,45 @@ class FolderSource:
         ):
             if lone:
                 raise InputError(f"{root / split}: {kind}: {sorted(lone)[0]} ({len(lone)} of them)")
-        if not self.images:
-            raise InputError(f"{images}: no image")
         self._masks = [mask_of[p.stem] for p in self.images]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        image, path = load_image(self.images[index]), self._masks[index]
-        raw = read_mask(path)
-        if raw.shape[:2] != image.shape[:2]:
-            raise InputError(f"{path}: mask is {raw.shape[:2]}, its image {image.shape[:2]} (height, width)")
+        image, mask = load_image(self.images[index]), self._mask(index)
+        self._check_size(index, mask, (image.shape[0], image.shape[1]))
+        return image, mask
+
+    def check(self, index: int) -> None:
+        """Read a sample's mask and the head of its image; raises InputError where they do not fit."""
+        self._check_size(index, self._mask(index), upright_size(self.images[index]))
+
+    def _mask(self, index: int) -> Mask:
+        raw = read_mask(self._masks[index])
         try:
-            return image, self._manifest.classes(raw)
+            return self._manifest.classes(raw)
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{self._masks[index]}: {error}") from None
+
+    def _check_size(self, index: int, mask: Mask, size: tuple[int, int]) -> None:
+        if mask.shape != size:
+            raise InputError(f"{self._masks[index]}: mask is {mask.shape}, its image {size} (height, width)")
+
+
+def check_masks(*sources: Source) -> None:
+    """Read every mask of folders once, with progress, before hours are spent.
+
+    Raises:
+        InputError: the first one that is unreadable, of another size than its image, or holds an unknown value.
+    """
+    work = [(source, i) for source in sources if isinstance(source, FolderSource) for i in range(len(source))]
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        checked = pool.map(lambda each: each[0].check(each[1]), work)
+        quiet = not console.is_terminal
+        for _ in track(checked, "checking masks", len(work), console=console, transient=True, disable=quiet):
+            pass
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:

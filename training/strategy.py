@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +20,14 @@ from segformer_tf.quiet import native_silence
 
 @dataclass(frozen=True)
 class Place:
-    """This process among the workers of a training; the chief (index 0) alone writes artefacts."""
+    """This process among the workers of a training; the chief (index 0) alone writes artefacts.
+
+    `addresses` are those of all workers, "host:port", in order.
+    """
 
     index: int = 0
     count: int = 1
+    addresses: tuple[str, ...] = ()
 
     @property
     def chief(self) -> bool:
@@ -42,12 +48,14 @@ def this_place() -> Place:
         cluster, task = config.get("cluster", {}), config.get("task", {})
         kinds = [kind for kind in ("chief", "worker") if kind in cluster]  # in the order of tf.distribute
         before = {kind: sum(len(cluster[k]) for k in kinds[:i]) for i, kind in enumerate(kinds)}
-        place = Place(before[task["type"]] + int(task["index"]), sum(len(cluster[k]) for k in kinds))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"missing {error}" if isinstance(error, KeyError) else error
+        addresses = tuple(str(address) for kind in kinds for address in cluster[kind])
+        place = Place(before[task["type"]] + int(task["index"]), len(addresses), addresses)
+        for address in addresses:
+            _host_and_port(address)
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(
-            'TF_CONFIG: expected {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}} '
-            f"({reason})"
+            'TF_CONFIG: expected {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}. '
+            f"Received: {text}"
         ) from None
     if not 0 <= place.index < place.count:
         raise InputError(f"TF_CONFIG: task index {place.index} is not among {place.count} workers")
@@ -93,21 +101,57 @@ def plain_worker_errors(hint: str) -> Iterator[None]:
         if place.count == 1:
             raise
         raise InputError(
-            f"worker {place.index} of {place.count} stopped, for another one was lost ({type(error).__name__}); {hint}"
+            f"worker {place.index} of {place.count} stopped, for another one did ({type(error).__name__}): "
+            f"see what that one said; {hint}"
         ) from None
 
 
 def _many_workers(devices: int | None) -> tf.distribute.Strategy:
     if devices is not None:
         raise InputError(f"--devices: with TF_CONFIG every worker uses all its devices. Received: {devices}")
-    place = this_place()
-    print(f"worker {place.index} of {place.count}: waiting for the others", file=sys.stderr)
+    _meet(this_place())
     try:
         with native_silence():
             return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"TF_CONFIG: the workers do not come together ({reason})") from None
+
+
+def _meet(place: Place) -> None:
+    """Wait until every worker can be reached, saying for whom; TensorFlow's own wait is mute and cannot be stopped.
+
+    Each listens on its own port meanwhile. Who has met all leaves, and TensorFlow takes over the port, which is as
+    good to those that still look for it.
+    """
+    own = _host_and_port(place.addresses[place.index])[1]
+    try:
+        listener = socket.create_server(("", own), backlog=place.count)
+    except OSError as error:
+        raise InputError(f"TF_CONFIG: port {own} cannot be listened on ({error.strerror})") from None
+    with listener:
+        missing = [address for i, address in enumerate(place.addresses) if i != place.index]
+        told: list[str] = []
+        while missing := [address for address in missing if not _answers(address)]:
+            if missing != told:
+                print(f"worker {place.index} of {place.count}: waiting for {', '.join(missing)}", file=sys.stderr)
+                told = missing
+            time.sleep(0.5)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with socket.create_connection(_host_and_port(address), timeout=2):
+            return True
+    except socket.gaierror as error:
+        raise InputError(f"TF_CONFIG: no host of {address} ({error.strerror})") from None
+    except OSError:
+        return False
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _split_cpu(count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -18,8 +19,8 @@ from training.config import TrainConfig
 from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
 from training.optimizer import SegFormerAdamW, WarmupPoly
 from training.pipeline import eval_batches, eval_steps, plain_input_errors, train_batches
-from training.run import Keep, Pictures, Run
-from training.sources import Source, open_source
+from training.run import Keep, Pictures, Run, StopBetweenSteps, locked
+from training.sources import Source, check_masks, open_source
 from training.strategy import make_strategy, plain_worker_errors, this_place
 
 
@@ -46,6 +47,8 @@ def resume(folder: Path) -> Run:
 
 
 def _fit(config: TrainConfig, run: Run | None) -> Run:
+    if config.warmup_steps is None:
+        config = replace(config, warmup_steps=min(1500, config.steps // 10))
     _check(config)
     place = this_place()
     if place.count > 1 and config.out is None:
@@ -61,26 +64,47 @@ def _fit(config: TrainConfig, run: Run | None) -> Run:
         )
     source = open_source(config.data, config.train_split)
     validation = open_source(config.data, config.val_split)
+    if not config.data.startswith("tfds:"):
+        config = replace(config, data=str(Path(config.data).resolve()))  # a run is resumed from anywhere
     height, width = config.eval_size or validation[0][0].shape[:2]
-    check_image_shape((None, height, width, 3))
+    check_image_shape((None, height, width, 3), "--eval-size")
     config = replace(config, eval_size=(height, width))
     root = config.out or _free_folder(config, source.name)
-    if run is None and place.chief:
-        run = Run.create(root, config)
-
-    with plain_worker_errors(f"start every worker again with --resume {root}"), plain_input_errors():
+    if run is None:
+        check_masks(source, validation)
+        if place.chief:
+            run = Run.create(root, config)
+    hint = f"then start every worker again, with --resume {root} if it was made"
+    with ExitStack() as stack:
+        stack.enter_context(plain_worker_errors(hint))
+        stack.enter_context(plain_input_errors())
+        if place.chief:
+            stack.enter_context(locked(root))
         with strategy.scope():
             model = _build(config, source)  # the workers meet here
         if run is None:  # a worker that shares no disk with the chief keeps a folder of its own
             run = Run(root) if root.exists() else Run.create(root, config)
+            if Backup(run.backup).exists():
+                raise InputError(f"{root}: exists already on worker {place.index}; choose another --out on all of them")
         progress = Backup(run.backup).restore(model)
         if progress.epoch and progress.samples != len(source):
             raise InputError(
                 f"{root} began with {progress.samples} training samples, the data has {len(source)}; start a new run"
             )
         progress.samples = len(source)
-        _run_epochs(model, config, run, progress, source, validation)
+        if place.chief:
+            done = "nothing is left to do" if progress.epoch * _epoch_steps(config) >= config.steps else "training"
+            print(f"{root}: {done}, {progress.epoch * _epoch_steps(config)} of {config.steps} steps done")
+        try:
+            _run_epochs(model, config, run, progress, source, validation)
+        except KeyboardInterrupt:
+            print(f"\ngo on with: segformer train --resume {root}", file=sys.stderr)
+            raise
     return run
+
+
+def _epoch_steps(config: TrainConfig) -> int:
+    return min(config.epoch_steps, config.steps)
 
 
 def _build(config: TrainConfig, source: Source) -> SegFormer:
@@ -92,6 +116,7 @@ def _build(config: TrainConfig, source: Source) -> SegFormer:
         dropout_rate=config.dropout,
         labels=source.labels,
     )
+    assert config.warmup_steps is not None  # `_fit` put it there
     schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
     model.compile(
         optimizer=SegFormerAdamW(schedule, decay=config.weight_decay, head_multiplier=config.head_multiplier),
@@ -108,7 +133,7 @@ def _run_epochs(
 ) -> None:
     assert config.eval_size is not None  # `_fit` put it there
     size, batch_size = config.eval_size, config.batch_size
-    epoch_steps = min(config.epoch_steps, config.steps)
+    epoch_steps = _epoch_steps(config)
     keep: list[keras.callbacks.Callback] = [Keep(run, progress)]
     if this_place().chief:
         keep += [
@@ -131,17 +156,18 @@ def _run_epochs(
         return eval_batches(validation, size=size, batch_size=batch_size, context=context)
 
     strategy = model.distribute_strategy
-    model.fit(
-        strategy.distribute_datasets_from_function(train_data),
-        validation_data=strategy.distribute_datasets_from_function(val_data),
-        validation_steps=eval_steps(validation, batch_size),
-        steps_per_epoch=epoch_steps,
-        initial_epoch=progress.epoch,
-        epochs=config.steps // epoch_steps,
-        verbose=_verbosity(),
-        shuffle=False,  # the pipeline has its own order
-        callbacks=keep,
-    )
+    with StopBetweenSteps() as stop:
+        model.fit(
+            strategy.distribute_datasets_from_function(train_data),
+            validation_data=strategy.distribute_datasets_from_function(val_data),
+            validation_steps=eval_steps(validation, batch_size),
+            steps_per_epoch=epoch_steps,
+            initial_epoch=progress.epoch,
+            epochs=config.steps // epoch_steps,
+            verbose=_verbosity(),
+            shuffle=False,  # the pipeline has its own order
+            callbacks=[stop, *keep],
+        )
 
 
 def _verbosity() -> int:
@@ -162,17 +188,17 @@ def _check(config: TrainConfig) -> None:
         raise InputError(f"--weight-decay must not be negative. Received: {config.weight_decay}")
     if not 0 < config.scale[0] <= config.scale[1] < inf:
         raise InputError(f"--scale must be two positive factors, the smaller first. Received: {config.scale}")
-    if not 0 <= config.warmup_steps < config.steps:
+    if config.warmup_steps is None or not 0 <= config.warmup_steps < config.steps:
         raise InputError(f"--warmup-steps must be from 0 to below --steps. Received: {config.warmup_steps}")
     if config.steps % min(config.epoch_steps, config.steps):
         raise InputError(
             f"--steps must be a multiple of --epoch-steps. Received: {config.steps} and {config.epoch_steps}"
         )
-    if config.seed < 0:
-        raise InputError(f"--seed must not be negative. Received: {config.seed}")
-    for size in (config.crop, config.eval_size):
+    if not 0 <= config.seed < 2**32:
+        raise InputError(f"--seed must be from 0 to 4294967295. Received: {config.seed}")
+    for name, size in (("--crop", config.crop), ("--eval-size", config.eval_size)):
         if size is not None:
-            check_image_shape((None, *size, 3))
+            check_image_shape((None, *size, 3), name)
 
 
 def _free_folder(config: TrainConfig, data_name: str) -> Path:

@@ -38,12 +38,12 @@ def time_files(
         InputError: nothing to time, or a file or runtime that cannot be used.
     """
     runtimes = list(runtimes) if runtimes else installed_runtimes()
-    if not models or not runtimes or repeats < 1 or threads < 1:
-        raise InputError(
-            "expected model files, a runtime, one repeat or more and one thread or more. Received: "
-            f"{len(models)} files, runtimes {', '.join(runtimes) or 'none installed'}, "
-            f"{repeats} repeats, {threads} threads"
-        )
+    if not models:
+        raise InputError("no model given; expected .tflite files")
+    if not runtimes:
+        raise InputError("no TFLite runtime is installed; pip install 'segformer_tf[edge]'")
+    if repeats < 1:
+        raise InputError(f"--repeats must be positive. Received: {repeats}")
     pairs = [
         (path, runtime, TFLiteModel(path, runtime=runtime, threads=threads)) for path in models for runtime in runtimes
     ]

@@ -19,7 +19,7 @@ from segformer_tf.edge.benchmark import time_files
 from segformer_tf.edge.image import list_images, load_image
 from segformer_tf.edge.segmenter import Result, Segmenter
 from segformer_tf.errors import InputError
-from segformer_tf.files import atomic, refuse_existing
+from segformer_tf.files import atomic, make_folder, refuse_existing
 from segformer_tf.labels import Labels
 
 
@@ -65,9 +65,10 @@ def predict(
         raise InputError("no image given; expected images or folders of images after the model")
     paths = list_images(images)
     names = _output_names(paths)
+    segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=Labels.read(labels) if labels else None)
     if not overwrite:
         refuse_existing([out / "predictions.json", *(path for name in names for path in Result.paths(out, name))])
-    segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=Labels.read(labels) if labels else None)
+    make_folder(out)
     console = Console()
     records: dict[str, object] = {}
     spent, unread = [], []
@@ -81,12 +82,16 @@ def predict(
         result.save(out, name)
         records[str(path)] = json.loads(result.to_json())
         spent.append(sum(result.speed.values()))
-    with atomic(out / "predictions.json") as part:
-        part.write_text(json.dumps(records, indent=1), "utf-8")
     if spent:
-        console.print(f"{len(spent)} images, median {np.median(spent):.1f} ms from pixels to mask -> {out}")
+        with atomic(out / "predictions.json") as part:
+            part.write_text(json.dumps(records, indent=1), "utf-8")
+        console.print(f"{_counted(len(spent))}, median {np.median(spent):.1f} ms from pixels to mask -> {out}")
     if unread:
-        raise InputError("\n".join([*unread, f"{len(unread)} of {len(paths)} images were left out"]))
+        raise InputError("\n".join([*unread, f"left out: {len(unread)} of {_counted(len(paths))}"]))
+
+
+def _counted(images: int) -> str:
+    return f"{images} image" if images == 1 else f"{images} images"
 
 
 def _output_names(paths: list[Path]) -> list[str]:

@@ -47,6 +47,14 @@ def load_image(image: ImageLike) -> Pixels:
         return _upright_rgb(opened)
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) that `load_image` will give, from the file's head; raises InputError as it does."""
+    with open_picture(path, formats=_FORMATS, kind="image") as opened:
+        told = opened.format != "PNG" or "exif" in opened.info  # a PNG is decoded to look for EXIF behind its pixels
+        on_its_side = told and opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return opened.size if on_its_side else (opened.height, opened.width)
+
+
 @contextmanager
 def open_picture(path: Path, *, formats: tuple[str, ...], kind: str) -> Iterator[Image.Image]:
     """A picture file, open; whatever goes wrong with it becomes one line that calls it a `kind`.
@@ -72,10 +80,12 @@ def _upright_rgb(image: Image.Image) -> Pixels:
         raise InputError("pixels are 32-bit floats of no known range; expected 8 or 16 bits")
     if not image.mode.startswith("I"):
         return np.asarray(image.convert("RGB"))
-    grey = np.asarray(image)  # 16-bit grey, which `convert` would clip; the high byte, as of 16-bit RGB
+    grey = np.asarray(image)
     if grey.min() < 0 or grey.max() > 65535:
         raise InputError(f"pixels are {grey.min()}..{grey.max()}; expected 8 or 16 bits")
-    return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode != "I" or grey.max() > 255:  # 32-bit containers hold 8 bits as well
+        grey = grey >> 8  # `convert` would clip; the high byte, as Pillow takes of 16-bit RGB
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
 
 
 def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:

@@ -31,7 +31,7 @@ def runtime_version(runtime: str) -> str:
 
 
 def open_interpreter(
-    path: str | Path, *, runtime: str | None = None, threads: int | None = None, trusted: bool = False
+    path: str | Path, *, runtime: str | None = None, threads: int | None = None, intact: bool = False
 ) -> Any:
     """An interpreter with its tensors allocated.
 
@@ -39,8 +39,8 @@ def open_interpreter(
         path: a ``.tflite``.
         runtime: "litert" or "tflite-runtime"; None takes the preferred one that is installed.
         threads: CPU threads; None leaves it to the runtime.
-        trusted: the file is known to be as it was exported. Any other is first run in a process of its own, for
-            a damaged one can end the process that loads it.
+        intact: the file is known to be as it was exported. Any other is first run in a process of its own, for
+            a damaged one can end the process that loads it. This guards against damage, not against malice.
 
     Raises:
         InputError: the runtime is unknown, not installed or at odds with TensorFlow, or refuses the file.
@@ -51,7 +51,7 @@ def open_interpreter(
             "tflite-runtime cannot run in a process that has TensorFlow loaded; "
             "use runtime='litert', or segformer_tf.edge.worker.Worker"
         )
-    if not trusted:
+    if not intact:
         _try_elsewhere(path, runtime)
     return _open(path, runtime, threads)
 
@@ -83,7 +83,7 @@ def _open(path: str | Path, runtime: str, threads: int | None) -> Any:
 def _try_elsewhere(path: str | Path, runtime: str) -> None:
     """Load and run a file in another process; raises InputError where that does not end well."""
     code = "import sys; from segformer_tf.edge.runtime import run_once; run_once(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(path), runtime]
+    command = [sys.executable, "-P", "-c", code, str(path), runtime]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TRIAL_SECONDS)
     except subprocess.TimeoutExpired:

@@ -38,7 +38,7 @@ class TFLiteModel:
             raise InputError(f"--threads must be positive. Received: {threads}")
         info = find_model_info(path)
         self.recipe = info.recipe if info else "unknown"
-        self._interpreter = open_interpreter(path, runtime=runtime, threads=threads, trusted=info is not None)
+        self._interpreter = open_interpreter(path, runtime=runtime, threads=threads, intact=info is not None)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         shapes = [[int(n) for n in tensor["shape"]] for tensor in (*inputs, *outputs)]
         if (

@@ -49,7 +49,7 @@ class Worker:
         self._seconds = seconds
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "segformer_tf.edge.worker", str(path), runtime or ""],
+            [sys.executable, "-P", "-m", "segformer_tf.edge.worker", str(path), runtime or ""],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

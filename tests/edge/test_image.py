@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from segformer_tf.edge import fit_image, list_images, load_image
+from segformer_tf.edge.image import upright_size
 from segformer_tf.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
@@ -27,6 +28,7 @@ def test_exif_turns_the_image_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was held on its side: rotate 90 degrees clockwise to see it upright
     Image.fromarray(PIXELS).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(load_image(tmp_path / "turned.png"), np.rot90(PIXELS, -1))
+    assert upright_size(tmp_path / "turned.png") == (30, 20)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
@@ -42,6 +44,7 @@ def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
         Image.fromarray(grey).save(tmp_path / name)
         np.testing.assert_array_equal(load_image(tmp_path / name), np.repeat((grey >> 8)[..., None], 3, -1))
     np.testing.assert_array_equal(load_image(Image.fromarray(grey.astype(np.int32)))[..., 0], grey >> 8)
+    np.testing.assert_array_equal(load_image(Image.fromarray(PIXELS[..., 0].astype(np.int32)))[..., 0], PIXELS[..., 0])
     # 16-bit RGB: a PNG written by hand, for Pillow writes none
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in np.stack([grey] * 3, -1))
     (tmp_path / "rgb.png").write_bytes(png(30, 20, bits=16, kind=2, data=rows))

@@ -46,7 +46,7 @@ def test_predict_info_and_benchmark(tiny_files: dict, tmp_path: Path) -> None:
     done = run(COMMAND, "predict", tiny_files["int8"], tmp_path / "in", "--out", tmp_path / "rest")
     assert done.returncode == 1
     assert "bad.png: not a readable image" in done.stderr.splitlines()[0]
-    assert "1 of 4 images were left out" in done.stderr.splitlines()[1]
+    assert "left out: 1 of 4 images" in done.stderr.splitlines()[1]
     assert len(list((tmp_path / "rest").iterdir())) == 7
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "b.png").write_bytes((tmp_path / "in" / "b.png").read_bytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,12 +16,12 @@ import keras
 import numpy as np
 import pytest
 
-from segformer_tf import build_segformer
+from segformer_tf import build_segformer, load_segformer
 from segformer_tf.errors import InputError
 from tests.training.small import SMALL
 from training.backup import Backup, Progress
 from training.optimizer import SegFormerAdamW
-from training.run import Run, write_json
+from training.run import Run, locked, write_json
 from training.train import resume, train
 
 COMMAND = [sys.executable, "-c", "from segformer_tf.cli import script; script()", "train"]
@@ -56,6 +57,10 @@ def assert_same_end(one: Path, other: Path, *, epochs: int) -> None:
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
     assert (other / "history.csv").read_text() == (one / "history.csv").read_text()
+    for name in ("best", "last"):
+        expected, found = (load_segformer(run / "weights" / f"{name}.keras").get_weights() for run in (one, other))
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(a, b)
     assert [p.name for p in other.rglob("*.part*")] == []
 
 
@@ -133,6 +138,41 @@ def test_a_backup_cut_short_leaves_the_one_before(
     assert backup.restore(model).epoch == 3
 
 
+@pytest.mark.parametrize(("newest", "told"), [([3, 0], "worker 1 has no backup"), ([0, 0], None), ([3, 2], None)])
+def test_workers_agree_on_an_epoch_or_stop(
+    newest: list[int], told: str | None, model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.backup._of_all_workers", lambda number, strategy: newest)
+    backup = Backup(tmp_path)
+    for epoch in range(max(newest[0] - 1, 1), newest[0] + 1):
+        backup.save(model, Progress(epoch=epoch))
+    if told:
+        with pytest.raises(InputError, match=told):
+            backup.restore(model)
+        return
+    assert backup.restore(model).epoch == min(newest)
+    assert all(int(p.stem[-1]) <= min(newest) for p in tmp_path.iterdir())
+
+
+def test_one_process_a_run(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(InputError, match="another process is training it"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_ctrl_c_ends_between_two_steps(toy_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(*options(toy_folder, run, epochs=200))
+    while not list((run / "backup").glob("worker0-epoch*.npz")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert error.splitlines()[-2:] == [f"go on with: segformer train --resume {run}", "segformer: stopped"]
+
+
 def test_backups_that_do_not_fit_give_one_line(model: keras.Model, tmp_path: Path) -> None:
     other = build_segformer("tiny", num_classes=4)
     other.compile(optimizer=SegFormerAdamW(1e-3))
@@ -167,7 +207,9 @@ def test_resume_needs_a_run_and_the_data_of_its_start(toy_folder: Path, tmp_path
     write_json(run.root / "config.json", {**saved, "data": fewer})
     with pytest.raises(InputError, match="began with 6 training samples, the data has 5"):
         resume(run.root)
-    for text, told in (("{", "not a run's configuration"), (json.dumps({**saved, "stepz": 3}), "stepz")):
+    odd = {"steps": "10", "crop": [64], "seed": None, "scale": 1, "class_weights": "no", "data": 5, "batch_size": 2.5}
+    cases = [(json.dumps({**saved, name: value}), f"{name} cannot be") for name, value in odd.items()]
+    for text, told in (("{", "not a run's configuration"), (json.dumps({**saved, "stepz": 3}), "stepz"), *cases):
         (run.root / "config.json").write_text(text)
         with pytest.raises(InputError, match=told):
             resume(run.root)

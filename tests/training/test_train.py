@@ -119,14 +119,20 @@ def test_strategies() -> None:
         make_strategy(3)
 
 
-def test_a_bad_mask_met_in_training_is_one_line(config: TrainConfig, toy_folder: Path, tmp_path: Path) -> None:
+def test_bad_images_and_masks_are_one_line(config: TrainConfig, toy_folder: Path, tmp_path: Path) -> None:
     data = shutil.copytree(toy_folder, tmp_path / "data")
+    for path in (data / "train" / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:2000])  # its head is whole
+    with pytest.raises(InputError, match=r"^\S+images/\d\.png: not a readable image \([^\n]*\)$"):
+        train(replace(config, data=str(data), out=tmp_path / "run"))
     for path in (data / "train" / "masks").iterdir():
         Image.fromarray(np.full((128, 128), 77, np.uint8)).save(path)
-    with pytest.raises(
-        InputError, match=r"masks/\d\.png: mask value 77 is neither a class nor ignored in the manifest$"
-    ):
-        train(replace(config, data=str(data), out=tmp_path / "run"))
+    with pytest.raises(InputError, match=r"0\.png: mask value 77 is .* \(row 0, column 0, 16384 pixels\)$"):
+        train(replace(config, data=str(data), out=tmp_path / "none"))
+    Image.fromarray(np.zeros((64, 128), np.uint8)).save(data / "train" / "masks" / "0.png")
+    with pytest.raises(InputError, match=r"0\.png: mask is \(64, 128\), its image \(128, 128\)"):
+        train(replace(config, data=str(data), out=tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
 
 
 def test_taken_run_folders_are_left_alone(config: TrainConfig, run_folder: Path) -> None:
