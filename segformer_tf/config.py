@@ -30,7 +30,7 @@ class SegFormerConfig:
         num_classes: channels of the logits.
         embed_dims: channels of c1..c4.
         depths: transformer blocks per stage.
-        decoder_width: width D of the All-MLP decoder.
+        decoder_width: width D of the decoder.
         num_heads: attention heads per stage.
         sr_ratios: sequence-reduction ratio per stage as a side; R of the paper is its square.
         patch_sizes: kernel of each overlap patch merging.
@@ -41,6 +41,7 @@ class SegFormerConfig:
         norm_epsilon: epsilon of block and stage norms (NVlabs 1e-6, transformers 1e-5).
         patch_norm_epsilon: epsilon of patch-embedding and reduction norms.
         batch_norm_epsilon: epsilon of the decoder's batch normalisation.
+        decoder: "all_mlp", the paper's, or "mmseg", the other network that mmsegmentation 1.x trains under this name.
         labels: class names and colours that travel with the weights, or None.
 
     Raises:
@@ -61,6 +62,7 @@ class SegFormerConfig:
     norm_epsilon: float = 1e-6
     patch_norm_epsilon: float = 1e-5
     batch_norm_epsilon: float = 1e-5
+    decoder: str = "all_mlp"
     labels: Labels | None = None
 
     def __post_init__(self) -> None:
@@ -75,6 +77,8 @@ class SegFormerConfig:
         for name in ("drop_path_rate", "dropout_rate"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise InputError(f"{name} must be in [0, 1). Received: {name}={getattr(self, name)}")
+        if self.decoder not in ("all_mlp", "mmseg"):
+            raise InputError(f"decoder must be all_mlp or mmseg. Received: decoder={self.decoder!r}")
         for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
             if dim % heads:
                 raise InputError(f"embed_dims must be divisible by num_heads. Received: {dim} and {heads}")
@@ -96,7 +100,8 @@ class SegFormerConfig:
             count += self.depths[i] * (4 * c + attention + mix_ffn) + 2 * c  # with two norms a block and the stage's
             channels = c
         width = self.decoder_width
-        branches = sum(c * width + width for c in self.embed_dims)
+        bias = 1 if self.decoder == "all_mlp" else 2  # mmseg: no bias, but a batch normalisation
+        branches = sum(c * width + bias * width for c in self.embed_dims)
         return count + branches + 4 * width**2 + 2 * width + width * self.num_classes + self.num_classes
 
     def to_dict(self) -> dict[str, Any]:

@@ -180,22 +180,95 @@ class AllMLPDecoder(layers.Layer):
         branches = self.fuse_branches(features)
         fused, size = branches["c1"], ops.shape(branches["c1"])[1:3]
         for name in STAGES[1:]:
-            # tf.image.resize, for keras.ops' refuses sizes that are not known before the call.
-            up = tf.image.resize(branches[name], size, method="bilinear")  # half-pixel centres, float32
-            fused = fused + ops.cast(up, fused.dtype)
+            fused = fused + upsample(branches[name], size)
         return fused
+
+    def contribution(self, name: str, feature: Any, size: Any) -> Any:
+        """One stage's part of the fused sum on the 1/4 grid of `size`, for comparison with other code bases."""
+        return upsample(self.fuse_branch(name, feature), size)
 
     def fuse_branches(self, features: dict[str, Any]) -> dict[str, Any]:
         """Each stage's contribution to the fused sum on the stage's own grid: {"c1".."c4"}, (B, H_i, W_i, D)."""
+        return {name: self.fuse_branch(name, features[name]) for name in STAGES}
+
+    def fuse_branch(self, name: str, feature: Any) -> Any:
+        """One of `fuse_branches`."""
         # The paper concatenates c4, c3, c2, c1.
         slices = dict(zip(reversed(STAGES), ops.split(self.linear_fuse.kernel[0, 0], 4, axis=0), strict=True))
-        branches = {}
-        for name, linear in zip(STAGES, self.linear_c, strict=True):
-            kernel = ops.matmul(linear.kernel, slices[name])  # (C_i, D)
-            bias = ops.matmul(linear.bias[None], slices[name])  # (1, D)
-            x = ops.cast(features[name], self.compute_dtype)
-            branches[name] = ops.conv(x, kernel[None, None], data_format="channels_last") + bias[None, None]
-        return branches
+        linear = self.linear_c[STAGES.index(name)]
+        kernel = ops.matmul(linear.kernel, slices[name])  # (C_i, D)
+        bias = ops.matmul(linear.bias[None], slices[name])  # (1, D)
+        x = ops.cast(feature, self.compute_dtype)
+        return ops.conv(x, kernel[None, None], data_format="channels_last") + bias[None, None]
+
+    def compute_output_shape(self, input_shape: dict[str, Any]) -> Any:
+        return (*input_shape["c1"][:-1], self.config.num_classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": self.config.to_dict()}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class MMSegDecoder(layers.Layer):
+    """The decoder of mmsegmentation 1.x, another network than the paper's under the same name.
+
+    Per stage a 1x1 convolution without bias, batch normalisation and ReLU; upsampled and concatenated from c1 to c4;
+    a 1x1 convolution, batch normalisation and ReLU; the classifier. The ReLU keeps the 1x1 maps and the upsampling
+    from changing places, so it costs what the paper's plain form costs.
+
+    Args:
+        config: sizes, as `SegFormerConfig` or its `to_dict`.
+
+    Input and output as `AllMLPDecoder`.
+
+    Reference: mmseg/models/decode_heads/segformer_head.py
+    """
+
+    def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = _as_config(config)
+        c, policy = self.config, self.dtype_policy
+
+        def conv(name: str, channels: int, *, bias: bool = False) -> layers.Conv2D:
+            init = linear_init() if bias else conv_init()
+            return layers.Conv2D(channels, 1, use_bias=bias, kernel_initializer=init, dtype=policy, name=name)
+
+        def norm(name: str) -> layers.BatchNormalization:
+            return layers.BatchNormalization(
+                momentum=0.9, epsilon=c.batch_norm_epsilon, synchronized=True, dtype=policy, name=name
+            )
+
+        self.conv_c = [conv(f"conv_{stage}", c.decoder_width) for stage in STAGES]
+        self.bn_c = [norm(f"bn_{stage}") for stage in STAGES]
+        self.conv_fuse = conv("conv_fuse", c.decoder_width)
+        self.bn = norm("bn")
+        self.dropout = layers.SpatialDropout2D(c.dropout_rate, dtype=policy, name="dropout")
+        self.linear_pred = conv("linear_pred", c.num_classes, bias=True)
+
+    def build(self, input_shape: dict[str, Any]) -> None:
+        width = self.config.decoder_width
+        for name, conv, norm in zip(STAGES, self.conv_c, self.bn_c, strict=True):
+            conv.build(input_shape[name])
+            norm.build((*input_shape[name][:-1], width))
+        grid = input_shape["c1"][:-1]
+        self.conv_fuse.build((*grid, 4 * width))
+        self.bn.build((*grid, width))
+        self.linear_pred.build((*grid, width))
+
+    def call(self, features: dict[str, Any], training: bool | None = None) -> Any:
+        size = ops.shape(features["c1"])[1:3]
+        branches = [upsample(self._branch(name, features[name], training), size) for name in STAGES]
+        x = ops.relu(self.bn(self.conv_fuse(ops.concatenate(branches, axis=-1)), training=training))
+        return self.linear_pred(self.dropout(x, training=training))
+
+    def contribution(self, name: str, feature: Any, size: Any) -> Any:
+        """As `AllMLPDecoder.contribution`."""
+        kernel = ops.split(self.conv_fuse.kernel, 4, axis=2)[STAGES.index(name)]
+        return ops.conv(upsample(self._branch(name, feature, False), size), kernel, data_format="channels_last")
+
+    def _branch(self, name: str, feature: Any, training: bool | None) -> Any:
+        i = STAGES.index(name)
+        return ops.relu(self.bn_c[i](self.conv_c[i](feature), training=training))
 
     def compute_output_shape(self, input_shape: dict[str, Any]) -> Any:
         return (*input_shape["c1"][:-1], self.config.num_classes)
@@ -218,7 +291,7 @@ class SegFormer(MultiWorkerFit, keras.Model):
     Attributes:
         config: the `SegFormerConfig`.
         encoder: `MixTransformer`; ``model.encoder(images)`` gives {"c1".."c4"}.
-        decoder: `AllMLPDecoder`.
+        decoder: `AllMLPDecoder`, or `MMSegDecoder` where the configuration says so.
 
     Raises:
         InputError: a known height or width below 29.
@@ -236,7 +309,8 @@ class SegFormer(MultiWorkerFit, keras.Model):
         config = _as_config(config)
         image = keras.Input((*image_size, 3), name="image")
         encoder = MixTransformer(config, dtype=dtype, name="encoder")
-        decoder = AllMLPDecoder(config, dtype=dtype, name="decoder")
+        kind = AllMLPDecoder if config.decoder == "all_mlp" else MMSegDecoder
+        decoder = kind(config, dtype=dtype, name="decoder")
         super().__init__(inputs=image, outputs=decoder(encoder(image)), name=name, **kwargs)
         self.config = config
         self.image_size = tuple(image_size)
@@ -278,6 +352,12 @@ class SegFormer(MultiWorkerFit, keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> SegFormer:
         return cls(**config)
+
+
+def upsample(x: Any, size: Any) -> Any:
+    """Bilinear to (height, width), half-pixel centres, in x's dtype."""
+    # tf.image.resize, for keras.ops' refuses sizes that are not known before the call; it computes in float32.
+    return ops.cast(tf.image.resize(x, size, method="bilinear"), x.dtype)
 
 
 def build_segformer(

@@ -54,3 +54,22 @@ def test_default_colors_are_pascal_voc() -> None:
     # The colour map of the VOC development kit: aeroplane, bicycle, bird, ... tv monitor.
     assert [bit_reversed_color(i) for i in (1, 2, 3, 20)] == [(128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 64, 128)]
     assert len(set(Labels.numbered(255).colors)) == 255
+
+
+@pytest.mark.parametrize(
+    ("variant", "classes", "changes", "count"),
+    [
+        ("b0", 150, {}, 3_752_694),
+        ("b1", 19, {}, 13_682_131),
+        ("b2", 150, {}, 27_461_974),
+        ("b3", 19, {}, 47_237_075),
+        ("b4", 150, {}, 64_108_374),
+        ("b5", 19, {}, 84_607_955),
+        # mmsegmentation's network is 256 wide in every variant
+        ("b0", 150, {"decoder": "mmseg", "decoder_width": 256}, 3_753_718),
+        ("b2", 150, {"decoder": "mmseg", "decoder_width": 256}, 24_761_686),
+        ("b5", 150, {"decoder": "mmseg", "decoder_width": 256}, 82_008_406),
+    ],
+)
+def test_parameters_are_counted_without_building(variant: str, classes: int, changes: dict, count: int) -> None:
+    assert variant_config(variant, num_classes=classes, **changes).parameter_count == count
