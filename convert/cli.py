@@ -21,8 +21,9 @@ def export(
     model: Path,
     /,
     *,
-    recipe: Literal["fp32", "fp16", "dynamic_int8", "int8"] = "fp32",
     out: Path,
+    format: Literal["tflite", "transformers"] = "tflite",
+    recipe: Literal["fp32", "fp16", "dynamic_int8", "int8"] = "fp32",
     size: tuple[int, int] | None = None,
     calibration: Path | None = None,
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
@@ -40,14 +41,18 @@ def export(
 
         segformer export model.keras --recipe int8 --size 360 480 --calibration data/train/images --out int8.tflite
 
+        segformer export model.keras --format transformers --out for_torch
+
     Parameters
     ----------
     model
         A .keras file, or a run folder (its best weights).
+    format
+        tflite, or transformers: a folder with model.safetensors and config.json, for PyTorch.
     recipe
         fp32; fp16: half the size; dynamic_int8: int8 weights, float activations; int8: both int8, calibrated.
     out
-        File to write, ending in .tflite.
+        File to write, ending in .tflite, or the folder of transformers.
     size
         Height and width of the input. Default: what the run validated at.
     calibration
@@ -62,6 +67,9 @@ def export(
     for name in runtime or []:
         choose_runtime(name)
     import_tensorflow()
+    if format == "transformers":
+        _export_transformers(model, out)
+        return
     from convert.export import export_tflite
     from segformer_tf.checkpoint import load_segformer, run_size
 
@@ -83,6 +91,21 @@ def export(
     console.print(table)
     if not images:
         console.print("compared on synthetic images: give --calibration DIR to compare on yours")
+
+
+def _export_transformers(model: Path, out: Path) -> None:
+    from convert.to_transformers import export_transformers, shift_of_epsilons
+    from segformer_tf.checkpoint import load_segformer
+
+    loaded = load_segformer(model)
+    export_transformers(loaded, out)
+    console = Console()
+    console.print(f"{loaded.config.parameter_count:,} parameters -> {out}, read back bit by bit")
+    if (shift := shift_of_epsilons(loaded)) is not None:
+        console.print(
+            f"transformers computes every norm with epsilon 1e-5, this model with {loaded.config.norm_epsilon:g} and "
+            f"{loaded.config.patch_norm_epsilon:g}: its logits there differ by {shift:.1e} of the largest"
+        )
 
 
 def info(model: Path, /) -> None:

@@ -18,9 +18,11 @@ GROUP = "segformer.verbs"
 SUMMARIES = {
     "train": "Train a SegFormer on a folder of images and masks, or on a TFDS data set.",
     "evaluate": "Score a model on a split: per-class IoU and mean IoU.",
+    "import": "Convert a PyTorch checkpoint of any of four code bases.",
     "export": "Convert to a TFLite file, quantised and verified.",
     "predict": "Segment images with a TFLite file; needs no TensorFlow.",
     "benchmark": "Time TFLite files side by side; needs no TensorFlow.",
+    "verify": "Compare a model with a checkpoint or another model, step by step.",
     "info": "Say what a model file holds.",
 }
 

@@ -1,0 +1,180 @@
+"""Verbs `import` and `verify`. TensorFlow is imported when a verb runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from segformer_tf.backend import import_tensorflow
+from segformer_tf.errors import InputError
+from segformer_tf.files import atomic, refuse_existing
+from segformer_tf.label_sets import find_labels
+
+
+def import_checkpoint(
+    checkpoint: Path | None = None,
+    /,
+    *,
+    out: Path,
+    from_hub: str | None = None,
+    encoder_only: bool = False,
+    num_classes: int | None = None,
+    labels: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Convert a PyTorch checkpoint to a Keras SegFormer, strictly.
+
+    The code base (NVlabs, transformers, mmsegmentation 1.x, segmentation_models.pytorch), sizes and classes are read
+    from the names and shapes of its tensors. Every key is used or known to be dead, or nothing is written. Nothing in
+    the file is run. .safetensors needs no torch, .pth, .pt, .bin and .ckpt do.
+
+    For instance:
+
+        segformer import segformer.b0.512x512.ade.160k.pth --labels ade20k --out ade.keras
+
+        segformer import mit_b0.pth --encoder-only --num-classes 11 --out start.keras
+
+        segformer import --from-hub nvidia/segformer-b0-finetuned-ade-512-512 --out ade.keras
+
+    Then: segformer train --weights start.keras, or segformer export ade.keras.
+
+    Parameters
+    ----------
+    checkpoint
+        File, or a folder with model.safetensors or pytorch_model.bin (transformers' config.json gives the labels).
+    out
+        .keras file to write.
+    from_hub
+        Repository on the Hugging Face hub, in place of a file.
+    encoder_only
+        Take the encoder alone; the decoder starts fresh.
+    num_classes
+        Give the model a fresh classifier of so many classes.
+    labels
+        Class names: ade20k, cityscapes, voc, or a text file of one name a line.
+    overwrite
+        Replace a file of that name.
+    """
+    if (checkpoint is None) == (from_hub is None):
+        raise InputError("expected a checkpoint, or --from-hub OWNER/NAME")
+    if out.suffix != ".keras":
+        raise InputError(f"--out must end in .keras. Received: {out}")
+    if not overwrite:
+        refuse_existing([out])
+    names = find_labels(labels) if labels else None
+    path = checkpoint or _download(from_hub or "")
+    import_tensorflow()
+    from convert.importer import read_checkpoint, to_keras
+
+    fresh = encoder_only or num_classes is not None
+    found = read_checkpoint(path, labels=None if fresh else names)
+    model = to_keras(found, encoder_only=encoder_only, num_classes=num_classes, labels=names if fresh else None)
+    with atomic(out) as part:
+        model.save(part)
+    config = model.config
+    taken = "encoder" if encoder_only else "all but the classifier" if num_classes else "everything"
+    parameters = f"{config.parameter_count:,} parameters, {config.num_classes} classes"
+    Console().print(f"{found.dialect.name}: {taken} taken; {parameters}, decoder {config.decoder} -> {out}")
+
+
+def _download(repository: str) -> Path:
+    """The files of a hub repository that an import reads; raises InputError where they cannot be had."""
+    from huggingface_hub import snapshot_download
+
+    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "*.bin.index.json"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except Exception as error:  # whatever the network stack raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--from-hub {repository}: cannot be downloaded ({reason})") from None
+
+
+def verify(
+    model: Path,
+    /,
+    *,
+    against: Path,
+    images: Path | None = None,
+    size: tuple[int, int] | None = None,
+    runtime: str | None = None,
+    picture: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    overwrite: bool = False,
+) -> None:
+    """Compare a model with the checkpoint it came from, or with another model, step by step.
+
+    Weights tensor by tensor; then patch embeddings, blocks, c1..c4, the decoder's branches and the classifier, each
+    given the same input as the other side's, so that an error stays where it is made; then logits and mask from end to
+    end. The other side runs in torch, by code of its own. With a .tflite on either side: logits and mask.
+
+    For instance:
+
+        segformer verify ade.keras --against segformer.b0.512x512.ade.160k.pth --images photos/
+
+        segformer verify model.tflite --against runs/mine --images data/test/images --picture differences.png
+
+    Ends with 1 and the first step past its tolerance where the two differ.
+
+    Parameters
+    ----------
+    model
+        A .keras file, a run folder or a .tflite.
+    against
+        A PyTorch checkpoint (as `segformer import` takes), a .keras file, a run folder or a .tflite.
+    images
+        An image or a folder, of which four are taken. Default: synthetic ones.
+    size
+        Height and width both see. Default: a .tflite's own, what a run validated at, or 512 512.
+    runtime
+        litert or tflite-runtime, for a .tflite. Default: the faster one that is installed.
+    picture
+        PNG to write: image, both masks, and where they differ.
+    as_json
+        Print one JSON object instead of a table.
+    overwrite
+        Replace that picture.
+    """
+    if picture and not overwrite:
+        refuse_existing([picture])
+    import_tensorflow()
+    from convert.parity import write_picture
+    from convert.sides import compare_paths
+
+    pixels, labels, report = compare_paths(model, against, images=images, size=size, runtime=runtime)
+    if picture:
+        write_picture(pixels, report.masks, labels, picture)
+    if as_json:
+        rows = [
+            {"name": r.name, "max_abs": r.max_abs, "relative": r.relative, "tolerance": r.tolerance, "passes": r.passes}
+            for r in report.rows
+        ]
+        print(
+            json.dumps(
+                {"model": str(model), "against": str(against), "rows": rows, "weights": dict(report.weights)}, indent=1
+            )
+        )
+    else:
+        table = Table(
+            title=f"{model} against {against}, {len(pixels)} images of {pixels[0].shape[0]}x{pixels[0].shape[1]}"
+        )
+        for column in ("step", "largest difference", "relative", "tolerance", ""):
+            table.add_column(column, justify="left" if column == "step" else "right")
+        for row in report.rows:
+            mark = "" if row.passes else "[red]past it[/red]"
+            table.add_row(row.name, f"{row.max_abs:.2e}", f"{row.relative:.2e}", f"{row.tolerance:.0e}", mark)
+        console = Console()
+        console.print(table)
+        for name, difference in report.weights[:12]:
+            console.print(f"weights differ: {name} by up to {difference:.3g}")
+        if images is None:
+            console.print("compared on synthetic images: give --images DIR to compare on yours")
+    if failure := report.first_failure:
+        raise InputError(
+            f"{model} and {against} differ: first past its tolerance is {failure.name} "
+            f"({failure.relative:.3g}, expected at most {failure.tolerance:g})"
+        )

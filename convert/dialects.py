@@ -1,0 +1,210 @@
+"""How four code bases name the weights of SegFormer, and what in them differs from the paper's network.
+
+Our layers are named as Keras paths ("encoder/stage1/block0/attn/q"); a dialect gives each its prefix of keys.
+Sources: the keys of released checkpoints and of the code bases' state dicts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from segformer_tf.config import SegFormerConfig
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Part of a tensor's rows, in thirds: how mmseg packs q, k and v."""
+
+    prefix: str
+    first: int
+    last: int
+
+
+Part = str | Rows
+# A prefix with its separator, or several whose rows are stacked.
+Parts = Part | tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Names of one code base. {s} is the stage from 1, {z} from 0, {b} the block from 0.
+
+    Attributes:
+        name: of the code base.
+        marker: the key that gives it away, behind one of `roots`.
+        roots: what may stand before the encoder's names, the longest first.
+        stage: our layer of a stage to its prefix.
+        block: our layer of a block to its prefix.
+        decoder: our layer of the decoder to its prefix.
+        decoder_kind: which network the decoder is, as `SegFormerConfig.decoder`.
+        norm_epsilon, patch_norm_epsilon: as `SegFormerConfig`.
+        dead: regular expressions of keys that nothing uses.
+    """
+
+    name: str
+    marker: str
+    roots: tuple[str, ...]
+    stage: Mapping[str, str]
+    block: Mapping[str, Parts]
+    decoder: Mapping[str, str]
+    norm_epsilon: float
+    patch_norm_epsilon: float
+    decoder_kind: Literal["all_mlp", "mmseg"] = "all_mlp"
+    dead: tuple[str, ...] = field(default=(r".*num_batches_tracked",))
+
+    def find(self, keys: Sequence[str]) -> tuple[str, str] | None:
+        """(what wraps every key, the encoder's root) where `keys` are of this dialect."""
+        for key in keys:
+            if key.endswith(self.marker):
+                before = key.removesuffix(self.marker)
+                for root in self.roots:
+                    if before.endswith(root):
+                        return before.removesuffix(root), root
+        return None
+
+    def layers(self, config: SegFormerConfig, root: str) -> Iterator[tuple[str, tuple[Part, ...]]]:
+        """Every layer of a network of `config` with what its tensors are made of."""
+        for s in range(1, 5):
+            for ours, theirs in self.stage.items():
+                yield f"encoder/stage{s}/{ours}", (root + theirs.format(s=s, z=s - 1),)
+            for b in range(config.depths[s - 1]):
+                for ours, parts in self.block.items():
+                    if config.sr_ratios[s - 1] == 1 and ours in ("attn/sr", "attn/norm"):
+                        continue
+                    each = parts if isinstance(parts, tuple) else (parts,)
+                    yield f"encoder/stage{s}/block{b}/{ours}", tuple(_filled(p, root, s, b) for p in each)
+        for ours, theirs in self.decoder.items():
+            yield f"decoder/{ours}", (theirs,)
+
+    def is_dead(self, key: str) -> bool:
+        return any(re.fullmatch(pattern, key) for pattern in self.dead)
+
+
+def _filled(part: Part, root: str, s: int, b: int) -> Part:
+    if isinstance(part, Rows):
+        return Rows(root + part.prefix.format(s=s, z=s - 1, b=b), part.first, part.last)
+    return root + part.format(s=s, z=s - 1, b=b)
+
+
+_NVLABS_STAGE = {
+    "patch_embed/proj": "patch_embed{s}.proj.",
+    "patch_embed/norm": "patch_embed{s}.norm.",
+    "norm": "norm{s}.",
+}
+_NVLABS_BLOCK = {
+    "norm1": "block{s}.{b}.norm1.",
+    "attn/q": "block{s}.{b}.attn.q.",
+    "attn/kv": "block{s}.{b}.attn.kv.",
+    "attn/sr": "block{s}.{b}.attn.sr.",
+    "attn/norm": "block{s}.{b}.attn.norm.",
+    "attn/proj": "block{s}.{b}.attn.proj.",
+    "norm2": "block{s}.{b}.norm2.",
+    "mlp/fc1": "block{s}.{b}.mlp.fc1.",
+    "mlp/dwconv": "block{s}.{b}.mlp.dwconv.dwconv.",
+    "mlp/fc2": "block{s}.{b}.mlp.fc2.",
+}
+
+SMP = Dialect(
+    name="segmentation_models.pytorch",
+    marker="patch_embed1.proj.weight",
+    roots=("encoder.",),
+    stage=_NVLABS_STAGE,
+    block=_NVLABS_BLOCK,
+    decoder={
+        **{f"linear_c{i}": f"decoder.mlp_stage.{4 - i}.linear." for i in (1, 2, 3, 4)},
+        "linear_fuse": "decoder.fuse_stage.0.",
+        "bn": "decoder.fuse_stage.1.",
+        "linear_pred": "segmentation_head.0.",
+    },
+    norm_epsilon=1e-6,
+    patch_norm_epsilon=1e-5,
+)
+
+NVLABS = Dialect(
+    name="NVlabs",
+    marker="patch_embed1.proj.weight",
+    roots=("backbone.", ""),
+    stage=_NVLABS_STAGE,
+    block=_NVLABS_BLOCK,
+    decoder={
+        **{f"linear_c{i}": f"decode_head.linear_c{i}.proj." for i in (1, 2, 3, 4)},
+        "linear_fuse": "decode_head.linear_fuse.conv.",
+        "bn": "decode_head.linear_fuse.bn.",
+        "linear_pred": "decode_head.linear_pred.",
+    },
+    norm_epsilon=1e-6,
+    patch_norm_epsilon=1e-5,
+    # conv_seg: made by the head's base class, never called; head: the ImageNet classifier.
+    dead=(r".*num_batches_tracked", r"decode_head\.conv_seg\.(weight|bias)", r"(backbone\.)?head\.(weight|bias)"),
+)
+
+TRANSFORMERS = Dialect(
+    name="transformers",
+    marker="patch_embeddings.0.proj.weight",
+    roots=("segformer.encoder.", "encoder."),
+    stage={
+        "patch_embed/proj": "patch_embeddings.{z}.proj.",
+        "patch_embed/norm": "patch_embeddings.{z}.layer_norm.",
+        "norm": "layer_norm.{z}.",
+    },
+    block={
+        "norm1": "block.{z}.{b}.layer_norm_1.",
+        "attn/q": "block.{z}.{b}.attention.self.query.",
+        "attn/kv": ("block.{z}.{b}.attention.self.key.", "block.{z}.{b}.attention.self.value."),
+        "attn/sr": "block.{z}.{b}.attention.self.sr.",
+        "attn/norm": "block.{z}.{b}.attention.self.layer_norm.",
+        "attn/proj": "block.{z}.{b}.attention.output.dense.",
+        "norm2": "block.{z}.{b}.layer_norm_2.",
+        "mlp/fc1": "block.{z}.{b}.mlp.dense1.",
+        "mlp/dwconv": "block.{z}.{b}.mlp.dwconv.dwconv.",
+        "mlp/fc2": "block.{z}.{b}.mlp.dense2.",
+    },
+    decoder={
+        **{f"linear_c{i}": f"decode_head.linear_c.{i - 1}.proj." for i in (1, 2, 3, 4)},
+        "linear_fuse": "decode_head.linear_fuse.",
+        "bn": "decode_head.batch_norm.",
+        "linear_pred": "decode_head.classifier.",
+    },
+    norm_epsilon=1e-5,
+    patch_norm_epsilon=1e-5,
+    dead=(r".*num_batches_tracked", r"classifier\.(weight|bias)"),  # the ImageNet classifier
+)
+
+MMSEG = Dialect(
+    name="mmseg",
+    marker="layers.0.0.projection.weight",
+    roots=("backbone.", ""),
+    stage={
+        "patch_embed/proj": "layers.{z}.0.projection.",
+        "patch_embed/norm": "layers.{z}.0.norm.",
+        "norm": "layers.{z}.2.",
+    },
+    block={
+        "norm1": "layers.{z}.1.{b}.norm1.",
+        "attn/q": Rows("layers.{z}.1.{b}.attn.attn.in_proj_", 0, 1),
+        "attn/kv": Rows("layers.{z}.1.{b}.attn.attn.in_proj_", 1, 3),
+        "attn/sr": "layers.{z}.1.{b}.attn.sr.",
+        "attn/norm": "layers.{z}.1.{b}.attn.norm.",
+        "attn/proj": "layers.{z}.1.{b}.attn.attn.out_proj.",
+        "norm2": "layers.{z}.1.{b}.norm2.",
+        "mlp/fc1": "layers.{z}.1.{b}.ffn.layers.0.",
+        "mlp/dwconv": "layers.{z}.1.{b}.ffn.layers.1.",
+        "mlp/fc2": "layers.{z}.1.{b}.ffn.layers.4.",
+    },
+    decoder={
+        **{f"conv_c{i}": f"decode_head.convs.{i - 1}.conv." for i in (1, 2, 3, 4)},
+        **{f"bn_c{i}": f"decode_head.convs.{i - 1}.bn." for i in (1, 2, 3, 4)},
+        "conv_fuse": "decode_head.fusion_conv.conv.",
+        "bn": "decode_head.fusion_conv.bn.",
+        "linear_pred": "decode_head.conv_seg.",
+    },
+    norm_epsilon=1e-6,
+    patch_norm_epsilon=1e-6,
+    decoder_kind="mmseg",
+)
+
+# smp before NVlabs: the same encoder, behind another root.
+DIALECTS = (SMP, NVLABS, TRANSFORMERS, MMSEG)

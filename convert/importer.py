@@ -1,0 +1,256 @@
+"""`segformer import`: a checkpoint of any of four code bases in, a Keras SegFormer out, strictly.
+
+Every key is used once or is known to be dead, every variable is filled, every shape is checked, or nothing is
+written and the error lists what does not fit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.dialects import DIALECTS, NVLABS, Dialect, Part, Rows
+from convert.state_dict import Tensors, read_state_dict
+from segformer_tf.config import SegFormerConfig
+from segformer_tf.errors import InputError
+from segformer_tf.labels import Labels
+from segformer_tf.model import SegFormer
+
+_SHOWN = 12  # lines of each list in an error
+
+# Our variable to torch's name for it.
+TENSORS = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "bias": "bias",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose every key has found its place.
+
+    Attributes:
+        path: where it was read.
+        dialect: whose names it has.
+        config: sizes read from the shapes, epsilons of the code base, labels if it had some.
+        weights: torch-layout tensors by our layer and torch's tensor, "encoder/stage1/block0/attn/q/weight".
+        has_decoder: whether it is a segmenter, and not an encoder alone.
+    """
+
+    path: Path
+    dialect: Dialect
+    config: SegFormerConfig
+    weights: Tensors
+    has_decoder: bool
+
+
+def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
+    """Read a checkpoint and place its keys.
+
+    Args:
+        path: as `read_state_dict`; a ``config.json`` of transformers beside it gives labels and heads.
+        labels: names of the classes, over those of a config.json.
+
+    Raises:
+        InputError: a file that cannot be read, an unknown dialect, or keys that do not fit, listed.
+    """
+    tensors = read_state_dict(path)
+    dialect, wrap, root = _recognise(path, tensors)
+    tensors = {key.removeprefix(wrap): value for key, value in tensors.items()}
+    described = _transformers_config(path) if dialect.name == "transformers" else {}
+    config, has_decoder = _sizes(path, tensors, dialect, root, described)
+    names = labels or (_described_labels(described, config.num_classes) if has_decoder else None)
+    if names is not None and has_decoder and len(names.names) != config.num_classes:
+        raise InputError(f"{path}: has {config.num_classes} classes. Received: {len(names.names)} labels")
+    weights = _placed(path, tensors, dialect, root, config, has_decoder)
+    return Checkpoint(path, dialect, replace(config, labels=names if has_decoder else None), weights, has_decoder)
+
+
+def checkpoint_of(model: SegFormer, path: Path) -> Checkpoint:
+    """A Keras model as a checkpoint, to compare another with."""
+    weights = {}
+    for variable in model.weights:
+        layer, _, name = variable.path.rpartition("/")
+        weights[f"{layer}/{TENSORS[name]}"] = to_torch_layout(layer, np.asarray(variable.value, np.float32))
+    return Checkpoint(path, NVLABS, model.config, weights, has_decoder=True)
+
+
+def to_keras(
+    checkpoint: Checkpoint, *, encoder_only: bool = False, num_classes: int | None = None, labels: Labels | None = None
+) -> SegFormer:
+    """A Keras model with the checkpoint's weights.
+
+    Args:
+        checkpoint: as `read_checkpoint` gives it.
+        encoder_only: leave the decoder fresh, the paper's; `num_classes` is needed then.
+        num_classes: give the model a fresh classifier of so many classes.
+        labels: names of the fresh classifier's classes.
+
+    Raises:
+        InputError: an encoder alone without `encoder_only`, or no number of classes.
+    """
+    if not checkpoint.has_decoder and not encoder_only:
+        raise InputError(f"{checkpoint.path}: an encoder alone; give --encoder-only and --num-classes")
+    if encoder_only and num_classes is None:
+        raise InputError("--encoder-only needs --num-classes, for the decoder is fresh")
+    config = checkpoint.config
+    if num_classes is not None:
+        config = replace(config, num_classes=num_classes, labels=labels)
+    if encoder_only:
+        config = replace(config, decoder="all_mlp")
+    model = SegFormer(config)
+    for variable in model.weights:
+        layer, _, name = variable.path.rpartition("/")
+        if (encoder_only and layer.startswith("decoder")) or (num_classes and layer == "decoder/linear_pred"):
+            continue
+        variable.assign(to_keras_layout(layer, checkpoint.weights[f"{layer}/{TENSORS[name]}"]))
+    return model
+
+
+def to_keras_layout(layer: str, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A tensor in Keras' layout: linear (out, in) -> (in, out), convolution OIHW -> HWIO, depthwise -> (3, 3, C, 1)."""
+    if tensor.ndim == 4:
+        return tensor.transpose(2, 3, 0, 1) if layer.endswith("dwconv") else tensor.transpose(2, 3, 1, 0)
+    return tensor.T
+
+
+def _recognise(path: Path, tensors: Tensors) -> tuple[Dialect, str, str]:
+    for dialect in DIALECTS:
+        if found := dialect.find(list(tensors)):
+            return dialect, *found
+    some = ", ".join(sorted(tensors)[:3])
+    raise InputError(
+        f"{path}: keys of no SegFormer that is known here ({', '.join(d.name for d in DIALECTS)}). Received: {some}, …"
+    )
+
+
+def _sizes(
+    path: Path, tensors: Tensors, dialect: Dialect, root: str, described: dict[str, Any]
+) -> tuple[SegFormerConfig, bool]:
+    """The configuration that the shapes tell, and whether there is a decoder."""
+
+    def shape(layer: str, s: int, b: int = 0) -> tuple[int, ...] | None:
+        part = dialect.block[layer] if layer in dialect.block else dialect.stage[layer]
+        first = part[0] if isinstance(part, tuple) else part
+        prefix = first.prefix if isinstance(first, Rows) else first
+        tensor = tensors.get(f"{root}{prefix.format(s=s, z=s - 1, b=b)}weight")
+        return None if tensor is None else tensor.shape
+
+    dims, depths, ratios, patches, hidden = [], [], [], [], 0
+    for s in range(1, 5):
+        patch, fc1 = shape("patch_embed/proj", s), shape("mlp/fc1", s)
+        if patch is None or len(patch) != 4 or fc1 is None:
+            raise InputError(f"{path}: {dialect.name}'s names, but stage {s} is missing or of another shape")
+        dims.append(patch[0])
+        patches.append(patch[2])
+        hidden = fc1[0] // patch[0]
+        sr = shape("attn/sr", s)
+        ratios.append(sr[-1] if sr else 1)
+        depth = 1
+        while shape("norm1", s, depth) is not None:
+            depth += 1
+        depths.append(depth)
+    classes, width = (tensors.get(f"{dialect.decoder[layer]}weight") for layer in ("linear_pred", "bn"))
+    has_decoder = width is not None
+    heads = described.get("num_attention_heads", (1, 2, 5, 8))
+    try:
+        config = SegFormerConfig(
+            num_classes=len(classes) if classes is not None and has_decoder else 1,
+            embed_dims=tuple(dims),  # type: ignore[arg-type]
+            depths=tuple(depths),  # type: ignore[arg-type]
+            decoder_width=len(width) if width is not None else 256,
+            num_heads=tuple(heads),
+            sr_ratios=tuple(ratios),  # type: ignore[arg-type]
+            patch_sizes=tuple(patches),  # type: ignore[arg-type]
+            mlp_ratio=hidden,
+            norm_epsilon=dialect.norm_epsilon,
+            patch_norm_epsilon=dialect.patch_norm_epsilon,
+            decoder=dialect.decoder_kind,
+        )
+    except (InputError, TypeError) as error:
+        raise InputError(f"{path}: {error}") from None
+    return config, has_decoder
+
+
+def _placed(
+    path: Path, tensors: Tensors, dialect: Dialect, root: str, config: SegFormerConfig, has_decoder: bool
+) -> Tensors:
+    """Tensors by our names; raises InputError that lists missing, unexpected and mis-shaped keys."""
+    shapes = {v.path: tuple(v.shape) for v in SegFormer(config).weights}
+    parts = dict(dialect.layers(config, root))
+    weights: Tensors = {}
+    used, missing, misshaped = set(), [], []
+    for variable, shape in shapes.items():
+        layer, _, name = variable.rpartition("/")
+        if layer.startswith("decoder") and not has_decoder:
+            continue
+        keys = [_key(part, TENSORS[name]) for part in parts[layer]]
+        used |= set(keys)
+        if absent := [key for key in keys if key not in tensors]:
+            missing += absent
+            continue
+        try:
+            tensor = np.concatenate([_rows(part, tensors[key]) for part, key in zip(parts[layer], keys, strict=True)])
+        except (TypeError, ValueError):  # no rows, or rows that do not match
+            tensor = tensors[keys[0]]
+        if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) and len(shape) == 2:
+            tensor = tensor[:, :, 0, 0]  # mmseg's fc1 and fc2 are 1x1 convolutions
+        if to_keras_layout(layer, tensor).shape != shape:
+            expected = to_torch_layout(layer, np.empty(shape, np.float32)).shape
+            misshaped.append(f"{' + '.join(keys)}: {tensor.shape}, expected {expected}")
+        weights[f"{layer}/{TENSORS[name]}"] = np.ascontiguousarray(tensor)
+    unexpected = sorted(key for key in tensors if key not in used and not dialect.is_dead(key))
+    if missing or unexpected or misshaped:
+        lists = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
+        lines = [f"{path}: {dialect.name}'s names, but not all of them fit"]
+        for title, keys in lists.items():
+            lines += [f"  {title}: {key}" for key in keys[:_SHOWN]]
+            lines += [f"  {title}: and {len(keys) - _SHOWN} more"] if len(keys) > _SHOWN else []
+        raise InputError("\n".join(lines))
+    return weights
+
+
+def to_torch_layout(layer: str, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The inverse of `to_keras_layout`."""
+    if tensor.ndim == 4:
+        return tensor.transpose(2, 3, 0, 1) if layer.endswith("dwconv") else tensor.transpose(3, 2, 0, 1)
+    return tensor.T
+
+
+def _key(part: Part, tensor: str) -> str:
+    return (part.prefix if isinstance(part, Rows) else part) + tensor
+
+
+def _rows(part: Part, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not isinstance(part, Rows):
+        return tensor
+    third = len(tensor) // 3
+    return tensor[part.first * third : part.last * third]
+
+
+def _transformers_config(path: Path) -> dict[str, Any]:
+    """The ``config.json`` beside a checkpoint, or nothing."""
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        described = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: not a configuration ({error})") from None
+    return described if isinstance(described, dict) and described.get("model_type") == "segformer" else {}
+
+
+def _described_labels(described: dict[str, Any], count: int) -> Labels | None:
+    names = described.get("id2label")
+    if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(count))):
+        return None
+    return Labels.named([str(names[str(i)]) for i in range(count)])

@@ -1,0 +1,98 @@
+"""What `segformer verify` compares: a Keras model, a checkpoint or a ``.tflite`` on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.export import VERIFICATION_IMAGES, evenly, synthetic_images
+from convert.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras
+from convert.parity import Report, compare_logits, compare_with_checkpoint
+from convert.recipes import RECIPES
+from convert.verify import run_on
+from segformer_tf.checkpoint import load_segformer, run_size
+from segformer_tf.edge.image import Pixels, fit_image, list_images, load_image
+from segformer_tf.edge.metadata import find_model_info
+from segformer_tf.edge.runtime import choose_runtime
+from segformer_tf.edge.worker import Worker
+from segformer_tf.errors import InputError
+from segformer_tf.labels import Labels
+from segformer_tf.model import SegFormer, check_image_shape
+
+Logits = Callable[[Sequence[Pixels]], NDArray[np.float32]]
+_UNKNOWN_RECIPE = 0.15  # tolerance of a .tflite that does not say how it was made
+
+
+def compare_paths(
+    model: Path, against: Path, *, images: Path | None, size: tuple[int, int] | None, runtime: str | None
+) -> tuple[list[Pixels], Labels, Report]:
+    """Compare two files; gives the images both saw, the classes' labels, and the report.
+
+    Raises:
+        InputError: a file that cannot be read, networks of other sizes, or sizes that do not fit.
+    """
+    files = [path for path in (model, against) if path.suffix == ".tflite"]
+    size = _size(model, against, files, size, runtime)
+    pixels = (
+        [fit_image(load_image(path), size) for path in evenly(list_images([images]), VERIFICATION_IMAGES)]
+        if images
+        else synthetic_images(size, 2)
+    )
+    if not files:
+        ours = _keras(model)
+        theirs = _checkpoint(against)
+        return (
+            pixels,
+            ours.config.labels or Labels.numbered(ours.config.num_classes),
+            compare_with_checkpoint(ours, theirs, pixels),
+        )
+    tolerance = max(_tolerance(path) for path in files)
+    logits = [_logits(path, pixels, runtime) for path in (model, against)]
+    report = compare_logits(*logits, size=size, tolerance=tolerance)
+    return pixels, Labels.numbered(logits[0].shape[-1]), report
+
+
+def _size(
+    model: Path, against: Path, files: list[Path], size: tuple[int, int] | None, runtime: str | None
+) -> tuple[int, int]:
+    fixed = {}
+    for path in files:
+        with Worker(path, runtime=runtime) as worker:
+            fixed[path] = worker.size
+    if len(set(fixed.values())) > 1 or (size and fixed and size not in fixed.values()):
+        raise InputError(f"sizes do not fit: {', '.join(f'{p} {s}' for p, s in fixed.items())}, --size {size}")
+    for path in (model, against):
+        size = size or fixed.get(path) or (run_size(path) if path.is_dir() and (path / "weights").is_dir() else None)
+    size = size or (512, 512)
+    check_image_shape((None, *size, 3), "--size")
+    return size
+
+
+def _tolerance(path: Path) -> float:
+    info = find_model_info(path)
+    recipe = RECIPES.get(info.recipe) if info else None
+    return recipe.tolerance if recipe else _UNKNOWN_RECIPE
+
+
+def _is_keras(path: Path) -> bool:
+    return path.suffix == ".keras" or (path / "weights").is_dir()
+
+
+def _keras(path: Path) -> SegFormer:
+    if not _is_keras(path):
+        raise InputError(f"{path}: expected a .keras file, a run folder or a .tflite first")
+    return load_segformer(path)
+
+
+def _checkpoint(path: Path) -> Checkpoint:
+    return checkpoint_of(load_segformer(path), path) if _is_keras(path) else read_checkpoint(path)
+
+
+def _logits(path: Path, pixels: Sequence[Pixels], runtime: str | None) -> NDArray[np.float32]:
+    if path.suffix == ".tflite":
+        return run_on(path, pixels, runtime=choose_runtime(runtime))
+    model = load_segformer(path) if _is_keras(path) else to_keras(read_checkpoint(path))
+    return np.concatenate([model.logits(image[None]) for image in pixels])

@@ -1,0 +1,138 @@
+"""Tensors of a PyTorch checkpoint, by name, without running anything that is in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segformer_tf.errors import InputError
+
+Tensors = dict[str, NDArray[np.float32]]
+
+# What training scripts put around a state dict, outermost first.
+_WRAPPERS = (
+    "state_dict_ema",
+    "ema",
+    "ema_state_dict",
+    "model_ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+)
+_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+
+
+def read_state_dict(path: Path) -> Tensors:
+    """Every tensor of a checkpoint as float32, in torch's layout.
+
+    Args:
+        path: ``.safetensors``, its ``.index.json`` of several files, a folder with either, or what ``torch.save``
+            wrote (``.pth``, ``.pt``, ``.bin``, ``.ckpt``), which needs torch.
+
+    Raises:
+        InputError: no such file, a damaged one, a pickle that holds more than tensors, or torch is missing.
+    """
+    if path.is_dir():
+        path = _in_folder(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: an empty file")
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
+        return _read_pickle(path)
+    raise InputError(f"{path}: expected .safetensors, .index.json, .pth, .pt, .bin or .ckpt")
+
+
+def _in_folder(folder: Path) -> Path:
+    names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder}: a folder without {', '.join(names)}")
+
+
+def _read_shards(index: Path) -> Tensors:
+    try:
+        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        bad = [name for name in shards if not isinstance(name, str) or Path(name).name != name]
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f'{index}: expected {{"weight_map": {{tensor: file}}}} ({error})') from None
+    if bad:
+        raise InputError(f"{index}: names a file outside its folder: {bad[0]!r}")
+    tensors: Tensors = {}
+    for name in shards:
+        part = read_state_dict(index.with_name(name))
+        if twice := tensors.keys() & part.keys():
+            raise InputError(f"{index}: two files hold {sorted(twice)[0]}")
+        tensors |= part
+    return tensors
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    try:
+        import safetensors
+
+        found = safetensors.deserialize(path.read_bytes())
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
+    return {name: _decoded(path, name, entry) for name, entry in found}
+
+
+def _decoded(path: Path, name: str, entry: Mapping[str, Any]) -> NDArray[np.float32]:
+    kind, data = entry["dtype"], bytes(entry["data"])
+    if kind == "BF16":  # the upper half of a float32
+        values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    elif kind in _NUMPY:
+        values = np.frombuffer(data, _NUMPY[kind]).astype(np.float32)
+    else:
+        raise InputError(f"{path}: {name} is of dtype {kind}; expected one of BF16, {', '.join(_NUMPY)}")
+    return values.reshape(entry["shape"])
+
+
+def _read_pickle(path: Path) -> Tensors:
+    import torch
+
+    try:
+        try:
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # of before torch 1.6, which cannot be mapped
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        message = str(error)
+        if found := re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported (?:class|global)[: ]+([\w.]+)", message):
+            told = f"it wants to run {found.group(1) or found.group(2)}, and nothing was run"
+        else:
+            told = _first_line(error)
+        raise InputError(f"{path}: not a checkpoint of tensors alone ({told})") from None
+    return _tensors_of(path, held)
+
+
+def _tensors_of(path: Path, held: Any) -> Tensors:
+    import torch
+
+    while isinstance(held, Mapping):
+        tensors = {k: v for k, v in held.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+        inner = next((w for w in _WRAPPERS if isinstance(held.get(w), Mapping)), None)
+        if inner is None:
+            if not tensors:
+                break
+            return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+        held = held[inner]
+    raise InputError(f"{path}: holds no state dict; expected tensors by name, or one of {', '.join(_WRAPPERS)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

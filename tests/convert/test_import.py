@@ -1,0 +1,360 @@
+"""Checkpoints of four code bases: strictly read, and the same network as theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from convert.importer import read_checkpoint, to_keras, to_keras_layout, to_torch_layout
+from convert.state_dict import read_state_dict
+from segformer_tf import build_segformer, load_segformer
+from segformer_tf.cli import main
+from segformer_tf.config import VARIANTS
+from segformer_tf.errors import InputError
+from segformer_tf.label_sets import find_labels
+from tests.helpers import within
+
+GOLDEN = Path(__file__).parent / "golden"
+CODE_BASES = {
+    "nvlabs": ("NVlabs", 1e-6, 1e-5),
+    "smp": ("segmentation_models.pytorch", 1e-6, 1e-5),
+    "transformers": ("transformers", 1e-5, 1e-5),
+    "mmseg": ("mmseg", 1e-6, 1e-6),
+}
+# A key of each whose shape is not square.
+UNEVEN = {
+    "nvlabs": "backbone.block2.0.mlp.fc1.weight",
+    "smp": "encoder.block2.0.mlp.fc1.weight",
+    "transformers": "segformer.encoder.block.1.0.mlp.dense1.weight",
+    "mmseg": "backbone.layers.1.1.0.ffn.layers.0.weight",
+}
+
+
+@pytest.fixture(params=list(CODE_BASES))
+def code_base(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def tensors_of(code_base: str) -> dict[str, np.ndarray]:
+    return load_file(GOLDEN / f"{code_base}.safetensors")
+
+
+def test_golden_checkpoints_give_their_logits(code_base: str) -> None:
+    golden = np.load(GOLDEN / "logits.npz")
+    checkpoint = read_checkpoint(GOLDEN / f"{code_base}.safetensors")
+    name, norm, patch_norm = CODE_BASES[code_base]
+    config = checkpoint.config
+    assert (checkpoint.dialect.name, config.norm_epsilon, config.patch_norm_epsilon) == (name, norm, patch_norm)
+    assert (config.embed_dims, config.depths, config.decoder_width) == ((8, 8, 10, 16), (1, 1, 2, 1), 8)
+    assert (config.num_classes, config.sr_ratios, config.patch_sizes) == (3, (8, 4, 2, 1), (7, 3, 3, 3))
+    model = to_keras(checkpoint)
+    logits = np.asarray(model(golden["image"]))
+    assert np.abs(logits - golden[code_base]).max() < 3e-6
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_weights) == config.parameter_count
+    # The measure is fine enough to tell the code bases' epsilons apart.
+    assert np.abs(golden["nvlabs"] - golden["transformers"]).max() > 6e-6
+
+
+def test_a_changed_weight_changes_the_logits(code_base: str) -> None:
+    golden = np.load(GOLDEN / "logits.npz")
+    checkpoint = read_checkpoint(GOLDEN / f"{code_base}.safetensors")
+    checkpoint.weights["encoder/stage3/block1/attn/kv/weight"][...] *= 1.01
+    assert np.abs(np.asarray(to_keras(checkpoint)(golden["image"])) - golden[code_base]).max() > 1e-4
+
+
+def change(code_base: str, edit: Callable[[dict], None], tmp_path: Path) -> Path:
+    tensors = tensors_of(code_base)
+    edit(tensors)
+    path = tmp_path / "changed.safetensors"
+    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path)
+    return path
+
+
+def test_every_key_has_its_place_or_the_error_names_it(code_base: str, tmp_path: Path) -> None:
+    key = UNEVEN[code_base]
+
+    def rename(tensors: dict) -> None:
+        tensors[key + "_"] = tensors.pop(key.replace("weight", "bias"))
+
+    def swap(tensors: dict) -> None:
+        tensors[key] = tensors[key].swapaxes(0, 1)
+
+    cases: list[tuple[Callable[[dict], object], str]] = [
+        (lambda tensors: tensors.pop(key.replace("weight", "bias")), f"missing: {key.replace('weight', 'bias')}"),
+        (lambda tensors: tensors.update(extra=np.zeros(2, np.float32)), "unexpected: extra"),
+        (rename, f"unexpected: {key}_"),
+        (rename, f"missing: {key.replace('weight', 'bias')}"),
+        (swap, f"of another shape: {key}"),
+        (lambda tensors: tensors.update({key: np.float32(3)[None]}), key),
+    ]
+    for edit, told in cases:
+        with pytest.raises(InputError) as error:
+            read_checkpoint(change(code_base, edit, tmp_path))
+        assert told in str(error.value)
+
+
+def test_wrappers_and_prefixes_are_taken_off(code_base: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrapped.safetensors"
+    save_file({f"module.model.{key}": value for key, value in tensors_of(code_base).items()}, path)
+    plain = read_checkpoint(GOLDEN / f"{code_base}.safetensors")
+    wrapped = read_checkpoint(path)
+    assert wrapped.config == plain.config
+    for name, tensor in plain.weights.items():
+        np.testing.assert_array_equal(wrapped.weights[name], tensor)
+
+
+def test_every_weight_goes_to_its_own_variable(code_base: str) -> None:
+    checkpoint = read_checkpoint(GOLDEN / f"{code_base}.safetensors")
+    model = to_keras(checkpoint)
+    assert len(checkpoint.weights) == len(model.weights)
+    for variable in model.weights:
+        layer = variable.path.rpartition("/")[0]
+        array = np.asarray(variable.value)
+        np.testing.assert_array_equal(to_keras_layout(layer, to_torch_layout(layer, array)), array)
+
+
+def test_half_precision_and_shards(tmp_path: Path) -> None:
+    tensors = tensors_of("nvlabs")
+    names = sorted(tensors)
+    for i, part in enumerate((names[::2], names[1::2])):
+        save_file({name: tensors[name].astype(np.float16) for name in part}, tmp_path / f"part{i}.safetensors")
+    index = {"weight_map": {name: f"part{i % 2}.safetensors" for i, name in enumerate(names)}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = read_state_dict(tmp_path)
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(found[name], tensor.astype(np.float16).astype(np.float32))
+    index["weight_map"][names[0]] = "../elsewhere.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"names a file outside its folder"):
+        read_state_dict(tmp_path)
+
+
+def test_labels_come_from_config_json_or_a_name(tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "transformers.safetensors", tmp_path / "model.safetensors")
+    described = {"model_type": "segformer", "id2label": {"0": "sky", "1": "road", "2": "car"}}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint.config.labels is not None
+    assert checkpoint.config.labels.names == ("sky", "road", "car")
+    with pytest.raises(InputError, match=r"has 3 classes. Received: 19 labels"):
+        read_checkpoint(tmp_path, labels=find_labels("cityscapes"))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json: not a configuration"):
+        read_checkpoint(tmp_path)
+    assert [len(find_labels(name).names) for name in ("ade20k", "cityscapes", "voc")] == [150, 19, 21]
+    with pytest.raises(InputError, match="expected ade20k, cityscapes, voc, or a file of names"):
+        find_labels("imagenet")
+
+
+def test_an_encoder_alone_needs_a_decoder(tmp_path: Path) -> None:
+    tensors = {k.removeprefix("backbone."): v for k, v in tensors_of("nvlabs").items() if k.startswith("backbone.")}
+    path = tmp_path / "mit.safetensors"
+    save_file({**tensors, "head.weight": np.zeros((9, 16), np.float32), "head.bias": np.zeros(9, np.float32)}, path)
+    checkpoint = read_checkpoint(path)
+    assert not checkpoint.has_decoder
+    with pytest.raises(InputError, match="an encoder alone; give --encoder-only and --num-classes"):
+        to_keras(checkpoint)
+    with pytest.raises(InputError, match="--encoder-only needs --num-classes"):
+        to_keras(checkpoint, encoder_only=True)
+    model = to_keras(checkpoint, encoder_only=True, num_classes=5)
+    whole = to_keras(read_checkpoint(GOLDEN / "nvlabs.safetensors"))
+    image = np.load(GOLDEN / "logits.npz")["image"]
+    np.testing.assert_array_equal(model.encoder(image)["c4"], whole.encoder(image)["c4"])
+    assert model(image).shape[-1] == 5
+
+
+def test_mmsegs_network_is_exported_too(tmp_path: Path) -> None:
+    from convert.export import export_tflite
+
+    model = to_keras(read_checkpoint(GOLDEN / "mmseg.safetensors"))
+    (verdict,) = export_tflite(model, tmp_path / "x.tflite", recipe="fp32", size=(67, 98), runtimes=["litert"])
+    assert verdict.error < 1e-5
+
+
+def test_the_command_imports_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def refused(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(["import", *map(str, arguments)])
+        assert stop.value.code == 1
+        return capsys.readouterr().err
+
+    out = tmp_path / "model.keras"
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    main(["import", str(GOLDEN / "mmseg.safetensors"), "--labels", str(tmp_path / "names.txt"), "--out", str(out)])
+    assert "mmseg: everything taken" in capsys.readouterr().out
+    model = load_segformer(out)
+    assert model.config.decoder == "mmseg"
+    assert model.config.labels is not None
+    golden = np.load(GOLDEN / "logits.npz")
+    assert within(np.asarray(model(golden["image"])), golden["mmseg"], 1e-5)
+    main(["import", str(GOLDEN / "smp.safetensors"), "--num-classes", "7", "--out", str(out), "--overwrite"])
+    fresh = load_segformer(out)
+    assert fresh.config.num_classes == 7
+    other = to_keras(read_checkpoint(GOLDEN / "smp.safetensors"))
+    np.testing.assert_array_equal(fresh.decoder.linear_fuse.kernel, other.decoder.linear_fuse.kernel)
+
+    assert "exists already" in refused(GOLDEN / "smp.safetensors", "--out", out)
+    assert "expected a checkpoint, or --from-hub" in refused("--out", tmp_path / "x.keras")
+    assert "must end in .keras" in refused(GOLDEN / "smp.safetensors", "--out", tmp_path / "x.h5")
+    save_file({"a": np.zeros(2, np.float32)}, tmp_path / "other.safetensors")
+    whole = (GOLDEN / "smp.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:5000])
+    (tmp_path / "empty.safetensors").touch()
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "cut.pth").write_bytes(b"PK\3\4" + bytes(50))
+    (tmp_path / "photo.jpg").write_bytes(whole)
+    (tmp_path / "folder").mkdir()
+    for name, told in {
+        "other.safetensors": "keys of no SegFormer",
+        "cut.safetensors": "not a readable safetensors file",
+        "empty.safetensors": "an empty file",
+        "text.pth": "not a checkpoint of tensors alone",
+        "cut.pth": "not a checkpoint of tensors alone",
+        "photo.jpg": "expected .safetensors",
+        "folder": "a folder without model.safetensors",
+        "missing.pth": "no such checkpoint",
+    }.items():
+        message = refused(tmp_path / name, "--out", tmp_path / "x.keras")
+        assert told in message
+        assert name in message
+        assert len(message.splitlines()) == 1
+        assert not (tmp_path / "x.keras").exists()
+
+
+def test_the_hub_out_of_reach_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(SystemExit):
+        main(["import", "--from-hub", "nvidia/segformer-b0-finetuned-ade-512-512", "--out", str(tmp_path / "x.keras")])
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith("segformer: --from-hub nvidia/segformer-b0-finetuned-ade-512-512: cannot be downloaded")
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_wants_to_run_code_is_refused(zipped: bool, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path, marker = tmp_path / "evil.pth", tmp_path / "was_run"
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "x": Evil(marker)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match=r"evil\.pth: not a checkpoint of tensors alone \(it wants to run \w+\.system"):
+        read_state_dict(path)
+    assert not marker.exists()
+    torch.load(path, weights_only=False)  # it would have been
+    assert marker.exists()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("wrapper", [("state_dict",), ("model",), ("ema", "module"), ()])
+def test_pickles_of_tensors_are_read(wrapper: tuple[str, ...], zipped: bool, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    tensors = tensors_of("nvlabs")
+    held: dict = {
+        k: torch.from_numpy(v).to(torch.bfloat16) if v.ndim == 4 else torch.from_numpy(v) for k, v in tensors.items()
+    }
+    for name in reversed(wrapper):
+        held = {name: held, "epoch": 3}
+    torch.save(held, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
+    found = read_state_dict(tmp_path / "model.pth")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(found[name], tensor, rtol=2**-8 if tensor.ndim == 4 else 0)
+
+
+@pytest.mark.torch
+def test_bfloat16_safetensors_need_no_torch(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_torch
+
+    values = torch.randn(3, 5).to(torch.bfloat16)
+    save_torch({"x": values}, tmp_path / "x.safetensors")
+    np.testing.assert_array_equal(read_state_dict(tmp_path / "x.safetensors")["x"], values.float().numpy())
+
+
+def test_safetensors_are_imported_without_torch(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from segformer_tf.cli import main; main(sys.argv[1:])"
+    arguments = ["import", GOLDEN / "transformers.safetensors", "--out", tmp_path / "x.keras"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "transformers: everything taken" in done.stdout
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "variant", ["tiny", "b0", *(pytest.param(f"b{i}", marks=pytest.mark.slow) for i in range(1, 6))]
+)
+def test_transformers_own_network_agrees(variant: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from tests.convert.make_golden import random_transformers
+
+    sizes = VARIANTS[variant]
+    theirs = random_transformers(
+        hidden_sizes=list(sizes["embed_dims"]),
+        depths=list(sizes["depths"]),
+        decoder_hidden_size=sizes["decoder_width"],
+        num_labels=150,
+    )
+    theirs.save_pretrained(tmp_path)
+    checkpoint = read_checkpoint(tmp_path)
+    assert {name: getattr(checkpoint.config, name) for name in sizes} == sizes
+    model = to_keras(checkpoint)
+    for size in ((512, 512), (96, 160), (97, 161)):
+        image = np.random.default_rng(0).normal(size=(1, *size, 3)).astype(np.float32)
+        with torch.inference_mode():
+            expected = theirs(torch.from_numpy(image).permute(0, 3, 1, 2)).logits.permute(0, 2, 3, 1).numpy()
+        assert within(np.asarray(model(image)), expected, 2e-4)
+
+
+@pytest.mark.torch
+def test_transformers_loads_what_we_export(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from tests.helpers import perturb
+
+    model = perturb(build_segformer("tiny", num_classes=21, labels=find_labels("voc")))
+    model.save(tmp_path / "model.keras")
+    main(["export", str(tmp_path / "model.keras"), "--format", "transformers", "--out", str(tmp_path / "hf")])
+    assert "this model with 1e-06" in " ".join(capsys.readouterr().out.split())
+    assert sorted(p.name for p in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors"]
+    theirs, told = transformers.SegformerForSemanticSegmentation.from_pretrained(
+        tmp_path / "hf", output_loading_info=True
+    )
+    assert not any(told.values()), told
+    assert theirs.config.id2label[1] == "aeroplane"
+    # There and back, bit by bit.
+    back = to_keras(read_checkpoint(tmp_path / "hf"))
+    assert back.config.labels == model.config.labels
+    for ours, again in zip(model.weights, back.weights, strict=True):
+        np.testing.assert_array_equal(ours, again, err_msg=ours.path)
+    image = np.random.default_rng(0).normal(size=(1, 97, 161, 3)).astype(np.float32)
+    with torch.inference_mode():
+        expected = theirs.eval()(torch.from_numpy(image).permute(0, 3, 1, 2)).logits.permute(0, 2, 3, 1).numpy()
+    assert within(np.asarray(back(image)), expected, 2e-5)
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path / "model.keras"), "--format", "transformers", "--out", str(tmp_path / "hf")])
+    assert "exists already" in capsys.readouterr().err
