@@ -23,6 +23,10 @@ class TrainConfig:
     variant: str = "b0"
     """b0 to b5, or tiny."""
 
+    weights: Path | None = None
+    """Start from these: a .keras file (of `segformer import`, say) or a run folder. The classifier starts fresh where
+    the number of classes differs."""
+
     out: Path | None = None
     """Run folder to make. Default: runs/VARIANT-DATA, numbered if it is taken."""
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,6 +22,7 @@ from training.optimizer import SegFormerAdamW, WarmupPoly
 from training.pipeline import eval_batches, eval_steps, plain_input_errors, train_batches
 from training.run import Keep, Pictures, Run, StopBetweenSteps, locked
 from training.sources import Source, check_masks, open_source
+from training.start import copy_weights, read_start
 from training.strategy import make_strategy, plain_worker_errors, this_place
 
 
@@ -69,6 +71,9 @@ def _fit(config: TrainConfig, run: Run | None) -> Run:
     height, width = config.eval_size or validation[0][0].shape[:2]
     check_image_shape((None, height, width, 3), "--eval-size")
     config = replace(config, eval_size=(height, width))
+    given = read_start(Path(config.weights), config.variant) if config.weights else None
+    if config.weights:
+        config = replace(config, weights=Path(config.weights).resolve())
     root = config.out or _free_folder(config, source.name)
     if run is None:
         check_masks(source, validation)
@@ -81,7 +86,7 @@ def _fit(config: TrainConfig, run: Run | None) -> Run:
         if place.chief:
             stack.enter_context(locked(root))
         with strategy.scope():
-            model = _build(config, source)  # the workers meet here
+            model = _build(config, source, given)  # the workers meet here
         if run is None:  # a worker that shares no disk with the chief keeps a folder of its own
             run = Run(root) if root.exists() else Run.create(root, config)
             if Backup(run.backup).exists():
@@ -107,15 +112,16 @@ def _epoch_steps(config: TrainConfig) -> int:
     return min(config.epoch_steps, config.steps)
 
 
-def _build(config: TrainConfig, source: Source) -> SegFormer:
+def _build(config: TrainConfig, source: Source, given: SegFormer | None) -> SegFormer:
     """The model with its optimizer, loss and metric; called in the strategy's scope."""
-    model = build_segformer(
-        config.variant,
-        num_classes=len(source.labels.names),
-        drop_path_rate=config.drop_path,
-        dropout_rate=config.dropout,
-        labels=source.labels,
-    )
+    labels = source.labels
+    changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
+    changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout}
+    if given is None:
+        model = build_segformer(config.variant, **changes)
+    else:  # epsilons, and mmseg's decoder, belong to the weights
+        model = SegFormer(replace(given.config, **changes))
+        copy_weights(given, model)
     assert config.warmup_steps is not None  # `_fit` put it there
     schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
     model.compile(

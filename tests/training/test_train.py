@@ -110,6 +110,25 @@ def test_a_model_of_other_classes_is_refused(toy_folder: Path, tmp_path: Path, c
     assert "has 9 classes, the data 6" in capsys.readouterr().err
 
 
+def test_weights_to_start_from(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from segformer_tf import build_segformer
+
+    given = build_segformer("tiny", num_classes=9, norm_epsilon=1e-5)
+    given.save(tmp_path / "given.keras")
+    slow = replace(config, learning_rate=1e-30, weight_decay=0.0, weights=tmp_path / "given.keras")
+    model = load_segformer(train(replace(slow, out=tmp_path / "run")).root / "weights" / "last.keras")
+    assert "starting from 9 classes, the data has 6: a fresh classifier" in capsys.readouterr().out
+    assert model.config.norm_epsilon == 1e-5
+    for ours, theirs in zip(model.trainable_variables, given.trainable_variables, strict=True):
+        if "linear_pred" not in ours.path:
+            np.testing.assert_allclose(ours, theirs, atol=1e-20, err_msg=ours.path)
+    build_segformer("b0", num_classes=6).save(tmp_path / "b0.keras")
+    with pytest.raises(InputError, match=r"b0\.keras: another network than --variant tiny: its embed_dims is"):
+        train(replace(slow, weights=tmp_path / "b0.keras", out=tmp_path / "other"))
+    with pytest.raises(InputError, match="no such model file"):
+        train(replace(slow, weights=tmp_path / "none.keras", out=tmp_path / "other"))
+
+
 def test_strategies() -> None:
     assert isinstance(make_strategy(), tf.distribute.OneDeviceStrategy)
     assert make_strategy(2).num_replicas_in_sync == 2
