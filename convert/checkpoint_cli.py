@@ -155,7 +155,14 @@ def verify(
         ]
         print(
             json.dumps(
-                {"model": str(model), "against": str(against), "rows": rows, "weights": dict(report.weights)}, indent=1
+                {
+                    "model": str(model),
+                    "against": str(against),
+                    "rows": rows,
+                    "weights": dict(report.weights),
+                    "notes": report.notes,
+                },
+                indent=1,
             )
         )
     else:
@@ -171,6 +178,8 @@ def verify(
         console.print(table)
         for name, difference in report.weights[:12]:
             console.print(f"weights differ: {name} by up to {difference:.3g}")
+        for note in report.notes:
+            console.print(note)
         if images is None:
             console.print("compared on synthetic images: give --images DIR to compare on yours")
     if failure := report.first_failure:

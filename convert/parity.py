@@ -7,7 +7,7 @@ made; logits and mask are compared from end to end as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +56,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Rows in the order of the network, the weights that differ, and the masks of both sides of each image."""
+    """What a comparison found.
+
+    Attributes:
+        rows: in the order of the network.
+        weights: variables that differ, and by how much at most.
+        masks: of both sides, an image each.
+        notes: what differs by intent, in words.
+    """
 
     rows: list[Row]
     weights: list[tuple[str, float]]
     masks: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def first_failure(self) -> Row | None:
@@ -96,7 +104,12 @@ def compare_with_checkpoint(model: SegFormer, checkpoint: Checkpoint, images: Se
         masks = [(logits_to_mask(a, size), logits_to_mask(b, size)) for a, b in zip(ours, logits, strict=True)]
         share = float(np.mean([np.mean(a != b) for a, b in masks]))
         rows.append(Row("all: mask", share, share, 1e-3))
-    return Report(rows, differing, masks)
+    notes = [
+        f"{name} is {getattr(model.config, name):g} here, {getattr(checkpoint.config, name):g} there"
+        for name in ("norm_epsilon", "patch_norm_epsilon", "batch_norm_epsilon")
+        if getattr(model.config, name) != getattr(checkpoint.config, name)
+    ]
+    return Report(rows, differing, masks, notes)
 
 
 def compare_steps(model: SegFormer, steps: Sequence[Step]) -> list[Row]:

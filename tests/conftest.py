@@ -72,6 +72,15 @@ def camvid() -> Path:
 
 
 @pytest.fixture(scope="session")
+def ade20k() -> Path:
+    """A few images and masks of ADE20K, from SEGFORMER_TF_DATA or ../shared/data."""
+    root = Path(os.environ.get("SEGFORMER_TF_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ade20k_samples"
+    if not (root / "masks").is_dir():
+        pytest.skip("needs ADE20K samples: set SEGFORMER_TF_DATA to a folder that has ade20k_samples/{images,masks}")
+    return root
+
+
+@pytest.fixture(scope="session")
 def tiny_files(tiny: SegFormer, toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The tiny model at 97x161 in every recipe, verified on every installed runtime."""
     from convert.export import export_tflite

@@ -112,6 +112,56 @@ def test_wrappers_and_prefixes_are_taken_off(code_base: str, tmp_path: Path) -> 
         np.testing.assert_array_equal(wrapped.weights[name], tensor)
 
 
+def nvlabs_shapes() -> dict[str, tuple[int, ...]]:
+    """Every key of the authors' b0 for ADE20K, from the paper's sizes and their names alone."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    dims, ratios = (32, 64, 160, 256), (8, 4, 2, 1)
+
+    def layer(name: str, *shape: int) -> None:
+        shapes[f"{name}.weight"] = shape
+        shapes[f"{name}.bias"] = shape[:1]
+
+    for s, (c, sr) in enumerate(zip(dims, ratios, strict=True), 1):
+        layer(f"backbone.patch_embed{s}.proj", c, (3, *dims)[s - 1], *((7, 7) if s == 1 else (3, 3)))
+        layer(f"backbone.patch_embed{s}.norm", c)
+        for b in range(2):
+            root = f"backbone.block{s}.{b}"
+            for name in ("norm1", "norm2", *(("attn.norm",) if sr > 1 else ())):
+                layer(f"{root}.{name}", c)
+            for name, rows in (("attn.q", c), ("attn.kv", 2 * c), ("attn.proj", c), ("mlp.fc1", 4 * c)):
+                layer(f"{root}.{name}", rows, c)
+            if sr > 1:
+                layer(f"{root}.attn.sr", c, c, sr, sr)
+            layer(f"{root}.mlp.dwconv.dwconv", 4 * c, 1, 3, 3)
+            layer(f"{root}.mlp.fc2", c, 4 * c)
+        layer(f"backbone.norm{s}", c)
+        layer(f"decode_head.linear_c{s}.proj", 256, c)
+    shapes["decode_head.linear_fuse.conv.weight"] = (256, 1024, 1, 1)
+    layer("decode_head.linear_fuse.bn", 256)
+    shapes |= {f"decode_head.linear_fuse.bn.running_{name}": (256,) for name in ("mean", "var")}
+    layer("decode_head.linear_pred", 150, 256, 1, 1)
+    layer("decode_head.conv_seg", 150, 128, 1, 1)  # dead
+    return shapes
+
+
+def test_the_authors_keys_by_their_names_alone(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    tensors = {key: dice.normal(size=shape).astype(np.float32) for key, shape in nvlabs_shapes().items()}
+    save_file(tensors, tmp_path / "b0.safetensors")
+    checkpoint = read_checkpoint(tmp_path / "b0.safetensors", labels=find_labels("ade20k"))
+    assert checkpoint.config.parameter_count == 3_752_694
+    model = to_keras(checkpoint)
+    block = model.encoder.stages[1].blocks[1]
+    np.testing.assert_array_equal(np.transpose(block.attn.kv.kernel), tensors["backbone.block2.1.attn.kv.weight"])
+    np.testing.assert_array_equal(
+        block.mlp.dwconv.kernel[..., 0][..., 5], tensors["backbone.block2.1.mlp.dwconv.dwconv.weight"][5, 0]
+    )
+    for key in ("backbone.block4.1.attn.kv.bias", "backbone.norm3.weight", "decode_head.linear_fuse.bn.running_var"):
+        save_file({k: v for k, v in tensors.items() if k != key}, tmp_path / "less.safetensors")
+        with pytest.raises(InputError, match=f"missing: {key}"):
+            read_checkpoint(tmp_path / "less.safetensors")
+
+
 def test_every_weight_goes_to_its_own_variable(code_base: str) -> None:
     checkpoint = read_checkpoint(GOLDEN / f"{code_base}.safetensors")
     model = to_keras(checkpoint)

@@ -79,6 +79,7 @@ def test_other_epsilons_are_found(checkpoint: Checkpoint) -> None:
     assert report.rows[0].passes
     assert report.first_failure is not None
     assert report.first_failure.name == "stage1/block0"
+    assert report.notes == [f"norm_epsilon is 0.001 here, {checkpoint.config.norm_epsilon:g} there"]
 
 
 def test_the_command(

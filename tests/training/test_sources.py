@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from segformer_tf.errors import InputError
+from segformer_tf.label_sets import find_labels
 from segformer_tf.labels import IGNORE_ID
 from training.sources import FolderSource, TfdsSource, open_source, read_mask
 from training.toy import NAMES, SPLITS, draw_sample
@@ -153,3 +154,19 @@ def test_real_camvid(camvid: Path) -> None:
     image, mask = source[100]
     assert (image.shape, mask.shape) == ((360, 480, 3), (360, 480))
     assert set(np.unique(mask)) <= {*range(11), IGNORE_ID}
+
+
+def test_ade20k_masks_count_from_one(ade20k: Path, tmp_path: Path) -> None:
+    """0 is "other", which others call reduce_zero_label: an ignored id here."""
+    for kind in ("images", "masks"):
+        shutil.copytree(ade20k / kind, tmp_path / "val" / kind)
+    labels = find_labels("ade20k")
+    classes = [{"id": i + 1, "name": name, "color": [0, 0, i]} for i, name in enumerate(labels.names)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"classes": classes, "ignore": [0]}))
+    source = FolderSource(tmp_path, "val")
+    for i in range(len(source)):
+        raw = read_mask(source._masks[i])
+        mask = source[i][1]
+        assert raw.max() <= 150
+        np.testing.assert_array_equal(mask, np.where(raw == 0, IGNORE_ID, raw.astype(int) - 1))
+        assert len(np.unique(mask)) > 3
