@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -14,6 +14,9 @@ from segformer_tf.backend import import_tensorflow
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.label_sets import find_labels
+
+if TYPE_CHECKING:
+    from convert.parity import Report
 
 
 def import_checkpoint(
@@ -61,7 +64,7 @@ def import_checkpoint(
         Replace a file of that name.
     """
     if (checkpoint is None) == (from_hub is None):
-        raise InputError("expected a checkpoint, or --from-hub OWNER/NAME")
+        raise InputError("expected either a checkpoint or --from-hub OWNER/NAME")
     if out.suffix != ".keras":
         raise InputError(f"--out must end in .keras. Received: {out}")
     if not overwrite:
@@ -79,7 +82,8 @@ def import_checkpoint(
     config = model.config
     taken = "encoder" if encoder_only else "all but the classifier" if num_classes else "everything"
     parameters = f"{config.parameter_count:,} parameters, {config.num_classes} classes"
-    Console().print(f"{found.dialect.name}: {taken} taken; {parameters}, decoder {config.decoder} -> {out}")
+    decoder = f"decoder {config.decoder}, {config.decoder_width} wide"
+    print(f"{found.dialect.name}: {taken} taken; {parameters}, {decoder} -> {out}")
 
 
 def _download(repository: str) -> Path:
@@ -127,18 +131,20 @@ def verify(
     against
         A PyTorch checkpoint (as `segformer import` takes), a .keras file, a run folder or a .tflite.
     images
-        An image or a folder, of which four are taken. Default: synthetic ones.
+        An image or a folder, of which four are taken. Default: two synthetic ones.
     size
         Height and width both see. Default: a .tflite's own, what a run validated at, or 512 512.
     runtime
         litert or tflite-runtime, for a .tflite. Default: the faster one that is installed.
     picture
-        PNG to write: image, both masks, and where they differ.
+        PNG to write, a row an image: the image, the model's mask, the other's, and in red where they differ.
     as_json
         Print one JSON object instead of a table.
     overwrite
         Replace that picture.
     """
+    if picture and picture.suffix != ".png":
+        raise InputError(f"--picture must end in .png. Received: {picture}")
     if picture and not overwrite:
         refuse_existing([picture])
     import_tensorflow()
@@ -146,44 +152,36 @@ def verify(
     from convert.sides import compare_paths
 
     pixels, labels, report = compare_paths(model, against, images=images, size=size, runtime=runtime)
+    if as_json:
+        print(json.dumps({"model": str(model), "against": str(against), **report.to_dict()}, indent=1, allow_nan=False))
+    else:
+        height, width, _ = pixels[0].shape
+        print(f"{model} against {against}, {len(pixels)} images of {height}x{width}")
+        _print_report(report)
+        if images is None:
+            print("compared on synthetic images: give --images DIR to compare on yours")
+    if picture and not report.masks:
+        raise InputError(f"--picture {picture}: an encoder alone makes no masks")
     if picture:
         write_picture(pixels, report.masks, labels, picture)
-    if as_json:
-        rows = [
-            {"name": r.name, "max_abs": r.max_abs, "relative": r.relative, "tolerance": r.tolerance, "passes": r.passes}
-            for r in report.rows
-        ]
-        print(
-            json.dumps(
-                {
-                    "model": str(model),
-                    "against": str(against),
-                    "rows": rows,
-                    "weights": dict(report.weights),
-                    "notes": report.notes,
-                },
-                indent=1,
-            )
-        )
-    else:
-        table = Table(
-            title=f"{model} against {against}, {len(pixels)} images of {pixels[0].shape[0]}x{pixels[0].shape[1]}"
-        )
-        for column in ("step", "largest difference", "relative", "tolerance", ""):
-            table.add_column(column, justify="left" if column == "step" else "right")
-        for row in report.rows:
-            mark = "" if row.passes else "[red]past it[/red]"
-            table.add_row(row.name, f"{row.max_abs:.2e}", f"{row.relative:.2e}", f"{row.tolerance:.0e}", mark)
-        console = Console()
-        console.print(table)
-        for name, difference in report.weights[:12]:
-            console.print(f"weights differ: {name} by up to {difference:.3g}")
-        for note in report.notes:
-            console.print(note)
-        if images is None:
-            console.print("compared on synthetic images: give --images DIR to compare on yours")
     if failure := report.first_failure:
         raise InputError(
             f"{model} and {against} differ: first past its tolerance is {failure.name} "
             f"({failure.relative:.3g}, expected at most {failure.tolerance:g})"
         )
+
+
+def _print_report(report: Report) -> None:
+    table = Table()
+    for column in ("step", "largest difference", "relative", "tolerance", "verdict"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    for row in report.rows:
+        verdict = "agrees" if row.passes else "[red]past it[/red]"
+        table.add_row(row.name, f"{row.max_abs:.2e}", f"{row.relative:.2e}", f"{row.tolerance:.0e}", verdict)
+    Console().print(table)
+    for name, difference in report.weights[:12]:
+        print(f"weights differ: {name} by up to {difference:.3g}")
+    if len(report.weights) > 12:
+        print(f"weights differ: and {len(report.weights) - 12} more, by less")
+    for note in report.notes:
+        print(note)

@@ -68,6 +68,8 @@ def export(
         choose_runtime(name)
     import_tensorflow()
     if format == "transformers":
+        if size or calibration or runtime or recipe != "fp32":
+            raise InputError("--format transformers takes no --recipe, --size, --calibration or --runtime")
         _export_transformers(model, out)
         return
     from convert.export import export_tflite
@@ -99,10 +101,9 @@ def _export_transformers(model: Path, out: Path) -> None:
 
     loaded = load_segformer(model)
     export_transformers(loaded, out)
-    console = Console()
-    console.print(f"{loaded.config.parameter_count:,} parameters -> {out}, read back bit by bit")
+    print(f"{loaded.config.parameter_count:,} parameters -> {out}, read back bit by bit")
     if (shift := shift_of_epsilons(loaded)) is not None:
-        console.print(
+        print(
             f"transformers computes every norm with epsilon 1e-5, this model with {loaded.config.norm_epsilon:g} and "
             f"{loaded.config.patch_norm_epsilon:g}: its logits there differ by {shift:.1e} of the largest"
         )

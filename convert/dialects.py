@@ -173,6 +173,39 @@ TRANSFORMERS = Dialect(
     dead=(r".*num_batches_tracked", r"classifier\.(weight|bias)"),  # the ImageNet classifier
 )
 
+# What transformers 5 calls the same weights in memory, and so in `torch.save(model.state_dict())`.
+TRANSFORMERS_5 = Dialect(
+    name="transformers",
+    marker="stages.0.patch_embeddings.proj.weight",
+    roots=("segformer.", ""),
+    stage={
+        "patch_embed/proj": "stages.{z}.patch_embeddings.proj.",
+        "patch_embed/norm": "stages.{z}.patch_embeddings.layer_norm.",
+        "norm": "stages.{z}.layer_norm.",
+    },
+    block={
+        "norm1": "stages.{z}.blocks.{b}.layernorm_before.",
+        "attn/q": "stages.{z}.blocks.{b}.attention.q_proj.",
+        "attn/kv": ("stages.{z}.blocks.{b}.attention.k_proj.", "stages.{z}.blocks.{b}.attention.v_proj."),
+        "attn/sr": "stages.{z}.blocks.{b}.attention.sequence_reduction.sequence_reduction.",
+        "attn/norm": "stages.{z}.blocks.{b}.attention.sequence_reduction.layer_norm.",
+        "attn/proj": "stages.{z}.blocks.{b}.attention.o_proj.",
+        "norm2": "stages.{z}.blocks.{b}.layernorm_after.",
+        "mlp/fc1": "stages.{z}.blocks.{b}.mlp.fc1.",
+        "mlp/dwconv": "stages.{z}.blocks.{b}.mlp.dwconv.dwconv.",
+        "mlp/fc2": "stages.{z}.blocks.{b}.mlp.fc2.",
+    },
+    decoder={
+        **{f"linear_c{i}": f"decode_head.linear_projections.{i - 1}.proj." for i in (1, 2, 3, 4)},
+        "linear_fuse": "decode_head.linear_fuse.",
+        "bn": "decode_head.batch_norm.",
+        "linear_pred": "decode_head.classifier.",
+    },
+    norm_epsilon=1e-5,
+    patch_norm_epsilon=1e-5,
+    dead=TRANSFORMERS.dead,
+)
+
 MMSEG = Dialect(
     name="mmseg",
     marker="layers.0.0.projection.weight",
@@ -207,4 +240,4 @@ MMSEG = Dialect(
 )
 
 # smp before NVlabs: the same encoder, behind another root.
-DIALECTS = (SMP, NVLABS, TRANSFORMERS, MMSEG)
+DIALECTS = (SMP, NVLABS, TRANSFORMERS, TRANSFORMERS_5, MMSEG)

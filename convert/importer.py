@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from convert.dialects import DIALECTS, NVLABS, Dialect, Part, Rows
 from convert.state_dict import Tensors, read_state_dict
-from segformer_tf.config import SegFormerConfig
+from segformer_tf.config import VARIANTS, SegFormerConfig
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer
@@ -65,10 +65,20 @@ def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
     """
     tensors = read_state_dict(path)
     dialect, wrap, root = _recognise(path, tensors)
+    if outside := sorted(key for key in tensors if not key.startswith(wrap)):
+        raise InputError(f"{path}: {len(outside)} keys without the prefix {wrap!r} of the others: {outside[0]}")
+    if empty := sorted(key for key, value in tensors.items() if value.size == 0):
+        raise InputError(f"{path}: {empty[0]} has no elements")
     tensors = {key.removeprefix(wrap): value for key, value in tensors.items()}
     described = _transformers_config(path) if dialect.name == "transformers" else {}
     config, has_decoder = _sizes(path, tensors, dialect, root, described)
-    names = labels or (_described_labels(described, config.num_classes) if has_decoder else None)
+    held = sum(value.size for value in tensors.values())
+    if config.encoder_parameter_count > held:  # never build what the file cannot fill
+        raise InputError(f"{path}: {held} numbers for an encoder of {config.encoder_parameter_count}")
+    try:
+        names = labels or (_described_labels(described, config.num_classes) if has_decoder else None)
+    except InputError as error:
+        raise InputError(f"{path}: config.json: {error}") from None
     if names is not None and has_decoder and len(names.names) != config.num_classes:
         raise InputError(f"{path}: has {config.num_classes} classes. Received: {len(names.names)} labels")
     weights = _placed(path, tensors, dialect, root, config, has_decoder)
@@ -100,13 +110,16 @@ def to_keras(
     """
     if not checkpoint.has_decoder and not encoder_only:
         raise InputError(f"{checkpoint.path}: an encoder alone; give --encoder-only and --num-classes")
+    if num_classes is not None and num_classes < 1:
+        raise InputError(f"--num-classes must be positive. Received: {num_classes}")
     if encoder_only and num_classes is None:
         raise InputError("--encoder-only needs --num-classes, for the decoder is fresh")
     config = checkpoint.config
     if num_classes is not None:
         config = replace(config, num_classes=num_classes, labels=labels)
     if encoder_only:
-        config = replace(config, decoder="all_mlp")
+        width = _papers_width(list(config.embed_dims), list(config.depths))
+        config = replace(config, decoder="all_mlp", decoder_width=width)
     model = SegFormer(config)
     for variable in model.weights:
         layer, _, name = variable.path.rpartition("/")
@@ -127,10 +140,9 @@ def _recognise(path: Path, tensors: Tensors) -> tuple[Dialect, str, str]:
     for dialect in DIALECTS:
         if found := dialect.find(list(tensors)):
             return dialect, *found
-    some = ", ".join(sorted(tensors)[:3])
-    raise InputError(
-        f"{path}: keys of no SegFormer that is known here ({', '.join(d.name for d in DIALECTS)}). Received: {some}, …"
-    )
+    some = ", ".join(sorted(tensors, reverse=True)[:3])
+    names = ", ".join(dict.fromkeys(dialect.name for dialect in DIALECTS))
+    raise InputError(f"{path}: keys of no SegFormer that is known here ({names}). Received: {some}, …")
 
 
 def _sizes(
@@ -149,7 +161,7 @@ def _sizes(
     for s in range(1, 5):
         patch, fc1 = shape("patch_embed/proj", s), shape("mlp/fc1", s)
         if patch is None or len(patch) != 4 or fc1 is None:
-            raise InputError(f"{path}: {dialect.name}'s names, but stage {s} is missing or of another shape")
+            raise InputError(f"{path}: names of {dialect.name}, but stage {s} is missing or of another shape")
         dims.append(patch[0])
         patches.append(patch[2])
         hidden = fc1[0] // patch[0]
@@ -161,14 +173,17 @@ def _sizes(
         depths.append(depth)
     classes, width = (tensors.get(f"{dialect.decoder[layer]}weight") for layer in ("linear_pred", "bn"))
     has_decoder = width is not None
-    heads = described.get("num_attention_heads", (1, 2, 5, 8))
+    heads = _four(path, described, "num_attention_heads", (1, 2, 5, 8))
+    strides = _four(path, described, "strides", (4, 2, 2, 2))
+    _check_description(path, described, dims, depths, ratios, patches)
     try:
         config = SegFormerConfig(
             num_classes=len(classes) if classes is not None and has_decoder else 1,
             embed_dims=tuple(dims),  # type: ignore[arg-type]
             depths=tuple(depths),  # type: ignore[arg-type]
-            decoder_width=len(width) if width is not None else 256,
-            num_heads=tuple(heads),
+            decoder_width=len(width) if width is not None else _papers_width(dims, depths),
+            num_heads=heads,
+            strides=strides,
             sr_ratios=tuple(ratios),  # type: ignore[arg-type]
             patch_sizes=tuple(patches),  # type: ignore[arg-type]
             mlp_ratio=hidden,
@@ -179,6 +194,32 @@ def _sizes(
     except (InputError, TypeError) as error:
         raise InputError(f"{path}: {error}") from None
     return config, has_decoder
+
+
+def _four(
+    path: Path, described: dict[str, Any], name: str, default: tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
+    value = described.get(name, default)
+    if not isinstance(value, (list, tuple)) or len(value) != 4 or any(type(v) is not int or v < 1 for v in value):
+        raise InputError(f"{path}: config.json: {name} must be four positive integers. Received: {value!r}")
+    return value[0], value[1], value[2], value[3]
+
+
+def _check_description(path: Path, described: dict[str, Any], *shapes: list[int]) -> None:
+    """A config.json that tells of another network than the shapes, or of one that is not built here."""
+    names = ("hidden_sizes", "depths", "sr_ratios", "patch_sizes")
+    expected: dict[str, Any] = {**dict(zip(names, shapes, strict=True)), "hidden_act": "gelu", "num_channels": 3}
+    for name, value in expected.items():
+        if described.get(name, value) != value:
+            raise InputError(f"{path}: config.json: {name} is {described[name]!r}, expected {value!r}")
+
+
+def _papers_width(dims: list[int], depths: list[int]) -> int:
+    """The decoder width that the paper gives to an encoder of these sizes, or its smallest."""
+    for variant in VARIANTS.values():
+        if (variant["embed_dims"], variant["depths"]) == (tuple(dims), tuple(depths)):
+            return variant["decoder_width"]
+    return 256
 
 
 def _placed(
@@ -207,11 +248,13 @@ def _placed(
         if to_keras_layout(layer, tensor).shape != shape:
             expected = to_torch_layout(layer, np.empty(shape, np.float32)).shape
             misshaped.append(f"{' + '.join(keys)}: {tensor.shape}, expected {expected}")
+        if not np.isfinite(tensor).all():
+            raise InputError(f"{path}: {' + '.join(keys)} holds values that are no finite numbers")
         weights[f"{layer}/{TENSORS[name]}"] = np.ascontiguousarray(tensor)
     unexpected = sorted(key for key in tensors if key not in used and not dialect.is_dead(key))
     if missing or unexpected or misshaped:
         lists = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-        lines = [f"{path}: {dialect.name}'s names, but not all of them fit"]
+        lines = [f"{path}: names of {dialect.name}, but not all of them fit"]
         for title, keys in lists.items():
             lines += [f"  {title}: {key}" for key in keys[:_SHOWN]]
             lines += [f"  {title}: and {len(keys) - _SHOWN} more"] if len(keys) > _SHOWN else []
@@ -233,6 +276,8 @@ def _key(part: Part, tensor: str) -> str:
 def _rows(part: Part, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
     if not isinstance(part, Rows):
         return tensor
+    if len(tensor) % 3:
+        raise ValueError("q, k and v are packed in thirds")
     third = len(tensor) // 3
     return tensor[part.first * third : part.last * third]
 
@@ -244,7 +289,7 @@ def _transformers_config(path: Path) -> dict[str, Any]:
         return {}
     try:
         described = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise InputError(f"{file}: not a configuration ({error})") from None
     return described if isinstance(described, dict) and described.get("model_type") == "segformer" else {}
 

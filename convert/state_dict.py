@@ -64,18 +64,21 @@ def _in_folder(folder: Path) -> Path:
 
 def _read_shards(index: Path) -> Tensors:
     try:
-        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        bad = [name for name in shards if not isinstance(name, str) or Path(name).name != name]
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        placed = json.loads(index.read_text("utf-8"))["weight_map"]
+        shards = sorted(set(placed.values()))
+    except (OSError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f'{index}: expected {{"weight_map": {{tensor: file}}}} ({error})') from None
-    if bad:
-        raise InputError(f"{index}: names a file outside its folder: {bad[0]!r}")
+    for name in shards:
+        if not isinstance(name, str) or not re.fullmatch(r"[^/\\]+\.(safetensors|bin)", name):
+            raise InputError(f"{index}: expected names of .safetensors or .bin files beside it. Received: {name!r}")
     tensors: Tensors = {}
     for name in shards:
         part = read_state_dict(index.with_name(name))
         if twice := tensors.keys() & part.keys():
             raise InputError(f"{index}: two files hold {sorted(twice)[0]}")
         tensors |= part
+    if lacking := sorted(placed.keys() ^ tensors.keys()):
+        raise InputError(f"{index}: {lacking[0]} is in the index or in its files, not in both ({len(lacking)} such)")
     return tensors
 
 
@@ -111,27 +114,38 @@ def _read_pickle(path: Path) -> Tensors:
         except RuntimeError:  # of before torch 1.6, which cannot be mapped
             held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        message = str(error)
-        if found := re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported (?:class|global)[: ]+([\w.]+)", message):
-            told = f"it wants to run {found.group(1) or found.group(2)}, and nothing was run"
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            told = f"it wants to run {found.group(1)}, and nothing was run; save the model's state_dict()"
         else:
-            told = _first_line(error)
+            told = "damaged, or not written by torch.save"
         raise InputError(f"{path}: not a checkpoint of tensors alone ({told})") from None
     return _tensors_of(path, held)
 
 
 def _tensors_of(path: Path, held: Any) -> Tensors:
-    import torch
-
-    while isinstance(held, Mapping):
-        tensors = {k: v for k, v in held.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
-        inner = next((w for w in _WRAPPERS if isinstance(held.get(w), Mapping)), None)
+    for _ in _WRAPPERS:
+        if not isinstance(held, Mapping):
+            break
+        inner = next((wrapper for wrapper in _WRAPPERS if isinstance(held.get(wrapper), Mapping)), None)
         if inner is None:
-            if not tensors:
-                break
-            return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+            tensors = {key: _dense(path, key, value) for key, value in held.items() if hasattr(value, "storage")}
+            if tensors:
+                return tensors
+            break
         held = held[inner]
     raise InputError(f"{path}: holds no state dict; expected tensors by name, or one of {', '.join(_WRAPPERS)}")
+
+
+def _dense(path: Path, name: Any, tensor: Any) -> NDArray[np.float32]:
+    """A torch tensor that really holds its numbers, as float32."""
+    import torch
+
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not isinstance(name, str) or not plain or tensor.is_complex():
+        raise InputError(f"{path}: {name} is no plain tensor of real numbers ({tensor.dtype}, {tensor.layout})")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise InputError(f"{path}: {name} claims {tuple(tensor.shape)}, more than the file holds")
+    return tensor.detach().float().numpy()
 
 
 def _first_line(error: Exception) -> str:

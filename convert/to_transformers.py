@@ -31,7 +31,7 @@ def export_transformers(model: SegFormer, out: Path) -> None:
     Raises:
         InputError: a decoder that transformers does not have, or a folder that exists or cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     if model.config.decoder != "all_mlp":
         raise InputError("transformers has the paper's decoder only, not mmseg's")
@@ -43,7 +43,7 @@ def export_transformers(model: SegFormer, out: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             made = Path(folder) / out.name
             made.mkdir()
-            save_file(tensors, made / "model.safetensors", metadata={"format": "pt"})
+            (made / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
             (made / "config.json").write_text(json.dumps(transformers_config(model.config), indent=2) + "\n", "utf-8")
             _read_back(model, made)
             made.rename(out)
@@ -60,10 +60,11 @@ def shift_of_epsilons(model: SegFormer) -> float | None:
     same = replace(model.config, norm_epsilon=1e-5, patch_norm_epsilon=1e-5, batch_norm_epsilon=1e-5)
     if same == model.config:
         return None
-    twin = SegFormer(same)
-    twin.set_weights(model.get_weights())
     pixels = synthetic_images((256, 256), 1)[0][None]
-    ours, theirs = model.logits(pixels), twin.logits(pixels)
+    twins = [SegFormer(config) for config in (model.config, same)]  # of any size
+    for twin in twins:
+        twin.set_weights(model.get_weights())
+    ours, theirs = (twin.logits(pixels) for twin in twins)
     return float(np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max()))
 
 
@@ -110,7 +111,12 @@ def transformers_config(config: SegFormerConfig) -> dict[str, object]:
 
 
 def _read_back(model: SegFormer, folder: Path) -> None:
-    weights = read_checkpoint(folder).weights
+    found = read_checkpoint(folder)
+    weights, sizes = (
+        found.weights,
+        {"embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides", "mlp_ratio"},
+    )
+    assert all(getattr(found.config, name) == getattr(model.config, name) for name in sizes), found.config
     for variable in model.weights:
         layer, _, name = variable.path.rpartition("/")
         ours = to_torch_layout(layer, np.asarray(variable.value, np.float32))

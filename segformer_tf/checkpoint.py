@@ -61,7 +61,9 @@ def keras_file(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: no such model file or run folder")
     if path.suffix != ".keras":
-        raise InputError(f"{path}: expected a .keras file or a run folder")
+        raise InputError(
+            f"{path}: expected a .keras file or a run folder; `segformer import` makes one of a PyTorch checkpoint"
+        )
     return path
 
 

@@ -73,10 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "segformer_tf").split(".")[0] in ("segformer_tf", "training", "convert"):
             raise
-        print(
-            f"segformer: {error.name} is not installed; in the repository: pip install '.[train,convert]'",
-            file=sys.stderr,
-        )
+        how = {"torch": "pip install torch==2.13.0", "huggingface_hub": "pip install huggingface_hub"}
+        hint = how.get(error.name or "", "in the repository: pip install '.[train,convert]'")
+        print(f"segformer: {error.name} is not installed; {hint}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

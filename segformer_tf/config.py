@@ -88,8 +88,8 @@ class SegFormerConfig:
             )
 
     @property
-    def parameter_count(self) -> int:
-        """Trainable parameters of encoder and decoder, counted without building them."""
+    def encoder_parameter_count(self) -> int:
+        """Trainable parameters of the encoder, counted without building it."""
         count, channels = 0, 3
         for i, c in enumerate(self.embed_dims):
             sr, hidden = self.sr_ratios[i], self.mlp_ratio * c
@@ -99,10 +99,22 @@ class SegFormerConfig:
             mix_ffn = 2 * c * hidden + hidden + c + 10 * hidden  # fc1, fc2, dwconv
             count += self.depths[i] * (4 * c + attention + mix_ffn) + 2 * c  # with two norms a block and the stage's
             channels = c
+        return count
+
+    @property
+    def parameter_count(self) -> int:
+        """Trainable parameters of encoder and decoder, counted without building them."""
         width = self.decoder_width
         bias = 1 if self.decoder == "all_mlp" else 2  # mmseg: no bias, but a batch normalisation
         branches = sum(c * width + bias * width for c in self.embed_dims)
-        return count + branches + 4 * width**2 + 2 * width + width * self.num_classes + self.num_classes
+        return (
+            self.encoder_parameter_count
+            + branches
+            + 4 * width**2
+            + 2 * width
+            + width * self.num_classes
+            + self.num_classes
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the inverse of `from_dict`."""

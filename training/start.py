@@ -10,6 +10,8 @@ from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer
 from training.strategy import this_place
 
+_SIZES = ("embed_dims", "depths")
+
 
 def read_start(path: Path, variant: str) -> SegFormer:
     """The model to start from.
@@ -18,21 +20,25 @@ def read_start(path: Path, variant: str) -> SegFormer:
         InputError: a file that cannot be read, or a model of another variant.
     """
     given = load_segformer(path)
-    for name in ("embed_dims", "depths"):
+    for name in _SIZES:
         has, wanted = getattr(given.config, name), VARIANTS[variant][name]
         if has != wanted:
+            fits = [v for v, sizes in VARIANTS.items() if all(getattr(given.config, n) == sizes[n] for n in _SIZES)]
+            hint = f"; give --variant {fits[0]}" if fits else ""
             raise InputError(
-                f"{path}: another network than --variant {variant}: its {name} is {has}, expected {wanted}"
+                f"{path}: another network than --variant {variant}: its {name} is {has}, expected {wanted}{hint}"
             )
     return given
 
 
 def copy_weights(given: SegFormer, model: SegFormer) -> None:
-    """Give `model` the weights of `given`; its classifier stays fresh where it has another number of classes."""
-    fresh = given.config.num_classes != model.config.num_classes
+    """Give `model` the weights of `given`; its classifier stays fresh where it has other classes, by number or name."""
+    before, now = given.config, model.config
+    renamed = before.labels is not None and now.labels is not None and before.labels.names != now.labels.names
+    fresh = before.num_classes != now.num_classes or renamed
     for theirs, ours in zip(given.weights, model.weights, strict=True):
         if not (fresh and ours.path.startswith("decoder/linear_pred/")):
             ours.assign(theirs)
-    if fresh and this_place().chief:
-        counts = f"{given.config.num_classes} classes, the data has {model.config.num_classes}"
-        print(f"starting from {counts}: a fresh classifier")
+    if this_place().chief:
+        kept = "other classes, so a fresh classifier" if fresh else "its classifier too"
+        print(f"starting from weights of {before.num_classes} classes, the data has {now.num_classes}: {kept}")

@@ -71,7 +71,10 @@ def _fit(config: TrainConfig, run: Run | None) -> Run:
     height, width = config.eval_size or validation[0][0].shape[:2]
     check_image_shape((None, height, width, 3), "--eval-size")
     config = replace(config, eval_size=(height, width))
-    given = read_start(Path(config.weights), config.variant) if config.weights else None
+    given = None
+    if config.weights:  # a run that goes on has them in its own folder, or in its backup
+        path = run.last if run and run.last.exists() else Path(config.weights)
+        given = read_start(path, config.variant)
     if config.weights:
         config = replace(config, weights=Path(config.weights).resolve())
     root = config.out or _free_folder(config, source.name)

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from convert.importer import read_checkpoint, to_keras, to_keras_layout, to_torch_layout
+from convert.importer import TENSORS, read_checkpoint, to_keras, to_keras_layout, to_torch_layout
 from convert.state_dict import read_state_dict
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.cli import main
 from segformer_tf.config import VARIANTS
 from segformer_tf.errors import InputError
 from segformer_tf.label_sets import find_labels
-from tests.helpers import within
+from tests.helpers import noise, within
 
 GOLDEN = Path(__file__).parent / "golden"
 CODE_BASES = {
@@ -164,12 +164,54 @@ def test_the_authors_keys_by_their_names_alone(tmp_path: Path) -> None:
 
 def test_every_weight_goes_to_its_own_variable(code_base: str) -> None:
     checkpoint = read_checkpoint(GOLDEN / f"{code_base}.safetensors")
+    for i, tensor in enumerate(checkpoint.weights.values()):
+        tensor[...] = i
+    expected = {name: i for i, name in enumerate(checkpoint.weights)}
     model = to_keras(checkpoint)
-    assert len(checkpoint.weights) == len(model.weights)
+    assert len(expected) == len(model.weights)
     for variable in model.weights:
-        layer = variable.path.rpartition("/")[0]
-        array = np.asarray(variable.value)
+        layer, _, name = variable.path.rpartition("/")
+        assert np.unique(variable.value).tolist() == [expected[f"{layer}/{TENSORS[name]}"]]
+        array = noise(*variable.shape)
         np.testing.assert_array_equal(to_keras_layout(layer, to_torch_layout(layer, array)), array)
+
+
+def test_shapes_and_names_that_lie(tmp_path: Path) -> None:
+    def refused(code_base: str, edit: Callable[[dict], object], told: str) -> None:
+        with pytest.raises(InputError, match=told):
+            read_checkpoint(change(code_base, edit, tmp_path))
+
+    packed = "backbone.layers.1.1.0.attn.attn.in_proj_bias"
+    refused("mmseg", lambda t: t.update({packed: np.zeros(26, np.float32)}), f"of another shape: {packed}")
+    refused(
+        "nvlabs",
+        lambda t: t.update({"module.backbone.patch_embed1.proj.weight": t["backbone.norm1.bias"]}),
+        r"module\.|the prefix",
+    )
+    wide = {"backbone.patch_embed4.proj.weight": (60000, 0, 3, 3), "backbone.block4.0.mlp.fc1.weight": (240000, 0)}
+    refused("nvlabs", lambda t: t.update({k: np.zeros(s, np.float32) for k, s in wide.items()}), "has no elements")
+    deep = {"backbone.patch_embed4.proj.weight": (3000, 1, 1, 1), "backbone.block4.0.mlp.fc1.weight": (12000, 1)}
+    refused(
+        "nvlabs", lambda t: t.update({k: np.zeros(s, np.float32) for k, s in deep.items()}), "numbers for an encoder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("described", "told"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act is 'relu', expected 'gelu'"),
+        ({"depths": [2, 2, 2, 2]}, r"depths is \[2, 2, 2, 2\], expected \[1, 1, 2, 1\]"),
+        ({"num_attention_heads": 5}, "num_attention_heads must be four positive integers. Received: 5"),
+        ({"num_attention_heads": [3, 2, 5, 8]}, "embed_dims must be divisible by num_heads"),
+        ({"strides": [4, 2, 2, 0]}, "strides must be four positive integers"),
+        ({"id2label": {"0": "", "1": "b", "2": "c"}}, "a class name is one non-empty line"),
+    ],
+)
+def test_a_config_json_of_another_network_is_refused(described: dict, told: str, tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "transformers.safetensors", tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "segformer", **described}))
+    with pytest.raises(InputError, match=told):
+        read_checkpoint(tmp_path)
 
 
 def test_half_precision_and_shards(tmp_path: Path) -> None:
@@ -183,10 +225,15 @@ def test_half_precision_and_shards(tmp_path: Path) -> None:
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(found[name], tensor.astype(np.float16).astype(np.float32))
-    index["weight_map"][names[0]] = "../elsewhere.safetensors"
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match=r"names a file outside its folder"):
-        read_state_dict(tmp_path)
+    for name in ("../elsewhere.safetensors", "..", "", "model.safetensors.index.json", 3):
+        index["weight_map"][names[0]] = name
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(InputError, match=r"index\.json: expected "):
+            read_state_dict(tmp_path)
+    for placed in ({}, {**index["weight_map"], names[0]: "part0.safetensors", "more": "part1.safetensors"}):
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
+        with pytest.raises(InputError, match=r"not in both|no SegFormer"):
+            read_checkpoint(tmp_path)
 
 
 def test_labels_come_from_config_json_or_a_name(tmp_path: Path) -> None:
@@ -254,7 +301,7 @@ def test_the_command_imports_and_refuses(tmp_path: Path, capsys: pytest.CaptureF
     np.testing.assert_array_equal(fresh.decoder.linear_fuse.kernel, other.decoder.linear_fuse.kernel)
 
     assert "exists already" in refused(GOLDEN / "smp.safetensors", "--out", out)
-    assert "expected a checkpoint, or --from-hub" in refused("--out", tmp_path / "x.keras")
+    assert "expected either a checkpoint or --from-hub" in refused("--out", tmp_path / "x.keras")
     assert "must end in .keras" in refused(GOLDEN / "smp.safetensors", "--out", tmp_path / "x.h5")
     save_file({"a": np.zeros(2, np.float32)}, tmp_path / "other.safetensors")
     whole = (GOLDEN / "smp.safetensors").read_bytes()
@@ -336,6 +383,26 @@ def test_pickles_of_tensors_are_read(wrapper: tuple[str, ...], zipped: bool, tmp
 
 
 @pytest.mark.torch
+def test_pickles_that_lie_are_refused(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    endless: dict = {}
+    endless["model"] = endless
+    cases = {
+        "no plain tensor": {"a": torch.eye(3).to_sparse()},
+        "real numbers": {"a": torch.zeros(3, dtype=torch.complex64)},
+        "more than the file holds": {"a": torch.zeros(1, dtype=torch.half).expand(10**13)},
+        "holds no state dict": endless,
+    }
+    for told, held in cases.items():
+        torch.save(held, tmp_path / "lie.pth")
+        with pytest.raises(InputError, match=told):
+            read_state_dict(tmp_path / "lie.pth")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "lie.pth")
+    with pytest.raises(InputError, match=r"it wants to run torch\.nn\.modules\.linear\.Linear"):
+        read_state_dict(tmp_path / "lie.pth")
+
+
+@pytest.mark.torch
 def test_bfloat16_safetensors_need_no_torch(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file as save_torch
@@ -386,7 +453,7 @@ def test_transformers_loads_what_we_export(tmp_path: Path, capsys: pytest.Captur
     transformers = pytest.importorskip("transformers")
     from tests.helpers import perturb
 
-    model = perturb(build_segformer("tiny", num_classes=21, labels=find_labels("voc")))
+    model = perturb(build_segformer("tiny", num_classes=21, labels=find_labels("voc"), image_size=(97, 161)))
     model.save(tmp_path / "model.keras")
     main(["export", str(tmp_path / "model.keras"), "--format", "transformers", "--out", str(tmp_path / "hf")])
     assert "this model with 1e-06" in " ".join(capsys.readouterr().out.split())

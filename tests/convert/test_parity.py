@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,8 @@ def test_both_sides_agree_at_every_step(checkpoint: Checkpoint) -> None:
     assert report.first_failure is None
     assert report.weights == []
     assert report.rows[0].name == "weights"
-    steps = [row.name for row in report.rows[1:]]
+    assert report.rows[1].name == "epsilons"
+    steps = [row.name for row in report.rows[2:]]
     assert steps[:3] == ["stage1/patch_embed", "stage1/block0", "c1"]
     assert steps[-7:] == ["decoder/c1", "decoder/c2", "decoder/c3", "decoder/c4", "logits", "all: logits", "all: mask"]
     assert max(row.relative for row in report.rows) < 2e-6
@@ -70,16 +72,18 @@ def test_one_percent_of_any_tensor_is_found_where_it_is(code_base: str) -> None:
         variable.assign(value)
 
 
-def test_other_epsilons_are_found(checkpoint: Checkpoint) -> None:
-    from dataclasses import replace
-
-    other = SegFormer(replace(checkpoint.config, norm_epsilon=1e-3))
+@pytest.mark.parametrize("changes", [{"norm_epsilon": 1e-5}, {"norm_epsilon": 1e-6}, {"patch_norm_epsilon": 1e-6}])
+def test_epsilons_of_another_code_base_are_found(checkpoint: Checkpoint, changes: dict) -> None:
+    other = SegFormer(replace(checkpoint.config, **changes))
     other.set_weights(to_keras(checkpoint).get_weights())
-    report = compare_with_checkpoint(other, checkpoint, PIXELS)
-    assert report.rows[0].passes
+    report = compare_with_checkpoint(other, checkpoint, PIXELS[:1])
+    if other.config == checkpoint.config:
+        assert report.first_failure is None
+        return
     assert report.first_failure is not None
-    assert report.first_failure.name == "stage1/block0"
-    assert report.notes == [f"norm_epsilon is 0.001 here, {checkpoint.config.norm_epsilon:g} there"]
+    assert report.first_failure.name == "epsilons"
+    (name, value), *_ = changes.items()
+    assert report.notes == [f"{name} is {value:g} here, {getattr(checkpoint.config, name):g} there"]
 
 
 def test_the_command(

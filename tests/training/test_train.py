@@ -24,7 +24,7 @@ from tests.training.small import SMALL
 from training.config import TrainConfig
 from training.sources import open_source
 from training.strategy import make_strategy
-from training.train import train
+from training.train import resume, train
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +117,13 @@ def test_weights_to_start_from(config: TrainConfig, tmp_path: Path, capsys: pyte
     given.save(tmp_path / "given.keras")
     slow = replace(config, learning_rate=1e-30, weight_decay=0.0, weights=tmp_path / "given.keras")
     model = load_segformer(train(replace(slow, out=tmp_path / "run")).root / "weights" / "last.keras")
-    assert "starting from 9 classes, the data has 6: a fresh classifier" in capsys.readouterr().out
+    assert "weights of 9 classes, the data has 6: other classes, so a fresh" in capsys.readouterr().out
     assert model.config.norm_epsilon == 1e-5
     for ours, theirs in zip(model.trainable_variables, given.trainable_variables, strict=True):
         if "linear_pred" not in ours.path:
             np.testing.assert_allclose(ours, theirs, atol=1e-20, err_msg=ours.path)
+    (tmp_path / "given.keras").unlink()  # a run that goes on needs them no more
+    assert resume(tmp_path / "run").root == tmp_path / "run"
     build_segformer("b0", num_classes=6).save(tmp_path / "b0.keras")
     with pytest.raises(InputError, match=r"b0\.keras: another network than --variant tiny: its embed_dims is"):
         train(replace(slow, weights=tmp_path / "b0.keras", out=tmp_path / "other"))
