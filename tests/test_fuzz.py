@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from convert.importer import read_checkpoint
 from segformer_tf import SegFormer, SegFormerConfig, load_segformer
 from segformer_tf.config import MIN_IMAGE_SIDE
 from segformer_tf.edge import fit_image, load_image, logits_to_mask
@@ -248,6 +249,20 @@ def test_damaged_keras_files(damage: Damage, victim: str, whole_keras: Path) -> 
         path.write_bytes(damage.of(whole_keras.read_bytes()))
     with refused_in_a_line("model.keras"):
         assert isinstance(load_segformer(path), SegFormer)
+
+
+@SOME
+@given(damage=DAMAGES, code_base=st.sampled_from(["nvlabs", "mmseg"]))
+def test_damaged_checkpoints(damage: Damage, code_base: str, folder: Path) -> None:
+    whole = (Path(__file__).parent / "convert" / "golden" / f"{code_base}.safetensors").read_bytes()
+    (folder / "torch.safetensors").write_bytes(damage.of(whole))
+    try:
+        checkpoint = read_checkpoint(folder / "torch.safetensors")
+    except InputError as error:  # of several lines where keys do not fit
+        if "torch.safetensors" not in str(error):
+            pytest.fail(str(error))
+        return
+    assert checkpoint.has_decoder
 
 
 SIZES = st.integers(-1, 40) | st.integers(-(2**70), 2**70) | JSON
