@@ -75,7 +75,6 @@ def _fit(config: TrainConfig, run: Run | None) -> Run:
     if config.weights:  # a run that goes on has them in its own folder, or in its backup
         path = run.last if run and run.last.exists() else Path(config.weights)
         given = read_start(path, config.variant)
-    if config.weights:
         config = replace(config, weights=Path(config.weights).resolve())
     root = config.out or _free_folder(config, source.name)
     if run is None:
@@ -90,6 +89,7 @@ def _fit(config: TrainConfig, run: Run | None) -> Run:
             stack.enter_context(locked(root))
         with strategy.scope():
             model = _build(config, source, given)  # the workers meet here
+        del given  # a second model in memory
         if run is None:  # a worker that shares no disk with the chief keeps a folder of its own
             run = Run(root) if root.exists() else Run.create(root, config)
             if Backup(run.backup).exists():

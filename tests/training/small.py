@@ -1,4 +1,6 @@
-"""A training that takes seconds; `data` and `out` are each test's own."""
+"""A training that takes seconds; `data` and `out` are each test's own. And the command in a process of its own."""
+
+import sys
 
 from training.config import TrainConfig
 
@@ -12,3 +14,5 @@ SMALL = TrainConfig(
     crop=(64, 64),
     learning_rate=1e-3,
 )
+
+COMMAND = [sys.executable, "-c", "from segformer_tf.cli import script; script()", "train"]

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +17,11 @@ import pytest
 
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.errors import InputError
-from tests.training.small import SMALL
+from tests.training.small import COMMAND, SMALL
 from training.backup import Backup, Progress
 from training.optimizer import SegFormerAdamW
 from training.run import Run, locked, write_json
 from training.train import resume, train
-
-COMMAND = [sys.executable, "-c", "from segformer_tf.cli import script; script()", "train"]
 
 
 def start(*words: object) -> subprocess.Popen:

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +18,11 @@ import tensorflow as tf
 
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
-from tests.training.small import SMALL
+from tests.training.small import COMMAND, SMALL
 from training.pipeline import train_batches
 from training.sources import open_source
 from training.strategy import Place, _meet, make_strategy, this_place
 from training.train import train
-
-COMMAND = [sys.executable, "-c", "from segformer_tf.cli import script; script()", "train"]
 
 
 def cluster(index: int, ports: list[int]) -> str:
