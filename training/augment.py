@@ -15,6 +15,8 @@ from segformer_tf.labels import IGNORE_ID
 
 Pair = tuple[Any, Any]
 
+CROP_TRIES = 10
+
 
 def augment(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int], scale: tuple[float, float]) -> Pair:
     """Scale jitter, random crop, flip, photometric distortion, normalisation, padding.
@@ -46,9 +48,25 @@ def scale_jitter(image: Any, mask: Any, seed: Any, *, scale: tuple[float, float]
 
 
 def random_crop(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int]) -> Pair:
-    """The same random window of both, cut to what there is where they are smaller than `crop`."""
+    """The same random window of both, cut to what there is where they are smaller than `crop`.
+
+    A window in which one class has 75 % of the valid pixels or more is drawn again, up to `CROP_TRIES` times; the
+    last one is taken as it comes.
+    """
     size = tf.minimum(tf.shape(mask), crop)
-    offset = tf.cast(tf.random.stateless_uniform((2,), seed) * tf.cast(tf.shape(mask) - size + 1, tf.float32), tf.int32)
+    room = tf.cast(tf.shape(mask) - size + 1, tf.float32)
+    draws = tf.random.stateless_uniform((CROP_TRIES + 1, 2), seed)
+
+    def window(i: Any) -> Any:
+        return tf.cast(draws[i] * room, tf.int32)
+
+    def again(i: Any) -> Any:
+        counts = tf.math.bincount(tf.cast(tf.reshape(tf.slice(mask, window(i), size), [-1]), tf.int32), minlength=256)
+        largest, valid = tf.reduce_max(counts[:IGNORE_ID]), tf.reduce_sum(counts[:IGNORE_ID])
+        return (4 * largest >= 3 * valid) & (i < CROP_TRIES)
+
+    (chosen,) = tf.while_loop(again, lambda i: (i + 1,), (0,))
+    offset = window(chosen)
     image = tf.slice(image, tf.concat([offset, [0]], 0), tf.concat([size, [3]], 0))
     return image, tf.slice(mask, offset, size)
 

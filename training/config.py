@@ -63,8 +63,14 @@ class TrainConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay; LayerNorm parameters are left out."""
 
-    class_weights: bool = False
-    """Weigh rare classes up in the loss, by 1 / ln(1.02 + share of pixels) (ENet)."""
+    class_weights: float = 0.0
+    """Weigh rare classes up in the loss: 1 / ln(1.02 + share of pixels) to this power. 0 is none, 1 ENet's formula."""
+
+    clip_norm: float | None = None
+    """Largest norm of all gradients together. Default: any."""
+
+    ema: float = 0.0
+    """Momentum of the moving average of the weights, such as 0.999; it is what is validated and kept. 0 for none."""
 
     warmup_steps: int | None = None
     """Steps of linear warm-up. Default: 1500, or a tenth of --steps if that is less."""

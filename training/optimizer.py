@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from segformer_tf.layers import PACKAGE
@@ -48,22 +52,32 @@ class SegFormerAdamW(keras.optimizers.Adam):
 
     Paths that hold "norm" (every LayerNorm; not the decoder's "bn") are not decayed; the decoder learns at
     `head_multiplier` times the rate, as a rate: scaling its gradients would leave an Adam step as it is.
+    A step is torch's, epsilon included: ``m̂ / (√v̂ + epsilon)``, where Keras adds epsilon to ``√v``.
 
     Args:
         learning_rate: rate or schedule of the encoder.
         decay: decoupled weight decay, multiplied by the variable's own rate.
         head_multiplier: rate of the decoder over the encoder's.
+        clip_norm: largest norm of all gradients together, of the whole step over all replicas; None for any.
+            Keras' own `global_clipnorm` would cut each replica's share by itself.
         kwargs: of `keras.optimizers.Adam`; epsilon is 1e-8, as in torch (Keras' default is 1e-7).
     """
 
     def __init__(
-        self, learning_rate: Any, *, decay: float = 0.01, head_multiplier: float = 10.0, **kwargs: Any
+        self,
+        learning_rate: Any,
+        *,
+        decay: float = 0.01,
+        head_multiplier: float = 10.0,
+        clip_norm: float | None = None,
+        **kwargs: Any,
     ) -> None:
         kwargs.setdefault("epsilon", 1e-8)
         kwargs.setdefault("name", "segformer_adamw")
         super().__init__(learning_rate, **kwargs)
         self.decay = decay
         self.head_multiplier = head_multiplier
+        self.clip_norm = clip_norm
         self._groups: list[tuple[float, float]] = []
 
     def build(self, variables: list[keras.Variable]) -> None:
@@ -71,18 +85,73 @@ class SegFormerAdamW(keras.optimizers.Adam):
             self._groups = [parameter_group(v.path, self.decay, self.head_multiplier) for v in variables]
         super().build(variables)
 
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        reduced = super()._all_reduce_sum_gradients(grads_and_vars)
+        if self.clip_norm is None:
+            return reduced
+        gradients, variables = zip(*reduced, strict=True)
+        clipped, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+        return list(zip(clipped, variables, strict=True))
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         # Under tf.distribute `variable` is a bare tf.Variable without a path, hence the index.
-        multiplier, decay = self._groups[self._get_variable_index(variable)]
-        rate = ops.cast(learning_rate, variable.dtype) * multiplier
+        i = self._get_variable_index(variable)
+        multiplier, decay = self._groups[i]
+        rate = ops.cast(learning_rate, "float32") * multiplier
         if decay:
-            self.assign_sub(variable, variable * (rate * decay))
-        super().update_step(gradient, variable, rate)
+            variable.assign_sub(variable * (rate * decay))
+        step = ops.cast(self.iterations + 1, "float32")
+        beta_1_power, beta_2_power = ops.power(self.beta_1, step), ops.power(self.beta_2, step)
+        # One kernel that updates all three in place; it adds its epsilon to √v, hence the factor.
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=_on(variable, self._momentums[i]).handle,
+            v=_on(variable, self._velocities[i]).handle,
+            beta1_power=beta_1_power,
+            beta2_power=beta_2_power,
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon * ops.sqrt(1.0 - beta_2_power),
+            grad=gradient,
+        )
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.pop("weight_decay", None)
-        return {**config, "decay": self.decay, "head_multiplier": self.head_multiplier}
+        return {
+            **config,
+            "decay": self.decay,
+            "head_multiplier": self.head_multiplier,
+            "clip_norm": self.clip_norm,
+        }
+
+
+@contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """Within, `model` has the moving average of its weights, if its optimizer keeps one (`use_ema`)."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    pairs = []
+    if optimizer.use_ema:
+        pairs = list(zip(model.trainable_variables, optimizer._model_variables_moving_average, strict=True))
+
+    def swap() -> None:
+        for variable, average in pairs:
+            value = np.asarray(variable.value)
+            variable.assign(average)
+            average.assign(value)
+
+    swap()
+    try:
+        yield
+    finally:
+        swap()
+
+
+def _on(variable: Any, slot: keras.Variable) -> Any:
+    """The replica's own copy of an optimizer variable, where `variable` is a replica's."""
+    value = slot.value
+    return value._get_on_device_or_primary() if hasattr(value, "_get_on_device_or_primary") else value
 
 
 def parameter_group(path: str, decay: float, head_multiplier: float) -> tuple[float, float]:

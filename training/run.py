@@ -28,6 +28,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from training.backup import Backup, Progress
 from training.config import TrainConfig
+from training.optimizer import averaged
 from training.pictures import plot_history, plot_panel
 from training.pipeline import eval_batches
 from training.sources import Source
@@ -143,6 +144,17 @@ class StopBetweenSteps(keras.callbacks.Callback):
     on_test_batch_end = on_train_batch_end
 
 
+class ValidateAveraged(keras.callbacks.Callback):
+    """Validates the moving average of the weights, where the optimizer keeps one, as it is what is kept."""
+
+    def on_test_begin(self, logs: object = None) -> None:
+        self._swapped = averaged(self.model)
+        self._swapped.__enter__()
+
+    def on_test_end(self, logs: object = None) -> None:
+        self._swapped.__exit__(None, None, None)
+
+
 class Keep(keras.callbacks.Callback):
     """Keeps the run folder after every epoch: history, last and best weights, and then the backup.
 
@@ -164,9 +176,10 @@ class Keep(keras.callbacks.Callback):
         self.progress.best = score if better else self.progress.best
         if this_place().chief:
             self._write_history()
-            self.save_weights(self.model, self.run.last)
-            if better:
-                self.save_weights(self.model, self.run.best)
+            with averaged(self.model):
+                self.save_weights(self.model, self.run.last)
+                if better:
+                    self.save_weights(self.model, self.run.best)
         Backup(self.run.backup).save(self.model, self.progress)
 
     def _write_history(self) -> None:
@@ -198,10 +211,10 @@ class Pictures(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         plot_history(self.progress.history, self.run.root / "curves.png")
+        with averaged(self.model):
+            predicted = np.asarray(self.model(self.batch, training=False))
         rows = []
-        for (image, truth), logits in zip(
-            self.samples, np.asarray(self.model(self.batch, training=False)), strict=True
-        ):
+        for (image, truth), logits in zip(self.samples, predicted, strict=True):
             prediction = logits_to_mask(logits, (image.shape[0], image.shape[1]))
             rows.append([image, overlay(image, truth, self.labels), overlay(image, prediction, self.labels)])
         plot_panel(rows, self.run.root / "panel.png", titles=("image", "truth", "prediction"))

@@ -20,7 +20,7 @@ from training.config import TrainConfig
 from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
 from training.optimizer import SegFormerAdamW, WarmupPoly
 from training.pipeline import eval_batches, eval_steps, plain_input_errors, train_batches
-from training.run import Keep, Pictures, Run, StopBetweenSteps, locked
+from training.run import Keep, Pictures, Run, StopBetweenSteps, ValidateAveraged, locked
 from training.sources import Source, check_masks, open_source
 from training.start import copy_weights, read_start
 from training.strategy import make_strategy, plain_worker_errors, this_place
@@ -128,8 +128,15 @@ def _build(config: TrainConfig, source: Source, given: SegFormer | None) -> SegF
     assert config.warmup_steps is not None  # `_fit` put it there
     schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
     model.compile(
-        optimizer=SegFormerAdamW(schedule, decay=config.weight_decay, head_multiplier=config.head_multiplier),
-        loss=SegmentationLoss(rare_class_weights(source) if config.class_weights else None),
+        optimizer=SegFormerAdamW(
+            schedule,
+            decay=config.weight_decay,
+            head_multiplier=config.head_multiplier,
+            clip_norm=config.clip_norm,
+            use_ema=config.ema > 0,
+            ema_momentum=config.ema,
+        ),
+        loss=SegmentationLoss(rare_class_weights(source, config.class_weights) if config.class_weights else None),
         metrics=[MeanIoU(len(source.labels.names))],
         jit_compile=False,  # XLA on CPU is 3x slower for this model, and MirroredStrategy refuses it
     )
@@ -143,7 +150,7 @@ def _run_epochs(
     assert config.eval_size is not None  # `_fit` put it there
     size, batch_size = config.eval_size, config.batch_size
     epoch_steps = _epoch_steps(config)
-    keep: list[keras.callbacks.Callback] = [Keep(run, progress)]
+    keep: list[keras.callbacks.Callback] = [ValidateAveraged(), Keep(run, progress)]
     if this_place().chief:
         keep += [
             keras.callbacks.TensorBoard(str(run.tensorboard), write_graph=False),
