@@ -17,12 +17,13 @@ class MultiWorkerFit:
     """
 
     def train_step(self, data: Any) -> Any:
-        return self._stackable(super().train_step(data))  # type: ignore[misc]
+        return self.stackable(super().train_step(data))  # type: ignore[misc]
 
     def test_step(self, data: Any) -> Any:
-        return self._stackable(super().test_step(data))  # type: ignore[misc]
+        return self.stackable(super().test_step(data))  # type: ignore[misc]
 
-    def _stackable(self, logs: dict[str, Any]) -> dict[str, Any]:
+    def stackable(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """What a step returns, in the shape that several workers can concatenate."""
         if not multi_worker(self.distribute_strategy):  # type: ignore[attr-defined]
             return logs
         return {name: tf.reshape(value, [1]) for name, value in logs.items()}

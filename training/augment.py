@@ -18,7 +18,15 @@ Pair = tuple[Any, Any]
 CROP_TRIES = 10
 
 
-def augment(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int], scale: tuple[float, float]) -> Pair:
+def augment(
+    image: Any,
+    mask: Any,
+    seed: Any,
+    *,
+    crop: tuple[int, int],
+    scale: tuple[float, float],
+    base: tuple[int, int] | None = None,
+) -> Pair:
     """Scale jitter, random crop, flip, photometric distortion, normalisation, padding.
 
     Args:
@@ -26,24 +34,34 @@ def augment(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int], scale: t
         mask: (H, W) uint8 class ids.
         seed: (2,) integers; the same seed gives the same result.
         crop: (height, width) of the result.
-        scale: range of the factor on the image's own size.
+        scale: range of the factor on the image's own size, or on `base`.
+        base: (long side, short side) that every image is first fitted into, or None.
 
     Returns:
         (crop, 3) float32 normalised image, (crop) uint8 mask.
     """
     seeds = tf.random.experimental.stateless_split(seed, 4)
-    image, mask = scale_jitter(tf.cast(image, tf.float32), mask, seeds[0], scale=scale)
+    image, mask = scale_jitter(tf.cast(image, tf.float32), mask, seeds[0], scale=scale, base=base)
     image, mask = random_crop(image, mask, seeds[1], crop=crop)
     image, mask = random_flip(image, mask, seeds[2])
     image = normalize(photometric_distortion(image, seeds[3]))
     return pad(image, mask, crop=crop)
 
 
-def scale_jitter(image: Any, mask: Any, seed: Any, *, scale: tuple[float, float]) -> Pair:
-    """Resize both by one uniform factor, keeping the ratio of sides; bilinear image, nearest mask."""
+def scale_jitter(
+    image: Any, mask: Any, seed: Any, *, scale: tuple[float, float], base: tuple[int, int] | None = None
+) -> Pair:
+    """Resize both by one factor, keeping the ratio of sides; bilinear image without antialias, nearest mask.
+
+    The factor is uniform in `scale`; with `base`, the largest that fits into base times that, as mmcv's
+    ``Resize(img_scale=base, ratio_range=scale)``.
+    """
     factor = tf.random.stateless_uniform((), seed, *scale)
-    size = tf.cast(tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * factor), tf.int32)
-    size = tf.maximum(size, 1)
+    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    if base is not None:
+        long_side, short_side = (tf.floor(side * factor) for side in base)
+        factor = tf.minimum(long_side / tf.reduce_max(size), short_side / tf.reduce_min(size))
+    size = tf.maximum(tf.cast(tf.floor(size * factor + 0.5), tf.int32), 1)
     return tf.image.resize(image, size), tf.image.resize(mask[..., None], size, method="nearest")[..., 0]
 
 

@@ -45,14 +45,24 @@ class TrainConfig:
     batch_size: int = 8
     """Samples per step, over all replicas."""
 
+    accumulate: int = 1
+    """Run each replica's batch in so many parts, one after another, to save memory; one update for all."""
+
+    precision: str = "float32"
+    """float32, mixed_float16 (GPUs; the loss is scaled as needed) or mixed_bfloat16 (newer GPUs and CPUs)."""
+
     crop: tuple[int, int] = (512, 512)
     """Height and width of training crops."""
 
     eval_size: tuple[int, int] | None = None
     """Height and width that validation images are stretched to. Default: those of the first one."""
 
+    base: tuple[int, int] | None = None
+    """Long and short side that images are fitted into before the scale jitter, such as 2048 512 (ADE20K).
+    Default: each image's own size."""
+
     scale: tuple[float, float] = (0.5, 2.0)
-    """Range of the scale jitter, as a factor on the image's own size."""
+    """Range of the scale jitter, as a factor on that size."""
 
     learning_rate: float = 6e-5
     """Peak rate of the encoder (the authors' 6e-5 is for pretrained weights; from scratch 6e-4 is better)."""

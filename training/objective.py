@@ -37,21 +37,29 @@ class SegmentationLoss(keras.losses.Loss):
         self.class_weights = class_weights
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        valid = tf.not_equal(y_true, IGNORE_ID)
-        truth = tf.where(valid, tf.cast(y_true, tf.int32), 0)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, upsample_logits(y_pred, y_true))
-        weight = tf.cast(valid, tf.float32)
-        if self.class_weights is not None:
-            weight *= tf.gather(tf.constant(self.class_weights, tf.float32), truth)
-        total, replicas = _over_replicas(tf.reduce_sum(weight))
-        loss = replicas * tf.reduce_sum(losses * weight) / tf.maximum(total, 1e-6)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(_classes(y_true), upsample_logits(y_pred, y_true))
+        weights = self.pixel_weights(y_true)
+        total, replicas = over_replicas(tf.reduce_sum(weights))
+        loss = replicas * tf.reduce_sum(losses * weights) / tf.maximum(total, 1e-6)
         return loss[None]  # Keras leaves a scalar as it is, but divides a vector's mean by the replicas
+
+    def pixel_weights(self, mask: Any) -> Any:
+        """What each pixel of a (B, H, W) mask counts, float32: its class's weight, 0 where it is ignored."""
+        valid = tf.cast(tf.not_equal(mask, IGNORE_ID), tf.float32)
+        if self.class_weights is None:
+            return valid
+        return valid * tf.gather(tf.constant(self.class_weights, tf.float32), _classes(mask))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "class_weights": self.class_weights}
 
 
-def _over_replicas(value: Any) -> tuple[Any, int]:
+def _classes(mask: Any) -> Any:
+    """The mask as int32, ignored pixels as class 0."""
+    return tf.where(tf.not_equal(mask, IGNORE_ID), tf.cast(mask, tf.int32), 0)
+
+
+def over_replicas(value: Any) -> tuple[Any, int]:
     """The sum of a replica's value over all replicas, and their number."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:  # None while Keras builds from shapes

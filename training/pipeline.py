@@ -23,6 +23,7 @@ def train_batches(
     *,
     crop: tuple[int, int],
     scale: tuple[float, float],
+    base: tuple[int, int] | None = None,
     batch_size: int,
     seed: int,
     start: int = 0,
@@ -33,7 +34,7 @@ def train_batches(
     Args:
         source: the training split.
         crop: (height, width) of the samples.
-        scale: range of the scale jitter.
+        scale, base: of the scale jitter, as `training.augment.scale_jitter`.
         batch_size: samples per step, over all replicas.
         seed: of order and augmentation.
         start: number of samples already seen.
@@ -49,7 +50,7 @@ def train_batches(
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         index = tf.random.experimental.index_shuffle(i % count, key, count - 1)
         image, mask = _read(source, index)
-        return augment(image, mask, tf.stack([tf.constant(seed, tf.int64), i]), crop=crop, scale=scale)
+        return augment(image, mask, tf.stack([tf.constant(seed, tf.int64), i]), crop=crop, scale=scale, base=base)
 
     return _batches(tf.data.Dataset.range(start, np.iinfo(np.int64).max), load, batch_size, context)
 

@@ -184,7 +184,8 @@ class Keep(keras.callbacks.Callback):
 
     def _write_history(self) -> None:
         with atomic(self.run.history) as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(self.progress.history[0]))
+            columns = dict.fromkeys(name for row in self.progress.history for name in row)
+            writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
             writer.writerows(self.progress.history)
 

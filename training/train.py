@@ -15,6 +15,7 @@ import tensorflow as tf
 from segformer_tf.config import VARIANTS, variant_config
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer, build_segformer, check_image_shape
+from training.accumulate import accumulate
 from training.backup import Backup, Progress
 from training.config import TrainConfig
 from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
@@ -24,6 +25,9 @@ from training.run import Keep, Pictures, Run, StopBetweenSteps, ValidateAveraged
 from training.sources import Source, check_masks, open_source
 from training.start import copy_weights, read_start
 from training.strategy import make_strategy, plain_worker_errors, this_place
+from training.throughput import Throughput
+
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 def train(config: TrainConfig) -> Run:
@@ -59,10 +63,10 @@ def _fit(config: TrainConfig, run: Run | None) -> Run:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
-    if config.batch_size % strategy.num_replicas_in_sync:
+    if config.batch_size % (strategy.num_replicas_in_sync * config.accumulate):
         raise InputError(
-            f"--batch-size must be a multiple of the replicas ({strategy.num_replicas_in_sync}). "
-            f"Received: {config.batch_size}"
+            f"--batch-size must be a multiple of replicas times --accumulate "
+            f"({strategy.num_replicas_in_sync} x {config.accumulate}). Received: {config.batch_size}"
         )
     source = open_source(config.data, config.train_split)
     validation = open_source(config.data, config.val_split)
@@ -121,9 +125,9 @@ def _build(config: TrainConfig, source: Source, given: SegFormer | None) -> SegF
     changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
     changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout}
     if given is None:
-        model = build_segformer(config.variant, **changes)
+        model = build_segformer(config.variant, dtype=config.precision, **changes)
     else:  # epsilons, and mmseg's decoder, belong to the weights
-        model = SegFormer(replace(given.config, **changes))
+        model = SegFormer(replace(given.config, **changes), dtype=config.precision)
         copy_weights(given, model)
     assert config.warmup_steps is not None  # `_fit` put it there
     schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
@@ -141,6 +145,8 @@ def _build(config: TrainConfig, source: Source, given: SegFormer | None) -> SegF
         jit_compile=False,  # XLA on CPU is 3x slower for this model, and MirroredStrategy refuses it
     )
     model.optimizer.build(model.trainable_variables)
+    if config.accumulate > 1:
+        accumulate(model, config.accumulate)
     return model
 
 
@@ -150,7 +156,11 @@ def _run_epochs(
     assert config.eval_size is not None  # `_fit` put it there
     size, batch_size = config.eval_size, config.batch_size
     epoch_steps = _epoch_steps(config)
-    keep: list[keras.callbacks.Callback] = [ValidateAveraged(), Keep(run, progress)]
+    keep: list[keras.callbacks.Callback] = [
+        Throughput(batch_size),
+        ValidateAveraged(),
+        Keep(run, progress),
+    ]
     if this_place().chief:
         keep += [
             keras.callbacks.TensorBoard(str(run.tensorboard), write_graph=False),
@@ -162,6 +172,7 @@ def _run_epochs(
             source,
             crop=config.crop,
             scale=config.scale,
+            base=config.base,
             batch_size=batch_size,
             seed=config.seed,
             start=progress.epoch * epoch_steps * batch_size,
@@ -197,11 +208,19 @@ def _check(config: TrainConfig) -> None:
     if config.variant not in VARIANTS:
         raise InputError(f"--variant must be one of {', '.join(VARIANTS)}. Received: {config.variant}")
     variant_config(config.variant, num_classes=1, drop_path_rate=config.drop_path, dropout_rate=config.dropout)
-    for name in ("steps", "epoch_steps", "batch_size", "learning_rate", "head_multiplier"):
-        if not 0 < getattr(config, name) < inf:
-            raise InputError(f"--{name.replace('_', '-')} must be positive. Received: {getattr(config, name)}")
-    if not 0 <= config.weight_decay < inf:
-        raise InputError(f"--weight-decay must not be negative. Received: {config.weight_decay}")
+    if config.precision not in PRECISIONS:
+        raise InputError(f"--precision must be one of {', '.join(PRECISIONS)}. Received: {config.precision}")
+    for name in ("steps", "epoch_steps", "batch_size", "accumulate", "learning_rate", "head_multiplier", "clip_norm"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < inf:
+            raise InputError(f"--{name.replace('_', '-')} must be positive. Received: {value}")
+    for name in ("weight_decay", "class_weights"):
+        if not 0 <= getattr(config, name) < inf:
+            raise InputError(f"--{name.replace('_', '-')} must not be negative. Received: {getattr(config, name)}")
+    if not 0 <= config.ema < 1:
+        raise InputError(f"--ema must be from 0 to below 1. Received: {config.ema}")
+    if config.base is not None and not 0 < config.base[1] <= config.base[0]:
+        raise InputError(f"--base must be a long and a short side, in pixels. Received: {config.base}")
     if not 0 < config.scale[0] <= config.scale[1] < inf:
         raise InputError(f"--scale must be two positive factors, the smaller first. Received: {config.scale}")
     if config.warmup_steps is None or not 0 <= config.warmup_steps < config.steps:
