@@ -1,0 +1,151 @@
+"""Training steps of SegFormer-B0: ours, keras-hub's and transformers' on torch, interleaved in one process.
+
+Each takes the same random images and masks, cross-entropy at the masks' size and AdamW, by what its users call:
+`model.fit` for the two of Keras, forward, backward and step for torch. A peer that is not installed is left out.
+
+    pip install '.[train,peers]'
+    python benchmarks/train_step.py --size 256 --batch-size 4
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from importlib.metadata import version
+from time import perf_counter
+
+with contextlib.suppress(ImportError):
+    import torch  # before TensorFlow: the other way round their libraries collide
+
+import keras
+import numpy as np
+import tensorflow as tf
+from cyclopts import run
+from rich.console import Console
+from rich.table import Table
+
+from segformer_tf import build_segformer
+from training.objective import MeanIoU, SegmentationLoss
+from training.optimizer import SegFormerAdamW
+
+CLASSES = 19
+Steps = Callable[[int], list[float]]  # runs so many steps, gives the seconds of each
+
+
+def ours(images: np.ndarray, masks: np.ndarray) -> Steps:
+    """`build_segformer("b0")` as `segformer train` compiles it."""
+    model = build_segformer("b0", num_classes=CLASSES)
+    model.compile(
+        SegFormerAdamW(6e-5), SegmentationLoss(), metrics=[MeanIoU(CLASSES)], jit_compile=False
+    )  # XLA is slower on a CPU
+    return _fit(model, images, masks)
+
+
+def keras_hub(images: np.ndarray, masks: np.ndarray) -> Steps:
+    """keras-hub's SegFormer over a MiT-B0; its logits are at full size."""
+    from keras_hub.models import MiTBackbone, SegFormerBackbone, SegFormerImageSegmenter
+
+    encoder = MiTBackbone(
+        layerwise_depths=[2, 2, 2, 2],
+        num_layers=4,
+        layerwise_num_heads=[1, 2, 5, 8],
+        layerwise_sr_ratios=[8, 4, 2, 1],
+        max_drop_path_rate=0.1,
+        layerwise_patch_sizes=[7, 3, 3, 3],
+        layerwise_strides=[4, 2, 2, 2],
+        hidden_dims=[32, 64, 160, 256],
+        image_shape=images.shape[1:],
+    )
+    model = SegFormerImageSegmenter(SegFormerBackbone(encoder, projection_filters=256), num_classes=CLASSES)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
+    model.compile(keras.optimizers.AdamW(6e-5), loss, metrics=[], jit_compile=False)
+    return _fit(model, images, masks)
+
+
+def transformers(images: np.ndarray, masks: np.ndarray) -> Steps:
+    """transformers' SegformerForSemanticSegmentation, whose default sizes are B0's."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = SegformerForSemanticSegmentation(SegformerConfig(num_labels=CLASSES)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-5)
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    labels = torch.from_numpy(masks.astype(np.int64))
+
+    def steps(count: int) -> list[float]:
+        seconds = []
+        for _ in range(count):
+            started = perf_counter()
+            optimizer.zero_grad()
+            model(pixel_values=pixels, labels=labels).loss.backward()
+            optimizer.step()
+            seconds.append(perf_counter() - started)
+        return seconds
+
+    return steps
+
+
+def main(*, size: int = 256, batch_size: int = 4, steps: int = 4, rounds: int = 8) -> None:
+    """Print the median step of each contender and how many times faster ours is.
+
+    Parameters
+    ----------
+    size
+        Side of the square images.
+    batch_size
+        Images per step.
+    steps
+        Steps of each contender in a round; the first step of a round does not count.
+    rounds
+        Rounds, after one of warm-up.
+    """
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(batch_size, size, size, 3)).astype(np.float32)
+    masks = rng.integers(0, CLASSES, (batch_size, size, size)).astype(np.uint8)
+    console, contenders = Console(), {}
+    for make, package in ((ours, "tensorflow"), (keras_hub, "keras-hub"), (transformers, "transformers")):
+        try:
+            contenders[f"{make.__name__} ({package} {version(package)})"] = make(images, masks)
+        except ImportError as error:
+            console.print(f"{make.__name__}: left out ({error})")
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for round_ in range(rounds + 1):
+        for name, take in contenders.items():
+            seconds[name] += take(steps + 1)[1:] if round_ else take(2)[:0]
+    table = Table("contender", "ms / step", "images / s", "ours is", title=f"b0, {size}x{size}, batch {batch_size}")
+    medians = {name: float(np.median(times)) for name, times in seconds.items()}
+    own = next(iter(medians.values()))
+    for name, median in medians.items():
+        table.add_row(name, f"{1000 * median:.0f}", f"{batch_size / median:.1f}", f"{median / own:.2f}x")
+    console.print(table)
+    console.print(f"{os.cpu_count()} CPUs, Keras {keras.__version__}, medians of {rounds * steps} steps, interleaved")
+
+
+class _Clock(keras.callbacks.Callback):
+    """Seconds of each training step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
+        self.started = perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        self.seconds.append(perf_counter() - self.started)
+
+
+def _fit(model: keras.Model, images: np.ndarray, masks: np.ndarray) -> Steps:
+    data = tf.data.Dataset.from_tensors((tf.constant(images), tf.constant(masks))).repeat()
+
+    def steps(count: int) -> list[float]:
+        clock = _Clock()
+        model.fit(data, steps_per_epoch=count, verbose=0, shuffle=False, callbacks=[clock])
+        return clock.seconds
+
+    return steps
+
+
+if __name__ == "__main__":
+    run(main)
