@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from segformer_tf.errors import InputError
 from segformer_tf.quiet import native_silence
+from training import slurm
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,15 @@ class Place:
 
 
 def this_place() -> Place:
-    """What TF_CONFIG says of this process: the only worker where it is not set.
+    """What TF_CONFIG says of this process, or Slurm, whose word becomes TF_CONFIG: else the only worker.
 
     Raises:
         InputError: TF_CONFIG is set and says nothing usable.
     """
-    text = os.environ.get("TF_CONFIG", "")
+    text = os.environ.get("TF_CONFIG", "") or slurm.tf_config(os.environ)
     if not text:
         return Place()
+    os.environ["TF_CONFIG"] = text  # where tf.distribute looks
     try:
         config = json.loads(text)
         cluster, task = config.get("cluster", {}), config.get("task", {})
