@@ -47,6 +47,18 @@ def mean_iou(matrix: Matrix) -> float:
     return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 
 
+def per_class_accuracy(matrix: Matrix) -> NDArray[np.float64]:
+    """Share of each class's pixels that are right (its recall), 0..1; nan for a class that the truth never holds."""
+    hit, occurs = np.diag(matrix).astype(np.float64), matrix.sum(1)
+    return np.divide(hit, occurs, out=np.full(hit.shape, np.nan), where=occurs > 0)
+
+
+def mean_accuracy(matrix: Matrix) -> float:
+    """Mean of `per_class_accuracy` over classes that the truth holds, 0..1; nan where there is no valid pixel."""
+    accuracy = per_class_accuracy(matrix)
+    return float(np.nanmean(accuracy)) if np.isfinite(accuracy).any() else float("nan")
+
+
 def pixel_accuracy(matrix: Matrix) -> float:
     """Share of valid pixels that are right, 0..1; nan where there is none."""
     total = matrix.sum()

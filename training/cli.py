@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from math import isnan
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -14,7 +14,12 @@ from rich.table import Table
 
 from segformer_tf.backend import import_tensorflow
 from segformer_tf.errors import InputError
+from segformer_tf.files import refuse_existing
 from training.config import TrainConfig
+from training.protocols import EvalProtocol
+
+if TYPE_CHECKING:
+    from training.evaluate import Scores
 
 
 def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, resume: Path | None = None) -> None:
@@ -60,19 +65,36 @@ def evaluate(
     *,
     data: str,
     split: str = "test",
-    size: tuple[int, int] | None = None,
+    protocol: Annotated[EvalProtocol | None, Parameter(name="*")] = None,
     runtime: str | None = None,
+    picture: Path | None = None,
+    overwrite: bool = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Score a model on a split: per-class IoU and mean IoU.
 
-    Images are stretched to the model's size, logits upsampled once to the mask's own size.
-
-    For instance:
+    Images are stretched to the model's size, logits upsampled once to the mask's own size:
 
         segformer evaluate runs/b0-camvid --data path/to/folder --split test
 
         segformer evaluate int8.tflite --data path/to/folder --runtime tflite-runtime --json
+
+    ADE20K as the authors score it, at a single scale, then at several and mirrored:
+
+        segformer evaluate ade.keras --data ade20k --split val --resize 2048 512 --align 32 --protocol paper
+
+        segformer evaluate ade.keras --data ade20k --split val --resize 2048 512 --align 32 --protocol paper \\
+            --scales 0.75 0.875 1 1.125 1.25 --flip
+
+    Cityscapes, by windows of 1024 pixels every 768, then at several scales and mirrored:
+
+        segformer evaluate city.keras --data cityscapes --split val --slide 1024 768
+
+        segformer evaluate city.keras --data cityscapes --split val --slide 1024 768 \\
+            --scales 0.5 0.75 1 1.25 1.5 1.75 2 --flip
+
+    A .tflite has one size: it takes --flip, --protocol, and --slide with that size as the crop, which the other
+    options that choose a size need too.
 
     Parameters
     ----------
@@ -82,15 +104,23 @@ def evaluate(
         Folder with dataset.json and split/{images,masks}, or tfds:NAME.
     split
         Split to score.
-    size
-        Height and width that a Keras model sees. Default: what its run validated at, else each image's own.
     runtime
         litert or tflite-runtime, for a .tflite. Default: the faster one that is installed.
+    picture
+        A .png to write the confusion matrix to, each row in shares of its class.
+    overwrite
+        Replace that picture.
     as_json
         Print one JSON object instead of a table.
     """
+    if picture and picture.suffix != ".png":
+        raise InputError(f"--picture must end in .png. Received: {picture}")
+    if picture and not overwrite:
+        refuse_existing([picture])
     if model.suffix != ".tflite" or data.startswith("tfds:"):
         import_tensorflow()
+    if picture:
+        import matplotlib  # noqa: F401  for the line that it is missing to come before the hours
     from training.evaluate import evaluate as score
     from training.evaluate import open_predictor
     from training.sources import open_source
@@ -99,17 +129,28 @@ def evaluate(
     console = Console(stderr=True)
     quiet = not console.is_terminal
     indices = track(range(len(source)), "evaluating", console=console, transient=True, disable=quiet)
-    with open_predictor(model, size=size, runtime=runtime, num_classes=len(source.labels.names)) as predict:
+    with open_predictor(model, runtime=runtime, num_classes=len(source.labels.names), protocol=protocol) as predict:
         scores = score(predict, source, indices=indices)
+    if picture:
+        from training.pictures import plot_confusion
+
+        plot_confusion(scores.matrix, picture, names=source.labels.names)
     if as_json:
-        print(json.dumps({"model": str(model), "data": data, "split": split, **scores.to_dict()}, indent=1))
+        used = {"model": str(model), "data": data, "split": split, "protocol": predict.protocol.to_dict()}
+        print(json.dumps({**used, **scores.to_dict()}, indent=1))
         return
+    _print_scores(f"{model} on {split} of {source.name}, {scores.images} images {predict.protocol}".rstrip(), scores)
+
+
+def _print_scores(title: str, scores: Scores) -> None:
     console = Console()
-    console.print(f"{model} on {split} of {source.name}, {scores.images} images")
+    console.print(title)
     table = Table(show_footer=True)
     table.add_column("class", footer="mean")
     table.add_column("IoU", footer=f"{scores.mean_iou:.4f}", justify="right")
+    table.add_column("accuracy", footer=f"{scores.mean_accuracy:.4f}", justify="right")
+    accuracy = scores.per_class_accuracy
     for name, iou in scores.per_class.items():
-        table.add_row(name, "-" if isnan(iou) else f"{iou:.4f}")
+        table.add_row(name, *("-" if isnan(value) else f"{value:.4f}" for value in (iou, accuracy[name])))
     console.print(table)
     console.print(f"pixel accuracy {scores.pixel_accuracy:.4f}; a class marked - does not occur and is not in the mean")

@@ -1,10 +1,10 @@
-"""`segformer evaluate`: a confusion matrix over a split, by the image contract, at each mask's own size."""
+"""`segformer evaluate`: a confusion matrix over a split, at each mask's own size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.image import Pixels, fit_image
-from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
-from segformer_tf.metrics import confusion_matrix, mean_iou, per_class_iou, pixel_accuracy
+from segformer_tf.metrics import (
+    confusion_matrix,
+    mean_accuracy,
+    mean_iou,
+    per_class_accuracy,
+    per_class_iou,
+    pixel_accuracy,
+)
+from training.protocols import EvalProtocol, Network, predict_mask
 from training.sources import Source
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one model on one split; IoU 0..1, nan for a class that never occurs."""
+    """Scores of one model on one split, 0..1; nan for a class that never occurs."""
 
     labels: Labels
     images: int
@@ -33,12 +40,20 @@ class Scores:
         return mean_iou(self.matrix)
 
     @property
+    def mean_accuracy(self) -> float:
+        return mean_accuracy(self.matrix)
+
+    @property
     def pixel_accuracy(self) -> float:
         return pixel_accuracy(self.matrix)
 
     @property
     def per_class(self) -> dict[str, float]:
         return dict(zip(self.labels.names, per_class_iou(self.matrix).tolist(), strict=True))
+
+    @property
+    def per_class_accuracy(self) -> dict[str, float]:
+        return dict(zip(self.labels.names, per_class_accuracy(self.matrix).tolist(), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; nan becomes None."""
@@ -49,61 +64,103 @@ class Scores:
         return {
             "images": self.images,
             "mean_iou": plain(self.mean_iou),
+            "mean_accuracy": plain(self.mean_accuracy),
             "pixel_accuracy": plain(self.pixel_accuracy),
             "per_class": {name: plain(iou) for name, iou in self.per_class.items()},
+            "per_class_accuracy": {name: plain(share) for name, share in self.per_class_accuracy.items()},
         }
 
 
-Predictor = Callable[[Pixels], NDArray[np.uint8]]  # (H, W, 3) image to (H, W) class ids
+@dataclass(frozen=True)
+class Predictor:
+    """Image -> mask: (H, W, 3) uint8 to (H, W) uint8 class ids.
+
+    Attributes:
+        network: the model.
+        protocol: how it is used, with the size that was found where none was given.
+    """
+
+    network: Network
+    protocol: EvalProtocol
+
+    def __call__(self, image: Pixels) -> NDArray[np.uint8]:
+        return predict_mask(self.network, image, self.protocol)
 
 
 @contextmanager
 def open_predictor(
-    model: Path, *, size: tuple[int, int] | None, runtime: str | None, num_classes: int
+    model: Path, *, runtime: str | None, num_classes: int, protocol: EvalProtocol | None = None
 ) -> Iterator[Predictor]:
-    """Image -> mask, by a ``.tflite`` (in a process of its own), a ``.keras`` file or a run folder.
+    """A predictor by a ``.tflite`` (in a process of its own), a ``.keras`` file or a run folder.
 
     Args:
         model: path.
-        size: (height, width) that Keras models see; None takes what the run validated at, else each image's own.
         runtime: for a ``.tflite``.
         num_classes: what the data has.
+        protocol: how images are seen; None stretches them whole to the model's size.
 
     Raises:
-        InputError: a model that cannot be read or has another number of classes.
+        InputError: a model that cannot be read or has another number of classes, or a protocol that makes no sense or
+            does not suit it.
     """
+    protocol = protocol or EvalProtocol()
+    protocol.check()
     if model.suffix == ".tflite":
-        if size is not None:
-            raise InputError(f"--size: {model} has its size inside")
         with Worker(model, runtime=runtime) as worker:
             _check_classes(model, worker.grid[2], num_classes)
-            yield lambda image: logits_to_mask(worker.logits(fit_image(image, worker.size)), _size(image))
+            protocol = _for_one_size(protocol, worker.size, model)
+            # A window at the rim of a small image is smaller than the model.
+            yield Predictor(lambda pixels: worker.logits(fit_image(pixels, worker.size)), protocol)
         return
 
     from segformer_tf.checkpoint import load_segformer, run_size
     from segformer_tf.model import check_image_shape
 
-    if size is not None:
-        check_image_shape((None, *size, 3), "--size")
+    if protocol.size:
+        check_image_shape((None, *protocol.size, 3), "--size")
     loaded = load_segformer(model)
     _check_classes(model, loaded.config.num_classes, num_classes)
-    fixed = size or run_size(model)
-    yield lambda image: logits_to_mask(loaded.logits(fit_image(image, fixed or _size(image))[None])[0], _size(image))
+    if not (protocol.size or protocol.resize or protocol.slide):
+        protocol = replace(protocol, size=run_size(model))
+    # Keras traces twice, for the first size and for any other: many sizes are no more work.
+    yield Predictor(lambda pixels: loaded.logits(pixels[None])[0], protocol)
 
 
-def evaluate(predict: Predictor, source: Source, *, indices: Iterable[int]) -> Scores:
-    """Score `predict` on the samples of `source` named by `indices` (a progress bar may feed them)."""
+def _for_one_size(protocol: EvalProtocol, size: tuple[int, int], model: Path) -> EvalProtocol:
+    """The protocol with a ``.tflite``'s size in it; raises InputError where it asks for another."""
+    height, width = size
+    if protocol.slide:
+        if (protocol.slide[0],) * 2 != size:
+            raise InputError(
+                f"--slide: the crop must be {model}'s size, {height}x{width}. Received: {protocol.slide[0]}"
+            )
+        return protocol
+    default = EvalProtocol()
+    for name in ("size", "resize", "align", "scales"):
+        if getattr(protocol, name) != getattr(default, name):
+            raise InputError(
+                f"--{name}: {model} sees {height}x{width} pixels, no other size; --slide cuts such windows"
+            )
+    return replace(protocol, size=size)
+
+
+def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, indices: Iterable[int]) -> Scores:
+    """Score `predict` on the samples of `source` named by `indices` (a progress bar may feed them).
+
+    Raises:
+        InputError: a mask of another size than its image, or ids outside the classes.
+    """
     count = len(source.labels.names)
     matrix, images = np.zeros((count, count), np.int64), 0
     for i in indices:
         image, truth = source[i]
-        matrix += confusion_matrix(truth, predict(image), num_classes=count)
+        mask = predict(image)
+        try:
+            matrix += confusion_matrix(truth, mask, num_classes=count)
+        except ValueError as error:
+            raise InputError(f"{source.name}, sample {i}: {error}") from None
         images += 1
     return Scores(source.labels, images, matrix)
-
-
-def _size(image: Pixels) -> tuple[int, int]:
-    return image.shape[0], image.shape[1]
 
 
 def _check_classes(model: Path, has: int, wanted: int) -> None:

@@ -1,4 +1,4 @@
-"""Curves and panels, by matplotlib."""
+"""Curves, panels and confusion matrices, by matplotlib."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from segformer_tf.edge.image import Pixels
 from segformer_tf.files import atomic
+
+_NAMED = 40  # classes up to which a confusion matrix has room for figures
 
 
 def plot_history(rows: Sequence[dict[str, float]], out: Path) -> None:
@@ -37,6 +40,26 @@ def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[
     _save(figure, out)
 
 
-def _save(figure: Figure, out: Path) -> None:
+def plot_confusion(matrix: NDArray[np.int64], out: Path, *, names: Sequence[str]) -> None:
+    """The confusion matrix in shares of each row, so of what each class truly is; empty rows stay blank."""
+    occurs = matrix.sum(1, keepdims=True)
+    share = np.divide(matrix, occurs, out=np.full(matrix.shape, np.nan), where=occurs > 0)
+    side = 3 + 0.4 * len(names) if len(names) <= _NAMED else 12
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    figure.colorbar(axes.imshow(share, vmin=0, vmax=1, cmap="Blues"), shrink=0.8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    font = 9 if len(names) <= _NAMED else 4
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
+    axes.set_yticks(range(len(names)), names, fontsize=font)
+    if len(names) <= _NAMED:
+        for row, column in np.argwhere(share >= 0.005):
+            color = "white" if share[row, column] > 0.6 else "black"
+            axes.text(column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", color=color, fontsize=7)
+    _save(figure, out, dpi=90 if len(names) <= _NAMED else 150)
+
+
+def _save(figure: Figure, out: Path, *, dpi: int = 90) -> None:
     with atomic(out) as part:
-        figure.savefig(part, dpi=90)
+        figure.savefig(part, dpi=dpi)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,18 +30,33 @@ def logits_to_mask(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArra
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"expected a positive size. Received: {height}x{width}")
+    mask = np.empty(size, np.uint8)
+    for rows, block in resized_rows(logits, size):
+        mask[rows] = block.argmax(-1)
+    return mask
+
+
+def resized_rows(logits: NDArray[np.float32], size: tuple[int, int]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """The half-pixel bilinear resize that `logits_to_mask` takes the arg-max of, some rows at a time.
+
+    Args:
+        logits: (h, w, C) float.
+        size: (height, width) to resize to.
+
+    Yields:
+        Which rows, and their (rows, width, C) float32, the caller's to change.
+    """
+    height, width = size
     logits = np.asarray(logits, np.float32)
     top, bottom, down = _taps(logits.shape[0], height)
     left, right, across = _taps(logits.shape[1], width)
-    mask = np.empty((height, width), np.uint8)
     rows = max(1, _BLOCK_BYTES // (4 * width * logits.shape[2]))
     for start in range(0, height, rows):
         part = slice(start, start + rows)
         upper, lower = logits[top[part]], logits[bottom[part]]
         row = upper + (lower - upper) * down[part, None, None]  # (rows, w, C)
         before, after = row[:, left], row[:, right]
-        mask[part] = (before + (after - before) * across[:, None]).argmax(-1)
-    return mask
+        yield part, before + (after - before) * across[:, None]
 
 
 def _taps(size_in: int, size_out: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:

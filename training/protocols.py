@@ -1,0 +1,225 @@
+"""How an image becomes a mask when a model is scored: whole, aligned, by sliding windows, at several scales, mirrored.
+
+Without TensorFlow. Sizes are (height, width). Sizes, windows and averages are those of the authors' evaluation (an
+early mmsegmentation: ``AlignedResize``, ``slide_inference``, ``aug_test``). Pixels are not: images are resized once,
+by the image contract's antialiased filter, where theirs are resized by OpenCV's plain one, and twice to be aligned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from math import inf
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from cyclopts import Parameter
+from numpy.typing import NDArray
+
+from segformer_tf.config import MIN_IMAGE_SIDE
+from segformer_tf.edge.image import Pixels, fit_image
+from segformer_tf.edge.mask import logits_to_mask, resized_rows
+from segformer_tf.errors import InputError
+
+Size = tuple[int, int]
+Logits = NDArray[np.float32]
+Network = Callable[[Pixels], Logits]  # (H, W, 3) to (h, w, C), a grid over the whole of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalProtocol:
+    """Options of `segformer evaluate` that decide on pixels."""
+
+    size: Size | None = None
+    """Height and width that images are stretched to. Default: a .tflite's own, what a run validated at, else (and with
+    --slide) each image's own."""
+
+    resize: tuple[int, int] | None = None
+    """Instead of --size: the largest long and short side; images keep their ratio and fill one of the two."""
+
+    align: int = 1
+    """Stretch both sides up to the next multiple of this."""
+
+    slide: tuple[int, int] | None = None
+    """Crop and stride of square sliding windows, whose logits are averaged. Default: the whole image at once."""
+
+    scales: Annotated[tuple[float, ...], Parameter(consume_multiple=True, show_default=False)] = (1.0,)
+    """Factors on the size above. Default: 1. With several, or with --flip, the mean softmax at the image's own size
+    decides."""
+
+    flip: bool = False
+    """See each image mirrored too."""
+
+    protocol: Literal["contract", "paper"] = "contract"
+    """contract: logits are resized once, to the mask's size, as on the device. paper: first to the size the network
+    saw, then to the mask's, as the authors do. The same thing with --slide."""
+
+    def check(self) -> None:
+        """Raises InputError for values out of range, and for options that exclude each other."""
+        if self.size and self.resize:
+            raise InputError("--size stretches images, --resize keeps their ratio; expected one of them")
+        for name, value in (("--resize", self.resize), ("--align", (self.align,))):
+            if value and min(value) < 1:
+                raise InputError(f"{name} must be positive. Received: {_spelt(value)}")
+        if self.slide and not (self.slide[0] >= MIN_IMAGE_SIDE and 1 <= self.slide[1] <= self.slide[0]):
+            raise InputError(
+                f"--slide must be a crop of at least {MIN_IMAGE_SIDE} pixels and a stride from 1 to the crop. "
+                f"Received: {_spelt(self.slide)}"
+            )
+        if not self.scales or not all(0 < scale < inf for scale in self.scales):
+            raise InputError(f"--scales must be positive factors. Received: {_spelt(self.scales) or 'none'}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    def __str__(self) -> str:
+        """The options that are not the default, as they are typed."""
+        default = EvalProtocol()
+        given = {name: v for name, v in asdict(self).items() if v != getattr(default, name)}
+        return " ".join(f"--{name}" if v is True else f"--{name} {_spelt(v)}" for name, v in given.items())
+
+
+def _spelt(value: Any) -> str:
+    return " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+
+
+def rescale_size(size: Size, limits: tuple[int, int]) -> Size:
+    """The largest size of the same ratio whose long side is at most max(limits), its short one min(limits).
+
+    Reference: mmcv ``rescale_size``, whose rounding it keeps: int(side * factor + 0.5).
+    """
+    factor = min(max(limits) / max(size), min(limits) / min(size))
+    return _scaled(size, factor)
+
+
+def aligned_size(size: Size, divisor: int) -> Size:
+    """Both sides up to a multiple of `divisor`."""
+    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+
+
+def view_size(size: Size, protocol: EvalProtocol, scale: float) -> Size:
+    """What an image of `size` is stretched to before the network, or its windows, see it."""
+    if protocol.resize:
+        long, short = (max(1, int(limit * scale)) for limit in protocol.resize)
+        return aligned_size(rescale_size(size, (long, short)), protocol.align)
+    return aligned_size(_scaled(protocol.size or size, scale), protocol.align)
+
+
+def _scaled(size: Size, factor: float) -> Size:
+    return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
+
+
+def windows(size: Size, crop: int, stride: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of square windows that cover `size`; the last ones are shifted back inside.
+
+    A side shorter than the crop is taken whole.
+    """
+    rows, columns = (_spans(side, crop, stride) for side in size)
+    return [(r, c) for r in rows for c in columns]
+
+
+def _spans(side: int, crop: int, stride: int) -> list[slice]:
+    steps = -(-max(side - crop, 0) // stride)
+    ends = [min(i * stride + crop, side) for i in range(steps + 1)]
+    return [slice(max(end - crop, 0), end) for end in ends]
+
+
+def slide_logits(network: Network, image: Pixels, *, crop: int, stride: int) -> Logits:
+    """Logits of `windows`, each upsampled to its window, averaged over those that see a pixel.
+
+    One window at a time: held are 4·(C + 1) bytes a pixel of the image, and one window's grid.
+
+    Args:
+        network: sees one window.
+        image: (H, W, 3) uint8.
+        crop: side of the windows.
+        stride: from one to the next.
+
+    Returns:
+        (H, W, C) float32.
+    """
+    size = _size(image)
+    count = np.zeros((*size, 1), np.float32)
+    total = np.zeros((*size, 0), np.float32)  # the first window tells how many classes
+    for rows, columns in windows(size, crop, stride):
+        window = image[rows, columns]
+        logits = network(window)
+        if not total.size:
+            total = np.zeros((*size, logits.shape[2]), np.float32)
+        here = total[rows, columns]
+        for part, block in resized_rows(logits, _size(window)):
+            here[part] += block
+        count[rows, columns] += 1
+    total /= count
+    return total
+
+
+def upsample(logits: Logits, size: Size) -> Logits:
+    """(h, w, C) to (*size, C), half-pixel bilinear."""
+    out = np.empty((*size, logits.shape[2]), np.float32)
+    for rows, block in resized_rows(logits, size):
+        out[rows] = block
+    return out
+
+
+def views(network: Network, image: Pixels, protocol: EvalProtocol) -> Iterator[Logits]:
+    """Logits of each scale, plain and then mirrored (turned back), one at a time.
+
+    Yields:
+        (h, w, C) float32 over the whole image: on the network's own grid by the contract, else at `view_size`.
+    """
+    for scale in protocol.scales:
+        fitted = fit_image(image, view_size(_size(image), protocol, scale))
+        yield _view(network, fitted, protocol)
+        if protocol.flip:
+            yield _view(network, fitted[:, ::-1], protocol)[:, ::-1]
+
+
+def _view(network: Network, fitted: Pixels, protocol: EvalProtocol) -> Logits:
+    if protocol.slide:
+        return slide_logits(network, fitted, crop=protocol.slide[0], stride=protocol.slide[1])
+    logits = network(fitted)
+    return upsample(logits, _size(fitted)) if protocol.protocol == "paper" else logits
+
+
+def predict_mask(network: Network, image: Pixels, protocol: EvalProtocol) -> NDArray[np.uint8]:
+    """The mask of an image, at its own size.
+
+    Of one view the arg-max of its logits; nothing of the mask's size is held but the mask. Of several the arg-max of
+    their mean softmax: held are 4·C bytes a pixel of the image, and one view's logits.
+
+    Args:
+        network: sees an image or a window.
+        image: (H, W, 3) uint8.
+        protocol: the views.
+
+    Returns:
+        (H, W) uint8 class ids.
+
+    Raises:
+        InputError: whatever `network` refuses.
+    """
+    size = _size(image)
+    if len(protocol.scales) == 1 and not protocol.flip:
+        return logits_to_mask(next(views(network, image, protocol)), size)
+    total = np.zeros((*size, 0), np.float32)  # the first view tells how many classes
+    for logits in views(network, image, protocol):
+        if not total.size:
+            total = np.zeros((*size, logits.shape[2]), np.float32)
+        for rows, block in resized_rows(logits, size):
+            total[rows] += _softmax(block)
+        del logits  # before the next view is made
+    return total.argmax(-1).astype(np.uint8)
+
+
+def _softmax(logits: Logits) -> Logits:
+    """Over the last axis, in place."""
+    logits -= logits.max(-1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(-1, keepdims=True)
+    return logits
+
+
+def _size(image: Pixels) -> Size:
+    return image.shape[0], image.shape[1]
