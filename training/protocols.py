@@ -1,8 +1,7 @@
 """How an image becomes a mask when a model is scored: whole, aligned, by sliding windows, at several scales, mirrored.
 
-Without TensorFlow. Sizes are (height, width). Sizes, windows and averages are those of the authors' evaluation (an
-early mmsegmentation: ``AlignedResize``, ``slide_inference``, ``aug_test``). Pixels are not: images are resized once,
-by the image contract's antialiased filter, where theirs are resized by OpenCV's plain one, and twice to be aligned.
+Without TensorFlow. Sizes are (height, width); sizes, windows and averages are those of the authors' evaluation (an
+early mmsegmentation: ``AlignedResize``, ``slide_inference``, ``aug_test``).
 """
 
 from __future__ import annotations
@@ -51,8 +50,9 @@ class EvalProtocol:
     """See each image mirrored too."""
 
     protocol: Literal["contract", "paper"] = "contract"
-    """contract: logits are resized once, to the mask's size, as on the device. paper: first to the size the network
-    saw, then to the mask's, as the authors do. The same thing with --slide."""
+    """contract: as on the device, images are resized once, antialiased, and logits once, to the mask's size. paper: as
+    the authors do, images are resized without antialiasing, once more to be aligned, and logits first to the size
+    the network saw, then to the mask's."""
 
     def check(self) -> None:
         """Raises InputError for values out of range, and for options that exclude each other."""
@@ -99,11 +99,24 @@ def aligned_size(size: Size, divisor: int) -> Size:
 
 
 def view_size(size: Size, protocol: EvalProtocol, scale: float) -> Size:
-    """What an image of `size` is stretched to before the network, or its windows, see it."""
+    """What an image of `size` is resized to before the network, or its windows, see it, but for the alignment."""
     if protocol.resize:
         long, short = (max(1, int(limit * scale)) for limit in protocol.resize)
-        return aligned_size(rescale_size(size, (long, short)), protocol.align)
-    return aligned_size(_scaled(protocol.size or size, scale), protocol.align)
+        return rescale_size(size, (long, short))
+    return _scaled(protocol.size or size, scale)
+
+
+def plain_resize(image: Pixels, size: Size) -> Pixels:
+    """Bilinear without antialiasing, as OpenCV's default and as training's: (H, W, 3) uint8 to (*size, 3)."""
+    return np.rint(upsample(image.astype(np.float32), size)).astype(np.uint8) if size != _size(image) else image
+
+
+def _fitted(image: Pixels, protocol: EvalProtocol, scale: float) -> Pixels:
+    size = view_size(_size(image), protocol, scale)
+    aligned = aligned_size(size, protocol.align)
+    if protocol.protocol == "paper":
+        return plain_resize(plain_resize(image, size), aligned)
+    return fit_image(image, aligned)
 
 
 def _scaled(size: Size, factor: float) -> Size:
@@ -170,7 +183,7 @@ def views(network: Network, image: Pixels, protocol: EvalProtocol) -> Iterator[L
         (h, w, C) float32 over the whole image: on the network's own grid by the contract, else at `view_size`.
     """
     for scale in protocol.scales:
-        fitted = fit_image(image, view_size(_size(image), protocol, scale))
+        fitted = _fitted(image, protocol, scale)
         yield _view(network, fitted, protocol)
         if protocol.flip:
             yield _view(network, fitted[:, ::-1], protocol)[:, ::-1]

@@ -22,6 +22,7 @@ from training.protocols import (
     EvalProtocol,
     Network,
     aligned_size,
+    plain_resize,
     predict_mask,
     rescale_size,
     slide_logits,
@@ -72,7 +73,11 @@ def reference(net: Network, image: np.ndarray, p: EvalProtocol) -> np.ndarray:
     size, scores = image.shape[:2], []
     for scale in p.scales:
         for mirrored in (False, True)[: 1 + p.flip]:
-            seen = fit_image(image, view_size(size, p, scale))
+            kept = view_size(size, p, scale)
+            aligned = aligned_size(kept, p.align)
+            seen = fit_image(image, aligned)
+            if p.protocol == "paper":
+                seen = plain_resize(plain_resize(image, kept), aligned)
             seen = seen[:, ::-1] if mirrored else seen
             if p.slide:
                 logits = slide64(net, seen, *p.slide)
@@ -158,14 +163,24 @@ def test_windows_cover_every_pixel_and_stay_inside() -> None:
 )
 def test_sizes_of_ade20k(size: tuple[int, int], kept: tuple[int, int], aligned: tuple[int, int]) -> None:
     assert rescale_size(size, (2048, 512)) == rescale_size(size, (512, 2048)) == kept
-    assert aligned_size(kept, 32) == view_size(size, EvalProtocol(resize=(2048, 512), align=32), 1.0) == aligned
+    assert kept == view_size(size, EvalProtocol(resize=(2048, 512)), 1.0)
+    assert aligned_size(kept, 32) == aligned
 
 
 def test_scales_act_on_whatever_size_was_asked_for() -> None:
-    assert view_size((512, 683), EvalProtocol(resize=(2048, 512), align=32), 0.75) == (384, 512)  # 512.25 wide
+    assert view_size((512, 683), EvalProtocol(resize=(2048, 512)), 0.75) == (384, 512)  # 512.25 wide
     assert view_size((360, 480), EvalProtocol(), 1.25) == (450, 600)
     assert view_size((360, 480), EvalProtocol(size=(101, 50)), 0.5) == (51, 25)  # 50.5 and 25
-    assert view_size((360, 480), EvalProtocol(align=32), 1.0) == (384, 480)
+
+
+def test_the_authors_resize_has_no_antialias() -> None:
+    stripes = np.tile(np.array([0, 255], np.uint8)[None, :, None], (8, 32, 3))
+    assert plain_resize(stripes, (8, 21)).std() > 60  # antialiased, it would be grey
+    image = picture(97, 161)
+    for size in ((64, 200), (33, 47)):
+        off = plain_resize(image, size) - resize64(image.astype(np.float64), size)
+        assert np.abs(off).max() <= 0.5 + 1e-4
+    assert plain_resize(image, (97, 161)) is image
 
 
 def test_one_scale_is_the_whole_image(tiny: SegFormer) -> None:
