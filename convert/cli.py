@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -16,17 +17,21 @@ from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, open_i
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
 
+if TYPE_CHECKING:
+    from segformer_tf.model import SegFormer
+
 
 def export(
     model: Path,
     /,
     *,
     out: Path,
-    format: Literal["tflite", "transformers"] = "tflite",
+    format: Literal["tflite", "keras", "transformers"] = "tflite",
     recipe: Literal["fp32", "fp16", "dynamic_int8", "int8"] = "fp32",
     size: tuple[int, int] | None = None,
     calibration: Path | None = None,
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    license: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Convert to a TFLite file, quantised and verified.
@@ -43,12 +48,15 @@ def export(
 
         segformer export model.keras --format transformers --out for_torch
 
+        segformer export runs/b0-camvid --format keras --license "CamVid: research use only" --out to_share.keras
+
     Parameters
     ----------
     model
         A .keras file, or a run folder (its best weights).
     format
-        tflite, or transformers: a folder with model.safetensors and config.json, for PyTorch.
+        tflite; keras: a .keras file of float16 weights without the optimizer; or transformers: a folder with
+        model.safetensors and config.json, for PyTorch.
     recipe
         fp32; fp16: half the size; dynamic_int8: int8 weights, float activations; int8: both int8, calibrated.
     out
@@ -59,6 +67,8 @@ def export(
         Images to calibrate int8 on and to verify with: a folder like data/train/images.
     runtime
         litert, tflite-runtime or both: where the file must work. Default: all that are installed.
+    license
+        Terms of the weights, which are kept in the file and said by who uses it. Default: those of the model.
     overwrite
         Replace a file of that name.
     """
@@ -67,15 +77,20 @@ def export(
     for name in runtime or []:
         choose_runtime(name)
     import_tensorflow()
-    if format == "transformers":
-        if size or calibration or runtime or recipe != "fp32":
-            raise InputError("--format transformers takes no --recipe, --size, --calibration or --runtime")
-        _export_transformers(model, out)
-        return
     from convert.export import export_tflite
     from segformer_tf.checkpoint import load_segformer, run_size
 
+    if format != "tflite" and (size or calibration or runtime or recipe != "fp32"):
+        raise InputError(f"--format {format} takes no --recipe, --size, --calibration or --runtime")
     loaded = load_segformer(model)
+    if license is not None:
+        loaded.config = replace(loaded.config, license=license)
+    if format == "transformers":
+        _export_transformers(loaded, out)
+        return
+    if format == "keras":
+        _export_keras(loaded, out)
+        return
     height, width = size or run_size(model) or loaded.image_size
     if height is None or width is None:
         raise InputError("--size H W is needed: the model takes any size and is not a run folder")
@@ -95,11 +110,16 @@ def export(
         console.print("compared on synthetic images: give --calibration DIR to compare on yours")
 
 
-def _export_transformers(model: Path, out: Path) -> None:
-    from convert.to_transformers import export_transformers, shift_of_epsilons
-    from segformer_tf.checkpoint import load_segformer
+def _export_keras(loaded: SegFormer, out: Path) -> None:
+    from convert.to_keras import export_keras
 
-    loaded = load_segformer(model)
+    export_keras(loaded, out)
+    print(f"{loaded.config.parameter_count:,} parameters as float16 -> {out}, {out.stat().st_size / 1e6:.2f} MB")
+
+
+def _export_transformers(loaded: SegFormer, out: Path) -> None:
+    from convert.to_transformers import export_transformers, shift_of_epsilons
+
     export_transformers(loaded, out)
     print(f"{loaded.config.parameter_count:,} parameters -> {out}, read back bit by bit")
     if (shift := shift_of_epsilons(loaded)) is not None:
@@ -141,7 +161,8 @@ def _tflite_facts(path: Path) -> dict[str, str]:
     if described is None:
         return {**facts, "classes": "unnamed: no metadata of `segformer export`"}
     created = {key.replace("_", " "): str(value) for key, value in described.created.items()}
-    return {**facts, "classes": ", ".join(described.labels.names), **created}
+    terms = {"license": described.license} if described.license else {}
+    return {**facts, "classes": ", ".join(described.labels.names), **created, **terms}
 
 
 def _keras_facts(path: Path) -> dict[str, str]:
@@ -160,4 +181,5 @@ def _keras_facts(path: Path) -> dict[str, str]:
         "epsilons": f"norm {config.norm_epsilon:g}, patch norm {config.patch_norm_epsilon:g}",
         "input": " x ".join("any" if n is None else str(n) for n in model.image_size),
         "classes": ", ".join(config.labels.names) if config.labels else f"{config.num_classes}, unnamed",
+        **({"license": config.license} if config.license else {}),
     }

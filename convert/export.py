@@ -78,6 +78,7 @@ def export_tflite(
             "keras": keras.__version__,
             "calibration_images": len(few) if chosen.needs_calibration else 0,
         },
+        license=model.config.license,
     )
     with atomic(out) as part:
         add_metadata(content, info, size=size, out=part)

@@ -87,6 +87,7 @@ def _model_metadata(info: ModelInfo, size: tuple[int, int]) -> bytes:
             1: t.string(f"Semantic segmentation, recipe {info.recipe}, {len(info.labels.names)} classes."),
             2: t.string(str(info.created.get("segformer_tf", ""))),
             3: t.vector([subgraph]),
+            5: t.string(info.license),
             6: t.vector([details]),
             7: t.string("1.0.0"),
         }

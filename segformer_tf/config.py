@@ -43,6 +43,7 @@ class SegFormerConfig:
         batch_norm_epsilon: epsilon of the decoder's batch normalisation.
         decoder: "all_mlp", the paper's, or "mmseg", the other network that mmsegmentation 1.x trains under this name.
         labels: class names and colours that travel with the weights, or None.
+        license: terms of the weights in a line, which travel with them, or "".
 
     Raises:
         InputError: a size that is not positive, or channels that heads do not divide.
@@ -64,6 +65,7 @@ class SegFormerConfig:
     batch_norm_epsilon: float = 1e-5
     decoder: str = "all_mlp"
     labels: Labels | None = None
+    license: str = ""
 
     def __post_init__(self) -> None:
         for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -130,6 +131,8 @@ def evaluate(
     quiet = not console.is_terminal
     indices = track(range(len(source)), "evaluating", console=console, transient=True, disable=quiet)
     with open_predictor(model, runtime=runtime, num_classes=len(source.labels.names), protocol=protocol) as predict:
+        if predict.license:
+            print(f"{model}: {predict.license}", file=sys.stderr)
         scores = score(predict, source, indices=indices)
     if picture:
         from training.pictures import plot_confusion

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.image import Pixels, fit_image
+from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
@@ -78,10 +79,12 @@ class Predictor:
     Attributes:
         network: the model.
         protocol: how it is used, with the size that was found where none was given.
+        license: terms of the weights, or "".
     """
 
     network: Network
     protocol: EvalProtocol
+    license: str
 
     def __call__(self, image: Pixels) -> NDArray[np.uint8]:
         return predict_mask(self.network, image, self.protocol)
@@ -109,8 +112,10 @@ def open_predictor(
         with Worker(model, runtime=runtime) as worker:
             _check_classes(model, worker.grid[2], num_classes)
             protocol = _for_one_size(protocol, worker.size, model)
+            described = find_model_info(model)
+            terms = described.license if described else ""
             # A window at the rim of a small image is smaller than the model.
-            yield Predictor(lambda pixels: worker.logits(fit_image(pixels, worker.size)), protocol)
+            yield Predictor(lambda pixels: worker.logits(fit_image(pixels, worker.size)), protocol, terms)
         return
 
     from segformer_tf.checkpoint import load_segformer, run_size
@@ -123,7 +128,7 @@ def open_predictor(
     if not (protocol.size or protocol.resize or protocol.slide):
         protocol = replace(protocol, size=run_size(model))
     # Keras traces twice, for the first size and for any other: many sizes are no more work.
-    yield Predictor(lambda pixels: loaded.logits(pixels[None])[0], protocol)
+    yield Predictor(lambda pixels: loaded.logits(pixels[None])[0], protocol, loaded.config.license)
 
 
 def _for_one_size(protocol: EvalProtocol, size: tuple[int, int], model: Path) -> EvalProtocol:

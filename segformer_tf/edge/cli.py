@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from csv import DictWriter
 from dataclasses import asdict, fields
@@ -22,11 +23,12 @@ from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, make_folder, refuse_existing
 from segformer_tf.labels import Labels
 
+# Of a clone of the repository; a wheel has no model in it.
+DEFAULT_MODEL = Path("models") / "camvid_b0_int8.tflite"
+
 
 def predict(
-    model: Path,
-    /,
-    *images: Path,
+    *files: Path,
     out: Path = Path("predictions"),
     runtime: str | None = None,
     threads: int | None = None,
@@ -40,16 +42,17 @@ def predict(
 
     For instance:
 
+        segformer predict photo.jpg --out seen/
+
         segformer predict model.tflite photo.jpg --out seen/
 
         segformer predict model.tflite photos/ --out seen/ --runtime tflite-runtime
 
     Parameters
     ----------
-    model
-        A file made by `segformer export`.
-    images
-        Images, or folders of images.
+    files
+        A file made by `segformer export`, then images or folders of images. Without a .tflite first, the street
+        scenes model of this repository is taken.
     out
         Folder for the pictures; made if it is missing.
     runtime
@@ -61,14 +64,15 @@ def predict(
     overwrite
         Replace what an earlier run wrote.
     """
-    if not images:
-        raise InputError("no image given; expected images or folders of images after the model")
+    model, images = _model_and_images(files)
     paths = list_images(images)
     names = _output_names(paths)
     segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=Labels.read(labels) if labels else None)
     if not overwrite:
         refuse_existing([out / "predictions.json", *(path for name in names for path in Result.paths(out, name))])
     make_folder(out)
+    if segmenter.license:
+        print(f"{model}: {segmenter.license}", file=sys.stderr)
     console = Console()
     records: dict[str, object] = {}
     spent, unread = [], []
@@ -88,6 +92,25 @@ def predict(
         console.print(f"{_counted(len(spent))}, median {np.median(spent):.1f} ms from pixels to mask -> {out}")
     if unread:
         raise InputError("\n".join([*unread, f"left out: {len(unread)} of {_counted(len(paths))}"]))
+
+
+def _model_and_images(files: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
+    """The model to use, and the images."""
+    if files and files[0].suffix == ".tflite":
+        model, images = files[0], files[1:]
+    else:
+        model, images = _default_model(), files
+    if not images:
+        raise InputError("no image given; expected [MODEL.tflite] and images or folders of images")
+    return model, images
+
+
+def _default_model() -> Path:
+    beside = Path(__file__).parents[2] / DEFAULT_MODEL
+    for path in (DEFAULT_MODEL, beside):
+        if path.is_file():
+            return path
+    raise InputError(f"no .tflite given, and no {DEFAULT_MODEL} here, which a clone of the repository has")
 
 
 def _counted(images: int) -> str:

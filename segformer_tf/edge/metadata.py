@@ -38,11 +38,12 @@ OUTPUT_CONTRACT = {
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Labels and recipe of an exported file, and what made it (free JSON)."""
+    """Labels and recipe of an exported file, what made it (free JSON), and the terms of its weights, or ""."""
 
     labels: Labels
     recipe: str
     created: dict[str, Any]
+    license: str = ""
 
     def files(self, model: bytes) -> dict[str, bytes]:
         """The associated files that hold this, by name, and the digest of the flatbuffer they go behind."""
@@ -54,6 +55,7 @@ class ModelInfo:
             "output": OUTPUT_CONTRACT,
             "palette": self.labels.to_dict()["colors"],
             "created": self.created,
+            "license": self.license,
         }
         return {
             LABELS_FILE: "\n".join(self.labels.names).encode(),
@@ -86,7 +88,7 @@ def find_model_info(path: str | Path) -> ModelInfo | None:
             raise InputError(f"{path}: metadata format {info['format']}, expected {FORMAT}; export the model again")
         _check_digest(path, info["model"])
         labels = Labels.from_dict({"names": names, "colors": info["palette"]})
-        return ModelInfo(labels, str(info["recipe"]), dict(info["created"]))
+        return ModelInfo(labels, str(info["recipe"]), dict(info["created"]), str(info.get("license", "")))
     except InputError:
         raise
     except (_NoMetadata, zipfile.BadZipFile):

@@ -14,7 +14,7 @@ from PIL import Image
 from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.image import ImageLike, Pixels, fit_image, load_image
 from segformer_tf.edge.mask import logits_to_mask
-from segformer_tf.edge.metadata import read_model_info
+from segformer_tf.edge.metadata import find_model_info, read_model_info
 from segformer_tf.edge.tflite import TFLiteModel
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
@@ -97,6 +97,7 @@ class Segmenter:
         labels: class names and colours.
         recipe: how the file was quantised, or "unknown".
         size: (height, width) of the model's input.
+        license: terms of the weights, or "".
 
     Raises:
         InputError: no such file, a damaged one, no labels, no runtime, or a runtime that refuses the file.
@@ -114,7 +115,9 @@ class Segmenter:
         threads: int | None = None,
         labels: Labels | None = None,
     ) -> None:
-        labels = labels or read_model_info(path).labels
+        info = find_model_info(path) if labels else read_model_info(path)
+        self.license = info.license if info else ""
+        labels = labels or info.labels
         self._model = TFLiteModel(path, runtime=runtime, threads=threads)
         if len(labels.names) != (classes := self._model.grid[2]):
             raise InputError(f"{path}: has {classes} classes. Received: {len(labels.names)} names")

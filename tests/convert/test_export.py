@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 import convert.export as export_module
 from convert.export import convert, evenly, export_tflite, synthetic_images
 from convert.recipes import RECIPES
+from convert.to_keras import export_keras
 from convert.verify import compare, run_on
-from segformer_tf import SegFormer, build_segformer
+from segformer_tf import SegFormer, build_segformer, load_segformer
+from segformer_tf.cli import main
 from segformer_tf.edge import installed_runtimes, list_images
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from tests.helpers import perturb, plain_decoder, within
+from tests.training.small import SMALL
+from training.sources import open_source
+from training.train import train
 
 
 @pytest.mark.parametrize("variant", ["tiny", "b0"])
@@ -135,3 +142,47 @@ def test_command_writes_a_file_and_says_how_good_it_is(
     with pytest.raises(SystemExit):
         main(["export", str(tmp_path / "model.keras"), "--out", str(tmp_path / "y.tflite")])
     assert "--size H W is needed" in capsys.readouterr().err
+
+
+def test_a_keras_file_of_half_the_size_gives_the_network_back(tiny: SegFormer, tmp_path: Path) -> None:
+    saved, out = tmp_path / "whole.keras", tmp_path / "half.keras"
+    tiny.save(saved)
+    main(["export", str(saved), "--format", "keras", "--out", str(out), "--license", "for research only"])
+    assert saved.stat().st_size - out.stat().st_size > 1.9 * tiny.config.parameter_count
+    half = load_segformer(out)
+    assert half.config == replace(tiny.config, license="for research only")
+    assert half.dtype_policy.name == "float32"
+    for read, whole in zip(half.weights, tiny.weights, strict=True):
+        np.testing.assert_array_equal(read, np.asarray(whole).astype(np.float16).astype(np.float32))
+    assert len(keras.models.load_model(out).weights) == len(tiny.weights)
+
+
+def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
+    model = build_segformer("tiny", num_classes=2)
+    model.decoder.bn.moving_variance.assign(model.decoder.bn.moving_variance + 1e6)
+    with pytest.raises(InputError, match=r"moving_variance: holds 1e\+06, float16 ends at 65504"):
+        export_keras(model, tmp_path / "out.keras")
+    assert not (tmp_path / "out.keras").exists()
+
+
+def test_terms_travel_with_the_weights_and_are_said_once(
+    tiny: SegFormer, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model, out = tmp_path / "half.keras", tmp_path / "model.tflite"
+    export_keras(
+        SegFormer(replace(tiny.config, license="research only", labels=open_source(str(toy_folder), "test").labels)),
+        model,
+    )
+    main(["export", str(model), "--size", "64", "64", "--runtime", "litert", "--out", str(out)])
+    main(["info", str(out)])
+    assert "research only" in capsys.readouterr().out
+    images = str(toy_folder / "test" / "images")
+    for arguments in (
+        ["predict", str(out), images, "--runtime", "litert", "--out", str(tmp_path / "seen")],
+        ["evaluate", str(out), "--data", str(toy_folder), "--runtime", "litert", "--json"],
+        ["evaluate", str(model), "--data", str(toy_folder), "--size", "64", "64", "--json"],
+    ):
+        main(arguments)
+        assert capsys.readouterr().err.count("research only") == 1
+    tuned = train(replace(SMALL, data=str(toy_folder), weights=model, steps=2, out=tmp_path / "run"))
+    assert load_segformer(tuned.last).config.license == "research only"

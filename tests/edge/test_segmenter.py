@@ -19,6 +19,7 @@ from segformer_tf.edge import (
     open_interpreter,
     read_model_info,
 )
+from segformer_tf.edge import cli as edge_cli
 from segformer_tf.edge.benchmark import time_files
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
@@ -161,3 +162,21 @@ def test_benchmark_times_every_file(tiny_files: dict) -> None:
     assert all(0 < row.p50 <= row.p90 and row.megabytes > 0.1 for row in rows)
     with pytest.raises(InputError, match="no model given"):
         time_files([])
+
+
+def test_predict_without_a_model_takes_that_of_the_clone(
+    tiny_files: dict, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(edge_cli, "DEFAULT_MODEL", Path("models") / "other.tflite")
+    images = str(toy_folder / "test" / "images")
+    with pytest.raises(SystemExit):
+        main(["predict", images])
+    assert "no .tflite given, and no models/other.tflite here" in capsys.readouterr().err
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "other.tflite").write_bytes(tiny_files["fp32"].read_bytes())
+    main(["predict", images, "--runtime", "litert"])
+    assert len(list((tmp_path / "predictions").glob("*_mask.png"))) == 3
+    with pytest.raises(SystemExit):
+        main(["predict", str(tiny_files["fp32"])])
+    assert "no image given" in capsys.readouterr().err
