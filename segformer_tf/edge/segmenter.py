@@ -115,9 +115,10 @@ class Segmenter:
         threads: int | None = None,
         labels: Labels | None = None,
     ) -> None:
-        info = find_model_info(path) if labels else read_model_info(path)
-        self.license = info.license if info else ""
-        labels = labels or info.labels
+        described = find_model_info(path)
+        if labels is None:
+            labels = read_model_info(path).labels
+        self.license = described.license if described else ""
         self._model = TFLiteModel(path, runtime=runtime, threads=threads)
         if len(labels.names) != (classes := self._model.grid[2]):
             raise InputError(f"{path}: has {classes} classes. Received: {len(labels.names)} names")
