@@ -59,7 +59,7 @@ def import_checkpoint(
     num_classes
         Give the model a fresh classifier of so many classes.
     labels
-        Class names: ade20k, cityscapes, voc, or a text file of one name a line.
+        Class names: ade20k, cityscapes, coco_stuff, voc, camvid, or a text file of one name a line.
     overwrite
         Replace a file of that name.
     """

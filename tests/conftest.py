@@ -22,6 +22,9 @@ from segformer_tf import SegFormer, build_segformer
 from tests.helpers import perturb
 from training.toy import NAMES, draw_sample
 
+# Real samples: SEGFORMER_TF_DATA or ../shared/data.
+DATA = Path(os.environ.get("SEGFORMER_TF_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
 # Two devices, so that MirroredStrategy is really run.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -65,7 +68,7 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def camvid() -> Path:
     """CamVid as a folder data set, from SEGFORMER_TF_DATA or ../shared/data."""
-    root = Path(os.environ.get("SEGFORMER_TF_DATA", Path(__file__).parents[2] / "shared" / "data")) / "camvid"
+    root = DATA / "camvid"
     if not (root / "dataset.json").is_file():
         pytest.skip("needs CamVid: set SEGFORMER_TF_DATA to a folder that has camvid/dataset.json")
     return root
@@ -74,7 +77,7 @@ def camvid() -> Path:
 @pytest.fixture(scope="session")
 def ade20k() -> Path:
     """A few images and masks of ADE20K, from SEGFORMER_TF_DATA or ../shared/data."""
-    root = Path(os.environ.get("SEGFORMER_TF_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ade20k_samples"
+    root = DATA / "ade20k_samples"
     if not (root / "masks").is_dir():
         pytest.skip("needs ADE20K samples: set SEGFORMER_TF_DATA to a folder that has ade20k_samples/{images,masks}")
     return root

@@ -1,28 +1,25 @@
-"""Where samples come from: a folder with a manifest, or a TFDS data set, behind one random-access face."""
+"""Where samples come from: a folder with a manifest; a TFDS data set (`training.tfds_source`) has the same face."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from segformer_tf.edge.image import IMAGE_SUFFIXES, Pixels, load_image, open_picture, upright_size
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID, Labels
-
-Mask = NDArray[np.uint8]
-
+from training.mapping import Mask, class_indices, mapping_table, where
 
 Sample = tuple[Pixels, Mask]
 
@@ -48,9 +45,13 @@ def open_source(data: str, split: str) -> Source:
     Raises:
         InputError: no such data set or split, an empty one, or a manifest that does not say what it must.
     """
-    source = (
-        TfdsSource(data.removeprefix("tfds:"), split) if data.startswith("tfds:") else FolderSource(Path(data), split)
-    )
+    source: Source
+    if data.startswith("tfds:"):
+        from training.tfds_source import TfdsSource  # TFDS takes seconds to import
+
+        source = TfdsSource(data.removeprefix("tfds:"), split)
+    else:
+        source = FolderSource(Path(data), split)
     if not len(source):
         raise InputError(f"{data}: split {split} is empty")
     return source
@@ -105,9 +106,7 @@ class Manifest:
                 f"{path}: ids must be distinct, 0..254 and not both a class and ignored (255 is always ignored). "
                 f"Received: {ids}, ignored {sorted(ignored)}"
             )
-        table = np.full(256, -1, np.int16)
-        table[sorted(ignored)] = IGNORE_ID
-        table[ids] = np.arange(len(ids))
+        table = mapping_table(ids, ignored)
         palette = {_packed(color): i for i, color in enumerate(labels.colors)}
         distinct = len(palette) == len(ids) and not palette.keys() & set(colors)
         return cls(name, labels, table, {**palette, **dict.fromkeys(colors, IGNORE_ID)} if distinct else None)
@@ -119,12 +118,7 @@ class Manifest:
             InputError: a value or colour that the manifest does not know.
         """
         if raw.ndim == 2:
-            mask = self.table[raw]
-            if (unknown := raw[mask < 0]).size:
-                raise InputError(
-                    f"mask value {unknown[0]} is neither a class nor ignored in the manifest{_where(mask < 0)}"
-                )
-            return mask.astype(np.uint8)
+            return class_indices(raw, self.table, known_to="the manifest")
         if self.palette is None:
             raise InputError("a mask in colours, but the manifest gives one colour to two classes")
         codes, inverse = np.unique(
@@ -134,13 +128,8 @@ class Manifest:
             if code not in self.palette:
                 color = code >> 16, code >> 8 & 255, code & 255
                 odd = inverse.reshape(raw.shape[:2]) == codes.tolist().index(code)
-                raise InputError(f"mask colour {color} is neither a class's nor ignored in the manifest{_where(odd)}")
+                raise InputError(f"mask colour {color} is neither a class's nor ignored in the manifest{where(odd)}")
         return np.array([self.palette[code] for code in codes.tolist()], np.uint8)[inverse].reshape(raw.shape[:2])
-
-
-def _where(odd: NDArray[np.bool_]) -> str:
-    row, column = (int(i) for i in np.argwhere(odd)[0])
-    return f" (row {row}, column {column}, {int(odd.sum())} pixels)"
 
 
 def _packed(color: Sequence[int]) -> int:
@@ -222,73 +211,13 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         InputError: unreadable, or of another kind, such as 16 bits.
     """
     with open_picture(path, formats=("PNG",), kind="mask") as opened:
-        if opened.mode in ("P", "L", "1"):
-            return np.asarray(opened, np.uint8)
-        if opened.mode in ("RGB", "RGBA"):
-            return np.asarray(opened.convert("RGB"))
-        raise InputError(f"a mask is an 8-bit index, palette or RGB PNG. Received: mode {opened.mode}")
+        return mask_values(opened)
 
 
-class TfdsSource:
-    """A split of a TFDS data set that has one RGB image and one mask among its features."""
-
-    def __init__(self, name: str, split: str) -> None:
-        import tensorflow_datasets as tfds
-
-        import training.toy  # noqa: F401  registers `toy_shapes`
-
-        logging.getLogger("absl").setLevel(logging.ERROR)  # it would recommend OpenCV; Pillow is the contract
-        if not sys.stderr.isatty():
-            tfds.disable_progress_bar()
-
-        try:
-            # Random access needs the array_record format.
-            builder = tfds.builder(name, file_format=tfds.core.FileFormat.ARRAY_RECORD)
-        except tfds.core.DatasetNotFoundError:
-            raise InputError(f"tfds:{name}: no such TFDS data set") from None
-        except (AssertionError, ValueError) as error:
-            reason = (str(error).splitlines() or ["not a name TFDS knows"])[0]
-            raise InputError(
-                f"tfds:{name}: {reason} (random access needs the array_record format: "
-                "a copy prepared in another goes elsewhere with TFDS_DATA_DIR)"
-            ) from None
-        features = builder.info.features
-        self._image_key, self._mask_key = _image_and_mask_keys(name, features)
-        builder.download_and_prepare()
-        split = "validation" if split == "val" and "val" not in builder.info.splits else split
-        self.name = builder.info.name
-        try:
-            self._records = builder.as_data_source(split)
-        except (KeyError, ValueError):
-            raise InputError(f"tfds:{name}: no split {split!r}; splits: {', '.join(builder.info.splits)}") from None
-        names = getattr(features[self._mask_key], "names", None)
-        # Oxford-IIIT Pet is the one common set whose ids start at 1 and whose feature names no class.
-        self._offset, names = (1, ["pet", "background", "border"]) if self.name == "oxford_iiit_pet" else (0, names)
-        if names is None:
-            raise InputError(f"tfds:{name}: its mask names no classes; expected a LabeledImage feature")
-        self.labels = Labels.named(names)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Sample:
-        record = self._records[index]
-        mask = record[self._mask_key][..., 0]
-        valid = (mask >= self._offset) & (mask < self._offset + len(self.labels.names))
-        if (bad := mask[~valid & (mask != IGNORE_ID)]).size:
-            raise InputError(f"{self.name} sample {index}: mask value {bad[0]} is outside its classes")
-        return record[self._image_key], np.where(valid, mask - self._offset, IGNORE_ID).astype(np.uint8)
-
-
-def _image_and_mask_keys(name: str, features: Any) -> tuple[str, str]:
-    import tensorflow_datasets as tfds
-
-    channels = {key: f.shape[-1] for key, f in features.items() if isinstance(f, tfds.features.Image)}
-    images = [key for key, c in channels.items() if c == 3]
-    masks = [key for key, c in channels.items() if c == 1]
-    if len(images) != 1 or len(masks) != 1:
-        raise InputError(
-            f"tfds:{name}: expected one RGB image and one mask of one channel. "
-            f"Received: images {images}, masks {masks} among {sorted(features)}"
-        )
-    return images[0], masks[0]
+def mask_values(opened: Image.Image) -> NDArray[np.uint8]:
+    """What `read_mask` gives, of an open picture."""
+    if opened.mode in ("P", "L", "1"):
+        return np.asarray(opened, np.uint8)
+    if opened.mode in ("RGB", "RGBA"):
+        return np.asarray(opened.convert("RGB"))
+    raise InputError(f"a mask is an 8-bit index, palette or RGB PNG. Received: mode {opened.mode}")

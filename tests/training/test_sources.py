@@ -12,7 +12,7 @@ from PIL import Image
 from segformer_tf.errors import InputError
 from segformer_tf.label_sets import find_labels
 from segformer_tf.labels import IGNORE_ID
-from training.sources import FolderSource, TfdsSource, open_source, read_mask
+from training.sources import FolderSource, open_source, read_mask
 from training.toy import NAMES, SPLITS, draw_sample
 
 
@@ -133,18 +133,6 @@ def test_predicting_one_class_everywhere_scores_below_015() -> None:
     for c in range(len(NAMES)):
         matrix = confusion_matrix(masks, np.full_like(masks, c), num_classes=len(NAMES))
         assert mean_iou(matrix) < 0.15
-
-
-def test_oxford_pets_ids_are_shifted_to_zero(tmp_path: Path) -> None:
-    def record() -> dict:
-        trimap = np.random.default_rng(0).integers(1, 4, (20, 30, 1), np.uint8)
-        return {"image": np.zeros((20, 30, 3), np.uint8), "segmentation_mask": trimap}
-
-    with tfds.testing.mock_data(num_examples=2, data_dir=str(tmp_path)):
-        source = TfdsSource("oxford_iiit_pet", "train")
-    source._records = [record()]
-    assert source.labels.names == ("pet", "background", "border")
-    np.testing.assert_array_equal(source[0][1], record()["segmentation_mask"][..., 0] - 1)
 
 
 def test_real_camvid(camvid: Path) -> None:

@@ -1,0 +1,47 @@
+"""Raw mask values to class indices, by a table of 256 entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segformer_tf.errors import InputError
+from segformer_tf.labels import IGNORE_ID
+
+Mask = NDArray[np.uint8]
+
+
+def mapping_table(ids: Sequence[int], ignored: Iterable[int] = ()) -> NDArray[np.int16]:
+    """Class index of every raw value.
+
+    Args:
+        ids: raw value of class 0, 1, ...
+        ignored: raw values that do not count; `IGNORE_ID` is always among them.
+
+    Returns:
+        (256,) int16: 0..C-1, `IGNORE_ID`, or -1 for a value that must not occur.
+    """
+    table = np.full(256, -1, np.int16)
+    table[[IGNORE_ID, *ignored]] = IGNORE_ID
+    table[list(ids)] = np.arange(len(ids))
+    return table
+
+
+def class_indices(raw: NDArray[np.uint8], table: NDArray[np.int16], *, known_to: str) -> Mask:
+    """(H, W) class indices and `IGNORE_ID` of (H, W) raw values.
+
+    Raises:
+        InputError: a value that `table` does not know; `known_to` says whose table it is.
+    """
+    mask = table[raw]
+    if (unknown := raw[mask < 0]).size:
+        raise InputError(f"mask value {unknown[0]} is neither a class nor ignored in {known_to}{where(mask < 0)}")
+    return mask.astype(np.uint8)
+
+
+def where(odd: NDArray[np.bool_]) -> str:
+    """The first of the odd pixels, and how many there are."""
+    row, column = (int(i) for i in np.argwhere(odd)[0])
+    return f" (row {row}, column {column}, {int(odd.sum())} pixels)"
