@@ -28,10 +28,11 @@ class Source(Protocol):
     """One split of a data set, read at random.
 
     ``source[i]`` is (image, mask): (H, W, 3) uint8 RGB and (H, W) uint8 with class ids
-    0..C-1 and `IGNORE_ID`.
+    0..C-1 and `IGNORE_ID`. `license` is its terms in a few words, or "".
     """
 
     name: str
+    license: str
     labels: Labels
 
     def __len__(self) -> int: ...
@@ -59,16 +60,18 @@ def open_source(data: str, split: str) -> Source:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``dataset.json``: {"name", "classes": [{"id", "name", "color"}], "ignore": [ids or colours]}.
+    """``dataset.json``: {"name", "license", "classes": [{"id", "name", "color"}], "ignore": [ids or colours]}.
 
     Attributes:
         name: of the data set.
+        license: its terms in a few words, or "".
         labels: names and colours, in order of id.
         table: (256,) int16, class index of every raw mask value, `IGNORE_ID` for ignored ones, -1 for unknown ones.
         palette: class index, or `IGNORE_ID`, of every colour, packed as 0xRRGGBB; None where two classes share one.
     """
 
     name: str
+    license: str
     labels: Labels
     table: NDArray[np.int16]
     palette: dict[int, int] | None
@@ -87,7 +90,7 @@ class Manifest:
                 if lacking := [c["id"] for c in classes if key not in c]:
                     raise InputError(f"class {lacking[0]}: missing key {key!r}")
             labels = Labels(tuple(c["name"] for c in classes), tuple(tuple(c["color"]) for c in classes))
-            name = str(data.get("name", path.parent.name))
+            name, license = str(data.get("name", path.parent.name)), str(data.get("license", ""))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except FileNotFoundError:
@@ -109,7 +112,7 @@ class Manifest:
         table = mapping_table(ids, ignored)
         palette = {_packed(color): i for i, color in enumerate(labels.colors)}
         distinct = len(palette) == len(ids) and not palette.keys() & set(colors)
-        return cls(name, labels, table, {**palette, **dict.fromkeys(colors, IGNORE_ID)} if distinct else None)
+        return cls(name, license, labels, table, {**palette, **dict.fromkeys(colors, IGNORE_ID)} if distinct else None)
 
     def classes(self, raw: NDArray[np.uint8]) -> Mask:
         """Class indices of raw mask values, (H, W) ids or (H, W, 3) colours.
@@ -146,6 +149,7 @@ class FolderSource:
     def __init__(self, root: Path, split: str) -> None:
         manifest = Manifest.read(root / "dataset.json")
         self.name = manifest.name
+        self.license = manifest.license
         self.labels = manifest.labels
         self._manifest = manifest
         images, masks = root / split / "images", root / split / "masks"

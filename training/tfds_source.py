@@ -40,6 +40,7 @@ class TfdsSource:
         row = DATA_SETS.get(builder.name)
         features = builder.info.features
         self.name = builder.info.name
+        self.license = row.license if row else ""
         self._image_key, self._mask_key = _image_and_mask_keys(name, features)
         self.labels, self._table = _meaning(name, row, features[self._mask_key])
         _prepare(name, builder)

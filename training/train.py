@@ -55,7 +55,7 @@ def resume(folder: Path) -> Run:
 def _fit(config: TrainConfig, run: Run | None) -> Run:
     if config.warmup_steps is None:
         config = replace(config, warmup_steps=min(1500, config.steps // 10))
-    _check(config)
+    check(config)
     place = this_place()
     if place.count > 1 and config.out is None:
         raise InputError("--out is needed with several workers, the same for all")
@@ -123,6 +123,7 @@ def _build(config: TrainConfig, source: Source, given: SegFormer | None) -> SegF
     """The model with its optimizer, loss and metric; called in the strategy's scope."""
     labels = source.labels
     changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
+    changes["license"] = _terms(source, given.config.license if given else "")
     changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout}
     if given is None:
         model = build_segformer(config.variant, dtype=config.precision, **changes)
@@ -148,6 +149,12 @@ def _build(config: TrainConfig, source: Source, given: SegFormer | None) -> SegF
     if config.accumulate > 1:
         accumulate(model, config.accumulate)
     return model
+
+
+def _terms(source: Source, inherited: str) -> str:
+    """Terms of the weights: those of the weights they come from, and of the data."""
+    own = f"trained on {source.name}: {source.license}" if source.license else ""
+    return "; ".join(dict.fromkeys(filter(None, [*inherited.split("; "), own])))
 
 
 def _run_epochs(
@@ -204,7 +211,8 @@ def _verbosity() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
-def _check(config: TrainConfig) -> None:
+def check(config: TrainConfig) -> None:
+    """Raises InputError for values out of range, as far as they can be told without the data."""
     if config.variant not in VARIANTS:
         raise InputError(f"--variant must be one of {', '.join(VARIANTS)}. Received: {config.variant}")
     variant_config(config.variant, num_classes=1, drop_path_rate=config.drop_path, dropout_rate=config.dropout)

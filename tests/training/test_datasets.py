@@ -208,7 +208,7 @@ def test_rows_are_whole(row: Any) -> None:
     assert len(row.ids) == len(row.labels.names) == len(set(row.ids) - {*row.ignored, IGNORE_ID})
     features = tfds.builder(row.name).info.features
     assert sum(isinstance(f, tfds.features.Image) for f in features.values()) == 2
-    assert row.licence
+    assert row.license
 
 
 def test_random_masks_of_the_true_features_are_refused(tmp_path: Path) -> None:

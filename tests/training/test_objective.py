@@ -82,13 +82,13 @@ def test_groups_by_path() -> None:
     assert {rate for path, (rate, _) in groups.items() if path.startswith("decoder/")} == {10.0}
 
 
-def adamw(w: np.ndarray, gradients: list[np.ndarray], rate: float, decay: float) -> np.ndarray:
-    """Loshchilov and Hutter's update, written out."""
+def adamw(w: np.ndarray, gradients: list[np.ndarray], rate: float, decay: float, epsilon: float) -> np.ndarray:
+    """Loshchilov and Hutter's update as torch computes it: epsilon is added to the root of the corrected mean."""
     m = v = np.zeros_like(w)
     for t, g in enumerate(gradients, 1):
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         w = w - rate * decay * w
-        w = w - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        w = w - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + epsilon)
     return w
 
 
@@ -118,7 +118,7 @@ def test_optimizer_steps_as_adamw_in_each_group(mirrored: bool) -> None:
     with strategy.scope():
         layer = _Groups()
         layer.build((None,))
-        optimizer = SegFormerAdamW(1e-2, decay=0.1, head_multiplier=10.0)
+        optimizer = SegFormerAdamW(1e-2, decay=0.1, head_multiplier=10.0, epsilon=0.1)  # large, to be felt
         optimizer.build(layer.trainable_variables)
     before = [v.numpy().copy() for v in layer.parts]
     gradients = [[noise(4, seed=10 * t + i) for i in range(3)] for t in range(5)]
@@ -135,6 +135,7 @@ def test_optimizer_steps_as_adamw_in_each_group(mirrored: bool) -> None:
     for g in gradients:
         step([tf.constant(x) for x in g])
     for i, (rate, decay) in enumerate([(1e-2, 0.1), (1e-2, 0.0), (1e-1, 0.1)]):
-        expected = adamw(before[i].astype(np.float64), [g[i] for g in gradients], rate, decay)
+        expected = adamw(before[i].astype(np.float64), [g[i] for g in gradients], rate, decay, 0.1)
         np.testing.assert_allclose(layer.parts[i].numpy(), expected, rtol=1e-4, atol=1e-6)
+    assert SegFormerAdamW(1e-2).epsilon == 1e-8  # torch's; Keras' is 1e-7
     assert SegFormerAdamW.from_config(optimizer.get_config()).get_config() == optimizer.get_config()

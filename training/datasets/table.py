@@ -1,7 +1,7 @@
-"""One row per data set: names, what the raw mask values mean, splits, the paper's sizes, licence.
+"""One row per data set: names, what the raw mask values mean, splits, licence.
 
-Sizes: arXiv 2105.15203, section 4.1, and the authors' recipe. Values of Cityscapes: cityscapesScripts' labels; of
-COCO-Stuff: its labels.txt, whose ids are one more than its pixel maps' values; of ADE20K: objectInfo150.
+Values of Cityscapes: cityscapesScripts' labels; of COCO-Stuff: its labels.txt, whose ids are one more than its pixel
+maps' values; of ADE20K: objectInfo150.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ class DataSet:
         ids: raw mask value of each class, in order.
         ignored: raw values that do not count, besides 255.
         train, val, test: TFDS's name of the split; None where there is none with labels.
-        crop: (height, width) the paper trains on, None where it did not.
-        base_size: (longest, shortest) side that images are fitted into before the paper's scale jitter.
-        licence: in a few words.
+        license: in a few words.
     """
 
     name: str
@@ -38,9 +36,7 @@ class DataSet:
     train: str = "train"
     val: str | None = None
     test: str | None = None
-    crop: tuple[int, int] | None = None
-    base_size: tuple[int, int] | None = None
-    licence: str
+    license: str
 
     @property
     def splits(self) -> dict[str, str]:
@@ -68,9 +64,7 @@ DATA_SETS = {
             ids=tuple(range(1, 151)),
             ignored=(0,),  # "other"; leaving it out is what others call reduce_zero_label
             val="validation",
-            crop=(512, 512),
-            base_size=(2048, 512),
-            licence="annotations BSD-3, images for non-commercial research and education",
+            license="annotations BSD-3, images for non-commercial research and education",
         ),
         DataSet(
             name="cityscapes",
@@ -78,9 +72,7 @@ DATA_SETS = {
             ids=_CITYSCAPES_IDS,
             ignored=tuple(i for i in range(34) if i not in _CITYSCAPES_IDS),
             val="validation",  # the masks of its test split are blank: the benchmark's server keeps them
-            crop=(1024, 1024),
-            base_size=(2048, 1024),
-            licence="non-commercial, after registration",
+            license="non-commercial, after registration",
         ),
         DataSet(
             name="coco_stuff",
@@ -88,15 +80,14 @@ DATA_SETS = {
             ids=tuple(i for i in range(182) if i not in _COCO_UNUSED),
             ignored=_COCO_UNUSED,
             val="validation",
-            crop=(512, 512),
-            licence="annotations CC BY 4.0, images under the terms of Flickr",
+            license="annotations CC BY 4.0, images under the terms of Flickr",
         ),
         DataSet(
             name="voc2012",
             labels=LABEL_SETS["voc"],
             ids=tuple(range(21)),
             val="validation",
-            licence="images under the terms of Flickr",
+            license="images under the terms of Flickr",
         ),
         DataSet(
             name="camvid",
@@ -105,14 +96,14 @@ DATA_SETS = {
             ignored=(11,),
             val="validation",
             test="test",
-            licence="personal and research use only",
+            license="personal and research use only",
         ),
         DataSet(
             name="oxford_iiit_pet",
             labels=LABEL_SETS["oxford_iiit_pet"],
             ids=(1, 2, 3),
             test="test",
-            licence="CC BY-SA 4.0",
+            license="CC BY-SA 4.0",
         ),
     )
 }
