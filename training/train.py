@@ -15,6 +15,7 @@ from segformer_tf.errors import InputError
 from training.accumulate import accumulate
 from training.backup import Backup, Progress
 from training.check import check_run
+from training.classification import Classification
 from training.config import RunConfig, TrainConfig
 from training.optimizer import SegFormerAdamW, WarmupPoly
 from training.pipeline import eval_steps, plain_input_errors
@@ -24,7 +25,7 @@ from training.strategy import make_strategy, plain_worker_errors, this_place
 from training.task import Task
 from training.throughput import Throughput
 
-TASKS: dict[str, Any] = {"segmentation": Segmentation}
+TASKS: dict[str, Any] = {"segmentation": Segmentation, "classification": Classification}
 
 
 def train(config: RunConfig) -> Run:
