@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segformer_tf.checkpoint import load_segformer
+    from segformer_tf.classifier import MixTransformerClassifier, build_classifier
     from segformer_tf.config import VARIANTS, SegFormerConfig, variant_config
     from segformer_tf.labels import IGNORE_ID, Labels
     from segformer_tf.model import AllMLPDecoder, MixTransformer, SegFormer, build_segformer
@@ -28,6 +29,8 @@ _HOME = {
     "Labels": "labels",
     "AllMLPDecoder": "model",
     "MixTransformer": "model",
+    "MixTransformerClassifier": "classifier",
+    "build_classifier": "classifier",
     "SegFormer": "model",
     "build_segformer": "model",
     "load_segformer": "checkpoint",
@@ -39,9 +42,11 @@ __all__ = [
     "AllMLPDecoder",
     "Labels",
     "MixTransformer",
+    "MixTransformerClassifier",
     "SegFormer",
     "SegFormerConfig",
     "__version__",
+    "build_classifier",
     "build_segformer",
     "load_segformer",
     "variant_config",

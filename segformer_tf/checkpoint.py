@@ -1,4 +1,4 @@
-"""Reading a SegFormer back from a ``.keras`` file or a run folder."""
+"""Reading a model back from a ``.keras`` file or a run folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import warnings
 import zipfile
 from pathlib import Path
 
+from segformer_tf.classifier import MixTransformerClassifier
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer
 
 _LARGEST_CONFIG = 1 << 20  # bytes that are still believed
+
+
+Kind = type[SegFormer] | type[MixTransformerClassifier]
 
 
 def load_segformer(path: str | Path) -> SegFormer:
@@ -26,7 +30,18 @@ def load_segformer(path: str | Path) -> SegFormer:
     Raises:
         InputError: no such file, or not a SegFormer of this project.
     """
-    path = keras_file(Path(path))
+    model = _load(Path(path), SegFormer)
+    assert isinstance(model, SegFormer)  # `_load` makes no other
+    return model
+
+
+def load_encoder(path: str | Path) -> SegFormer | MixTransformerClassifier:
+    """As `load_segformer`, a segmenter or a pretrained classifier: both have an `encoder` and a `config`."""
+    return _load(Path(path), SegFormer, MixTransformerClassifier)
+
+
+def _load(path: Path, *kinds: Kind) -> SegFormer | MixTransformerClassifier:
+    path, expected = keras_file(path), " or a ".join(kind.__name__ for kind in kinds)
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo("config.json").file_size > _LARGEST_CONFIG:
@@ -34,20 +49,22 @@ def load_segformer(path: str | Path) -> SegFormer:
             saved = json.loads(archive.read("config.json"))
             if archive.getinfo("model.weights.h5").compress_type != zipfile.ZIP_STORED:
                 raise InputError("its weights are compressed, which Keras never does")
-        if saved["class_name"] != "SegFormer":
-            raise InputError(f"holds a {saved['class_name']}, expected a SegFormer")
-        expected = SegFormerConfig.from_dict(saved["config"]["config"]).parameter_count
-        if (size := path.stat().st_size) < 2 * expected:  # as float16; never build what the file cannot fill
-            raise InputError(f"{size} bytes for a model of {expected} parameters")
+        kind = next((kind for kind in kinds if kind.__name__ == saved["class_name"]), None)
+        if kind is None:
+            raise InputError(f"holds a {saved['class_name']}, expected a {expected}")
+        config = SegFormerConfig.from_dict(saved["config"]["config"])
+        parameters = config.parameter_count if kind is SegFormer else config.classifier_parameter_count
+        if (size := path.stat().st_size) < 2 * parameters:  # as float16; never build what the file cannot fill
+            raise InputError(f"{size} bytes for a model of {parameters} parameters")
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="A total of")  # .. objects could not be loaded, says Keras
-            model = SegFormer.from_config(saved["config"])
+            model = kind.from_config(saved["config"])
             model.load_weights(path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # whatever zipfile, h5py and Keras make of a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not a readable SegFormer .keras file ({reason})") from None
+        raise InputError(f"{path}: not a readable {expected} .keras file ({reason})") from None
     return model
 
 

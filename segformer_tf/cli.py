@@ -17,6 +17,7 @@ GROUP = "segformer.verbs"
 # One line each, here, so that `segformer --help` imports no verb.
 SUMMARIES = {
     "train": "Train a SegFormer on a folder of images and masks, or on a TFDS data set.",
+    "pretrain": "Pretrain the encoder as a classifier of images.",
     "evaluate": "Score a model on a split: per-class IoU and mean IoU.",
     "import": "Convert a PyTorch checkpoint of any of four code bases.",
     "export": "Convert to a TFLite file, quantised and verified.",

@@ -118,6 +118,11 @@ class SegFormerConfig:
             + self.num_classes
         )
 
+    @property
+    def classifier_parameter_count(self) -> int:
+        """Trainable parameters of encoder and classification head, counted without building them."""
+        return self.encoder_parameter_count + (self.embed_dims[-1] + 1) * self.num_classes
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the inverse of `from_dict`."""
         return asdict(self)

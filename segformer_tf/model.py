@@ -33,7 +33,7 @@ class MixTransformerStage(layers.Layer):
 
     def __init__(self, config: SegFormerConfig | dict[str, Any], index: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.config = _as_config(config)
+        self.config = as_config(config)
         self.index = index
         c, i, policy = self.config, index, self.dtype_policy
         self.patch_embed = OverlapPatchMerging(
@@ -97,7 +97,7 @@ class MixTransformer(layers.Layer):
 
     def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.config = _as_config(config)
+        self.config = as_config(config)
         self.stages = [
             MixTransformerStage(self.config, i, dtype=self.dtype_policy, name=f"stage{i + 1}") for i in range(4)
         ]
@@ -143,7 +143,7 @@ class AllMLPDecoder(layers.Layer):
 
     def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.config = _as_config(config)
+        self.config = as_config(config)
         c, policy = self.config, self.dtype_policy
         # These five hold weights only: `call` composes them.
         self.linear_c = [
@@ -226,7 +226,7 @@ class MMSegDecoder(layers.Layer):
 
     def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.config = _as_config(config)
+        self.config = as_config(config)
         c, policy = self.config, self.dtype_policy
 
         def conv(name: str, channels: int, *, bias: bool = False) -> layers.Conv2D:
@@ -306,7 +306,7 @@ class SegFormer(MultiWorkerFit, keras.Model):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        config = _as_config(config)
+        config = as_config(config)
         image = keras.Input((*image_size, 3), name="image")
         encoder = MixTransformer(config, dtype=dtype, name="encoder")
         kind = AllMLPDecoder if config.decoder == "all_mlp" else MMSegDecoder
@@ -396,5 +396,6 @@ def check_image_shape(shape: Any, what: str = "image") -> None:
             raise InputError(f"{what} {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
 
 
-def _as_config(config: SegFormerConfig | dict[str, Any]) -> SegFormerConfig:
+def as_config(config: SegFormerConfig | dict[str, Any]) -> SegFormerConfig:
+    """What a constructor was given, or what a file holds, as a `SegFormerConfig`."""
     return config if isinstance(config, SegFormerConfig) else SegFormerConfig.from_dict(config)

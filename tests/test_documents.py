@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from segformer_tf.cli import make_app
-from training.config import TrainConfig
-from training.train import check
+from training.check import check_run
+from training.config import RunConfig
+from training.train import TASKS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "training/RECIPES.md", "models/README.md")
@@ -30,8 +31,9 @@ def test_every_printed_command_is_understood(document: str) -> None:
     for line in found:
         verb, *arguments = shlex.split(line, comments=True)[1:]
         _, bound, _ = make_app(verb).parse_args([verb, *arguments], exit_on_error=False, print_error=False)
-        if config := next((value for value in bound.arguments.values() if isinstance(value, TrainConfig)), None):
-            check(replace(config, warmup_steps=min(1500, config.steps // 10)))
+        if config := next((value for value in bound.arguments.values() if isinstance(value, RunConfig)), None):
+            check_run(replace(config, warmup_steps=min(1500, config.steps // 10)))
+            TASKS[config.task](config)
 
 
 def test_a_command_that_is_wrong_is_found() -> None:

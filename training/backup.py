@@ -26,7 +26,7 @@ class Progress:
     Attributes:
         epoch: epochs done.
         samples: training samples of the data set; another number would be another order.
-        best: best validation mean IoU so far, 0..1, or -1.
+        best: best validation score so far, 0..1, or -1.
         history: what `fit` told of each epoch.
     """
 

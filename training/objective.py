@@ -19,12 +19,33 @@ def upsample_logits(logits: Any, mask: Any) -> Any:
     return tf.image.resize(tf.cast(logits, tf.float32), tf.shape(mask)[1:3], method="bilinear")
 
 
+class MeanOverValid(keras.losses.Loss):
+    """Base of losses that are a mean over what counts of a step's targets, by `losses` and `weights` of a subclass.
+
+    The mean divides by the sum of weights of the whole step, over all replicas, so that one device and many compute
+    the same loss and gradient.
+    """
+
+    def losses(self, y_true: Any, y_pred: Any) -> Any:
+        """The loss of each target, float32."""
+        raise NotImplementedError
+
+    def weights(self, y_true: Any) -> Any:
+        """What each target counts, float32, 0 where it is ignored; of the shape of `losses`."""
+        raise NotImplementedError
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        weights = self.weights(y_true)
+        total, replicas = over_replicas(tf.reduce_sum(weights))
+        loss = replicas * tf.reduce_sum(self.losses(y_true, y_pred) * weights) / tf.maximum(total, 1e-6)
+        return loss[None]  # Keras leaves a scalar as it is, but divides a vector's mean by the replicas
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
-class SegmentationLoss(keras.losses.Loss):
+class SegmentationLoss(MeanOverValid):
     """Cross-entropy on logits upsampled to the mask, averaged over valid pixels (mask is not `IGNORE_ID`).
 
-    The average divides by the number of valid pixels of the whole step, over all replicas, or the sum of their
-    weights; mmseg's divides by all pixels. So one device and many compute the same loss and gradient.
+    mmseg's average divides by all pixels.
 
     Args:
         class_weights: weight of each class's pixels, or None for 1.
@@ -36,19 +57,14 @@ class SegmentationLoss(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         self.class_weights = class_weights
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(_classes(y_true), upsample_logits(y_pred, y_true))
-        weights = self.pixel_weights(y_true)
-        total, replicas = over_replicas(tf.reduce_sum(weights))
-        loss = replicas * tf.reduce_sum(losses * weights) / tf.maximum(total, 1e-6)
-        return loss[None]  # Keras leaves a scalar as it is, but divides a vector's mean by the replicas
+    def losses(self, y_true: Any, y_pred: Any) -> Any:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(_classes(y_true), upsample_logits(y_pred, y_true))
 
-    def pixel_weights(self, mask: Any) -> Any:
-        """What each pixel of a (B, H, W) mask counts, float32: its class's weight, 0 where it is ignored."""
-        valid = tf.cast(tf.not_equal(mask, IGNORE_ID), tf.float32)
+    def weights(self, y_true: Any) -> Any:
+        valid = tf.cast(tf.not_equal(y_true, IGNORE_ID), tf.float32)
         if self.class_weights is None:
             return valid
-        return valid * tf.gather(tf.constant(self.class_weights, tf.float32), _classes(mask))
+        return valid * tf.gather(tf.constant(self.class_weights, tf.float32), _classes(y_true))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "class_weights": self.class_weights}

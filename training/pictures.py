@@ -15,10 +15,10 @@ from segformer_tf.files import atomic
 _NAMED = 40  # classes up to which a confusion matrix has room for figures
 
 
-def plot_history(rows: Sequence[dict[str, float]], out: Path) -> None:
-    """Loss and mean IoU, training and validation, over epochs."""
+def plot_history(rows: Sequence[dict[str, float]], out: Path, *, score: str) -> None:
+    """Loss and the metric named `score`, training and validation, over epochs."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "mean_iou"), strict=True):
+    for axes, name in zip(figure.subplots(1, 2), ("loss", score), strict=True):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
             points = [(row["epoch"] + 1, row[key]) for row in rows if key in row]
             axes.plot(*np.transpose(points or [(np.nan, np.nan)]), marker=".", label=label)
@@ -29,11 +29,13 @@ def plot_history(rows: Sequence[dict[str, float]], out: Path) -> None:
     _save(figure, out)
 
 
-def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[str]) -> None:
-    """A grid of RGB pictures with a title over each column."""
-    figure = Figure(figsize=(4 * len(titles), 3 * len(rows)), layout="constrained")
-    for axes_row, row in zip(figure.subplots(len(rows), len(titles), squeeze=False), rows, strict=True):
-        for axes, picture, title in zip(axes_row, row, titles, strict=True):
+def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[Sequence[str]]) -> None:
+    """A grid of RGB pictures, each with its title."""
+    columns = len(titles[0])
+    figure = Figure(figsize=(4 * columns, 3 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes_row, row, row_titles in zip(grid, rows, titles, strict=True):
+        for axes, picture, title in zip(axes_row, row, row_titles, strict=True):
             axes.imshow(picture)
             axes.set_axis_off()
             axes.set_title(title)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,16 +43,12 @@ def train_batches(
     Yields:
         ((B / replicas, *crop, 3) float32 normalised, (B / replicas, *crop) uint8).
     """
-    count = len(source)
 
-    def load(i: Any) -> Any:
-        epoch = tf.cast(i // count, tf.int64)
-        key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        index = tf.random.experimental.index_shuffle(i % count, key, count - 1)
+    def load(index: Any, key: Any) -> Any:
         image, mask = _read(source, index)
-        return augment(image, mask, tf.stack([tf.constant(seed, tf.int64), i]), crop=crop, scale=scale, base=base)
+        return augment(image, mask, key, crop=crop, scale=scale, base=base)
 
-    return _batches(tf.data.Dataset.range(start, np.iinfo(np.int64).max), load, batch_size, context)
+    return endless_batches(len(source), load, batch_size=batch_size, seed=seed, start=start, context=context)
 
 
 def eval_batches(
@@ -83,11 +79,12 @@ def eval_batches(
         image, mask = tf.numpy_function(read, [index], (tf.uint8, tf.uint8), stateful=False)
         return normalize(tf.ensure_shape(image, (*size, 3))), tf.ensure_shape(mask, size)
 
-    return _batches(tf.data.Dataset.range(eval_steps(source, batch_size) * batch_size), load, batch_size, context)
+    numbers = tf.data.Dataset.range(eval_steps(source, batch_size) * batch_size)
+    return batches(numbers, load, batch_size, context)
 
 
-def eval_steps(source: Sequence[Sample] | Source, batch_size: int) -> int:
-    """Number of batches of `eval_batches`, over all replicas."""
+def eval_steps(source: Sized, batch_size: int) -> int:
+    """Number of batches in which every sample comes once, over all replicas; the last may be filled up."""
     return -(-len(source) // batch_size)
 
 
@@ -110,8 +107,36 @@ def plain_input_errors() -> Iterator[None]:
         raise InputError(line) from None
 
 
-def _batches(
-    numbers: tf.data.Dataset, load: Any, batch_size: int, context: tf.distribute.InputContext | None
+def endless_batches(
+    count: int,
+    load: Callable[[Any, Any], Any],
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    context: tf.distribute.InputContext | None,
+) -> tf.data.Dataset:
+    """Endless batches of `count` samples, each epoch in its own order, from the sample numbered `start` on.
+
+    Args:
+        load: (index of a sample, (2,) int64 seed of its augmentation) to the sample.
+        batch_size, seed, start, context: as of `train_batches`.
+    """
+
+    def numbered(i: Any) -> Any:
+        epoch = tf.cast(i // count, tf.int64)
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        index = tf.random.experimental.index_shuffle(i % count, key, count - 1)
+        return load(index, tf.stack([tf.constant(seed, tf.int64), i]))
+
+    return batches(tf.data.Dataset.range(start, np.iinfo(np.int64).max), numbered, batch_size, context)
+
+
+def batches(
+    numbers: tf.data.Dataset,
+    load: Callable[[Any], Any],
+    batch_size: int,
+    context: tf.distribute.InputContext | None,
 ) -> tf.data.Dataset:
     """Samples by number, in batches of a replica: every worker loads its own part of each global batch."""
     context = context or tf.distribute.InputContext()

@@ -9,30 +9,28 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from segformer_tf.edge.draw import overlay
-from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from training.backup import Backup, Progress
-from training.config import TrainConfig
+from training.config import RunConfig
 from training.optimizer import averaged
-from training.pictures import plot_history, plot_panel
-from training.pipeline import eval_batches
-from training.sources import Source
+from training.pictures import plot_history
 from training.strategy import this_place
+
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 
 
 class Run:
@@ -53,7 +51,7 @@ class Run:
         self.tensorboard = root / "tensorboard"
 
     @classmethod
-    def create(cls, root: Path, config: TrainConfig) -> Run:
+    def create(cls, root: Path, config: RunConfig) -> Run:
         """Make the folder, whole or not at all, with what was asked and where it runs.
 
         Raises:
@@ -66,7 +64,7 @@ class Run:
             with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
                 made = Path(folder) / root.name
                 (made / "weights").mkdir(parents=True)
-                write_json(made / "config.json", asdict(replace(config, out=root)))
+                write_json(made / "config.json", replace(config, out=root).to_dict())
                 write_json(made / "environment.json", [environment()])
                 made.rename(root)
         except OSError as error:
@@ -74,13 +72,13 @@ class Run:
         return cls(root)
 
     @classmethod
-    def reopen(cls, root: Path) -> tuple[Run, TrainConfig]:
+    def reopen(cls, root: Path, kind: type[AnyConfig]) -> tuple[Run, AnyConfig]:
         """A run that was stopped, and what was asked of it; notes in environment.json where it goes on.
 
         Raises:
-            InputError: no run folder.
+            InputError: no run folder, or one of another task than `kind`'s.
         """
-        config = TrainConfig.read(root / "config.json")
+        config = kind.read(root / "config.json")
         if this_place().chief:
             record = root / "environment.json"
             with suppress(OSError, ValueError, TypeError):
@@ -160,18 +158,23 @@ class Keep(keras.callbacks.Callback):
 
     The backup comes last, so that a kill in between repeats the epoch, and what it wrote is written again.
     Of several workers, only the chief writes more than a backup.
+
+    Args:
+        run, progress: what is kept.
+        score: the metric whose best value on the validation split makes the best weights.
     """
 
-    def __init__(self, run: Run, progress: Progress) -> None:
+    def __init__(self, run: Run, progress: Progress, *, score: str) -> None:
         super().__init__()
         self.run = run
         self.progress = progress
+        self.score = score
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         told = {name: float(value) for name, value in (logs or {}).items()}
         self.progress.epoch = epoch + 1
         self.progress.history.append({"epoch": epoch, **told})
-        score = told.get("val_mean_iou", np.nan)
+        score = told.get(f"val_{self.score}", np.nan)
         better = score > self.progress.best
         self.progress.best = score if better else self.progress.best
         if this_place().chief:
@@ -197,28 +200,19 @@ class Keep(keras.callbacks.Callback):
 
 
 class Pictures(keras.callbacks.Callback):
-    """curves.png and panel.png (image, truth, prediction of a few validation samples) after every epoch."""
+    """curves.png, of loss and score, and panel.png, by `draw`, after every epoch."""
 
-    def __init__(
-        self, run: Run, progress: Progress, source: Source, size: tuple[int, int], *, samples: int = 4
-    ) -> None:
+    def __init__(self, run: Run, progress: Progress, *, score: str, draw: Callable[[keras.Model, Path], None]) -> None:
         super().__init__()
         self.run = run
         self.progress = progress
-        self.labels = source.labels
-        indices = np.unique(np.linspace(0, len(source) - 1, samples).astype(int))
-        self.samples = [source[int(i)] for i in indices]
-        self.batch = next(iter(eval_batches(self.samples, size=size, batch_size=len(self.samples))))[0]
+        self.score = score
+        self.draw = draw
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        plot_history(self.progress.history, self.run.root / "curves.png")
+        plot_history(self.progress.history, self.run.root / "curves.png", score=self.score)
         with averaged(self.model):
-            predicted = np.asarray(self.model(self.batch, training=False))
-        rows = []
-        for (image, truth), logits in zip(self.samples, predicted, strict=True):
-            prediction = logits_to_mask(logits, (image.shape[0], image.shape[1]))
-            rows.append([image, overlay(image, truth, self.labels), overlay(image, prediction, self.labels)])
-        plot_panel(rows, self.run.root / "panel.png", titles=("image", "truth", "prediction"))
+            self.draw(self.model, self.run.root / "panel.png")
 
 
 def environment() -> dict[str, Any]:

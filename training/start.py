@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segformer_tf.checkpoint import load_segformer
+from segformer_tf.checkpoint import load_encoder
+from segformer_tf.classifier import MixTransformerClassifier
 from segformer_tf.config import VARIANTS
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer
@@ -12,14 +13,16 @@ from training.strategy import this_place
 
 _SIZES = ("embed_dims", "depths")
 
+Start = SegFormer | MixTransformerClassifier
 
-def read_start(path: Path, variant: str) -> SegFormer:
-    """The model to start from.
+
+def read_start(path: Path, variant: str) -> Start:
+    """The model to start from, a segmenter or a pretrained classifier.
 
     Raises:
         InputError: a file that cannot be read, or a model of another variant.
     """
-    given = load_segformer(path)
+    given = load_encoder(path)
     for name in _SIZES:
         has, wanted = getattr(given.config, name), VARIANTS[variant][name]
         if has != wanted:
@@ -31,14 +34,24 @@ def read_start(path: Path, variant: str) -> SegFormer:
     return given
 
 
-def copy_weights(given: SegFormer, model: SegFormer) -> None:
-    """Give `model` the weights of `given`; its classifier stays fresh where it has other classes, by number or name."""
+def copy_weights(given: Start, model: SegFormer) -> None:
+    """Give `model` the weights of `given`.
+
+    Its decoder stays fresh where a classifier is given, its classifier where there are other classes, by number or
+    name.
+    """
     before, now = given.config, model.config
-    renamed = before.labels is not None and now.labels is not None and before.labels.names != now.labels.names
-    fresh = before.num_classes != now.num_classes or renamed
-    for theirs, ours in zip(given.weights, model.weights, strict=True):
-        if not (fresh and ours.path.startswith("decoder/linear_pred/")):
+    if isinstance(given, MixTransformerClassifier):
+        for theirs, ours in zip(given.encoder.weights, model.encoder.weights, strict=True):
             ours.assign(theirs)
-    if this_place().chief:
+        told = f"starting from the encoder of a classifier of {before.num_classes} classes: a fresh decoder"
+    else:
+        renamed = before.labels is not None and now.labels is not None and before.labels.names != now.labels.names
+        fresh = before.num_classes != now.num_classes or renamed
+        for theirs, ours in zip(given.weights, model.weights, strict=True):
+            if not (fresh and ours.path.startswith("decoder/linear_pred/")):
+                ours.assign(theirs)
         kept = "other classes, so a fresh classifier" if fresh else "its classifier too"
-        print(f"starting from weights of {before.num_classes} classes, the data has {now.num_classes}: {kept}")
+        told = f"starting from weights of {before.num_classes} classes, the data has {now.num_classes}: {kept}"
+    if this_place().chief:
+        print(told)

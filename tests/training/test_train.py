@@ -173,7 +173,7 @@ def test_toy_shapes_cannot_be_solved_by_a_frozen_random_encoder(
         model.encoder.trainable = False
         return model
 
-    monkeypatch.setattr("training.train.build_segformer", frozen)
+    monkeypatch.setattr("training.segmentation.build_segformer", frozen)
     config = TrainConfig(
         data="tfds:toy_shapes",
         crop=(128, 128),

@@ -1,0 +1,127 @@
+"""The task of `segformer train`: SegFormer, image and mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from segformer_tf.config import variant_config
+from segformer_tf.edge.draw import overlay
+from segformer_tf.edge.mask import logits_to_mask
+from segformer_tf.errors import InputError
+from segformer_tf.model import SegFormer, build_segformer, check_image_shape
+from training.check import check_not_negative, check_positive
+from training.config import TrainConfig
+from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
+from training.pictures import plot_panel
+from training.pipeline import eval_batches, train_batches
+from training.run import Run
+from training.sources import Sample, Source, check_masks, open_source
+from training.start import Start, copy_weights, read_start
+from training.task import Task
+
+
+class Segmentation(Task):
+    """`SegFormer` on a folder of images and masks or a TFDS set, from fresh weights or given ones."""
+
+    score = "mean_iou"
+    config: TrainConfig
+    source: Source
+    validation: Source
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.head_multiplier = config.head_multiplier
+        self._given: Start | None = None
+        variant_config(config.variant, num_classes=1, dropout_rate=config.dropout)
+        check_positive(config, "head_multiplier")
+        check_not_negative(config, "class_weights")
+        if config.base is not None and not 0 < config.base[1] <= config.base[0]:
+            raise InputError(f"--base must be a long and a short side, in pixels. Received: {config.base}")
+        if not 0 < config.scale[0] <= config.scale[1] < inf:
+            raise InputError(f"--scale must be two positive factors, the smaller first. Received: {config.scale}")
+        if config.eval_size is not None:
+            check_image_shape((None, *config.eval_size, 3), "--eval-size")
+
+    def open(self, run: Run | None) -> None:
+        config = self.config
+        self.source = open_source(config.data, config.train_split)
+        self.validation = open_source(config.data, config.val_split)
+        height, width = config.eval_size or self.validation[0][0].shape[:2]
+        check_image_shape((None, height, width, 3), "--eval-size")
+        self.config = replace(config, eval_size=(height, width))
+        if config.weights:  # a run that goes on has them in its own folder, or in its backup
+            path = run.last if run and run.last.exists() else Path(config.weights)
+            self._given = read_start(path, config.variant)
+            self.config = replace(self.config, weights=Path(config.weights).resolve())
+        if run is None:
+            check_masks(self.source, self.validation)
+
+    def model(self) -> SegFormer:
+        labels, config = self.source.labels, self.config
+        changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
+        changes["license"] = _terms(self.source, self._given.config.license if self._given else "")
+        changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout}
+        if self._given is None:
+            return build_segformer(config.variant, dtype=config.precision, **changes)
+        # epsilons, and mmseg's decoder, belong to the weights
+        model = SegFormer(replace(self._given.config, **changes), dtype=config.precision)
+        copy_weights(self._given, model)
+        self._given = None  # a second model in memory
+        return model
+
+    def loss(self) -> SegmentationLoss:
+        power = self.config.class_weights
+        return SegmentationLoss(rare_class_weights(self.source, power) if power else None)
+
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [MeanIoU(len(self.source.labels.names))]
+
+    def train_batches(self, start: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        config = self.config
+        return train_batches(
+            self.source,
+            crop=config.crop,
+            scale=config.scale,
+            base=config.base,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start=start,
+            context=context,
+        )
+
+    def eval_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return eval_batches(self.validation, size=self._size, batch_size=self.config.batch_size, context=context)
+
+    def draw(self, model: SegFormer, out: Path) -> None:
+        """A row for each sample: image, truth, prediction."""
+        samples, batch = self._shown
+        rows, labels = [], self.source.labels
+        for (image, truth), logits in zip(samples, np.asarray(model(batch, training=False)), strict=True):
+            prediction = logits_to_mask(logits, (image.shape[0], image.shape[1]))
+            rows.append([image, overlay(image, truth, labels), overlay(image, prediction, labels)])
+        plot_panel(rows, out, titles=[("image", "truth", "prediction")] * len(rows))
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        assert self.config.eval_size is not None  # `open` put it there
+        return self.config.eval_size
+
+    @cached_property
+    def _shown(self) -> tuple[list[Sample], Any]:
+        """Four samples, and the batch of them."""
+        samples = [self.validation[int(i)] for i in np.unique(np.linspace(0, len(self.validation) - 1, 4).astype(int))]
+        return samples, next(iter(eval_batches(samples, size=self._size, batch_size=len(samples))))[0]
+
+
+def _terms(source: Source, inherited: str) -> str:
+    """Terms of the weights: those of the weights they come from, and of the data."""
+    own = f"trained on {source.name}: {source.license}" if source.license else ""
+    return "; ".join(dict.fromkeys(filter(None, [*inherited.split("; "), own])))
