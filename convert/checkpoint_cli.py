@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ def import_checkpoint(
     encoder_only: bool = False,
     num_classes: int | None = None,
     labels: str | None = None,
+    license: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Convert a PyTorch checkpoint to a Keras SegFormer, strictly.
@@ -60,6 +62,9 @@ def import_checkpoint(
         Give the model a fresh classifier of so many classes.
     labels
         Class names: ade20k, cityscapes, coco_stuff, voc, camvid, or a text file of one name a line.
+    license
+        Terms of the weights, which are kept with them. Default: those of transformers' config.json if
+        `segformer export` wrote it, a warning for the authors' files.
     overwrite
         Replace a file of that name.
     """
@@ -76,6 +81,8 @@ def import_checkpoint(
 
     fresh = encoder_only or num_classes is not None
     found = read_checkpoint(path, labels=None if fresh else names)
+    if license is not None:
+        found = replace(found, config=replace(found.config, license=license))
     model = to_keras(found, encoder_only=encoder_only, num_classes=num_classes, labels=names if fresh else None)
     with atomic(out) as part:
         model.save(part)

@@ -42,6 +42,7 @@ class Dialect:
         decoder_kind: which network the decoder is, as `SegFormerConfig.decoder`.
         norm_epsilon, patch_norm_epsilon: as `SegFormerConfig`.
         dead: regular expressions of keys that nothing uses.
+        terms: of the weights that are published under these names, or "".
     """
 
     name: str
@@ -54,6 +55,7 @@ class Dialect:
     patch_norm_epsilon: float
     decoder_kind: Literal["all_mlp", "mmseg"] = "all_mlp"
     dead: tuple[str, ...] = field(default=(r".*num_batches_tracked",))
+    terms: str = ""
 
     def find(self, keys: Sequence[str]) -> tuple[str, str] | None:
         """(what wraps every key, the encoder's root) where `keys` are of this dialect."""
@@ -125,6 +127,7 @@ SMP = Dialect(
 
 NVLABS = Dialect(
     name="NVlabs",
+    terms="NVIDIA's weights are for research and evaluation only, unless their source says otherwise",
     marker="patch_embed1.proj.weight",
     roots=("backbone.", ""),
     stage=_NVLABS_STAGE,

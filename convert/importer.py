@@ -81,8 +81,10 @@ def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
         raise InputError(f"{path}: config.json: {error}") from None
     if names is not None and has_decoder and len(names.names) != config.num_classes:
         raise InputError(f"{path}: has {config.num_classes} classes. Received: {len(names.names)} labels")
+    terms = str(described.get("license", "")) or dialect.terms
+    config = replace(config, labels=names if has_decoder else None, license=terms)
     weights = _placed(path, tensors, dialect, root, config, has_decoder)
-    return Checkpoint(path, dialect, replace(config, labels=names if has_decoder else None), weights, has_decoder)
+    return Checkpoint(path, dialect, config, weights, has_decoder)
 
 
 def checkpoint_of(model: SegFormer, path: Path) -> Checkpoint:

@@ -62,7 +62,8 @@ def _halved(content: bytes) -> bytes:
             if isinstance(item, h5py.Group):
                 made = target.require_group(name)
             else:
-                made = target.create_dataset(name, data=item[()].astype(np.float16))
+                value = item[()]
+                made = target.create_dataset(name, data=value.astype(np.float16) if value.dtype == "float32" else value)
             for key, value in item.attrs.items():
                 made.attrs[key] = value
 

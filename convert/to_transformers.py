@@ -86,7 +86,9 @@ def transformers_tensors(model: SegFormer) -> Tensors:
 def transformers_config(config: SegFormerConfig) -> dict[str, object]:
     """``config.json`` as `transformers.SegformerConfig` reads it."""
     names = (config.labels or Labels.numbered(config.num_classes)).names
+    terms = {"license": config.license} if config.license else {}
     return {
+        **terms,
         "architectures": ["SegformerForSemanticSegmentation"],
         "model_type": "segformer",
         "num_channels": 3,

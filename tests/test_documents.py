@@ -11,6 +11,7 @@ import pytest
 from segformer_tf.cli import make_app
 from training.check import check_run
 from training.config import RunConfig
+from training.protocols import EvalProtocol
 from training.train import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,8 @@ def test_every_printed_command_is_understood(document: str) -> None:
         if config := next((value for value in bound.arguments.values() if isinstance(value, RunConfig)), None):
             check_run(replace(config, warmup_steps=min(1500, config.steps // 10)))
             TASKS[config.task](config)
+        if protocol := next((value for value in bound.arguments.values() if isinstance(value, EvalProtocol)), None):
+            protocol.check()
 
 
 def test_a_command_that_is_wrong_is_found() -> None:

@@ -94,7 +94,7 @@ class TfdsClasses:
         self._image_key, self._label_key = _image_and_label_keys(name, builder.info.features)
         self.names = tuple(builder.info.features[self._label_key].names)
         self.name = builder.info.name
-        prepare(name, builder)
+        builder = prepare(name, builder)
         splits = {each: each for each in builder.info.splits}
         self._records = open_records(name, builder, split, splits=splits, pictures=[self._image_key])
 

@@ -126,16 +126,16 @@ def evaluate(
 
     ADE20K as the authors score it, at a single scale, then at several and mirrored:
 
-        segformer evaluate ade.keras --data ade20k --split val --resize 2048 512 --align 32 --protocol paper
+        segformer evaluate ade.keras --data tfds:ade20k --split val --resize 2048 512 --align 32 --protocol paper
 
-        segformer evaluate ade.keras --data ade20k --split val --resize 2048 512 --align 32 --protocol paper \\
+        segformer evaluate ade.keras --data tfds:ade20k --split val --resize 2048 512 --align 32 --protocol paper \\
             --scales 0.75 0.875 1 1.125 1.25 --flip
 
     Cityscapes, by windows of 1024 pixels every 768, then at several scales and mirrored:
 
-        segformer evaluate city.keras --data cityscapes --split val --slide 1024 768
+        segformer evaluate city.keras --data tfds:cityscapes --split val --slide 1024 768 --protocol paper
 
-        segformer evaluate city.keras --data cityscapes --split val --slide 1024 768 \\
+        segformer evaluate city.keras --data tfds:cityscapes --split val --slide 1024 768 --protocol paper \\
             --scales 0.5 0.75 1 1.25 1.5 1.75 2 --flip
 
     A .tflite has one size: it takes --flip, --protocol, and --slide with that size as the crop, which the other

@@ -61,10 +61,10 @@ class RunConfig:
     """Decoupled weight decay; LayerNorm parameters are left out."""
 
     clip_norm: float | None = None
-    """Largest norm of all gradients together. Default: any."""
+    """Largest norm of all gradients together. Default: no limit."""
 
     ema: float = 0.0
-    """Momentum of the moving average of the weights, such as 0.999; it is what is validated and kept. 0 for none."""
+    """Momentum of the moving average of the weights, such as 0.999; that is what is validated and saved. 0 for none."""
 
     warmup_steps: int | None = None
     """Steps of linear warm-up. Default: 1500, or a tenth of --steps if that is less."""

@@ -159,10 +159,9 @@ def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, 
     matrix, images = np.zeros((count, count), np.int64), 0
     for i in indices:
         image, truth = source[i]
-        mask = predict(image)
         try:
-            matrix += confusion_matrix(truth, mask, num_classes=count)
-        except ValueError as error:
+            matrix += confusion_matrix(truth, predict(image), num_classes=count)
+        except (InputError, ValueError) as error:
             raise InputError(f"{source.name}, sample {i}: {error}") from None
         images += 1
     return Scores(source.labels, images, matrix)

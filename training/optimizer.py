@@ -58,7 +58,7 @@ class SegFormerAdamW(keras.optimizers.Adam):
         learning_rate: rate or schedule of the encoder.
         decay: decoupled weight decay, multiplied by the variable's own rate.
         head_multiplier: rate of the decoder over the encoder's.
-        clip_norm: largest norm of all gradients together, of the whole step over all replicas; None for any.
+        clip_norm: largest norm of all gradients together, of the whole step over all replicas; None for no limit.
             Keras' own `global_clipnorm` would cut each replica's share by itself.
         kwargs: of `keras.optimizers.Adam`; epsilon is 1e-8, as in torch (Keras' default is 1e-7).
     """
@@ -75,6 +75,8 @@ class SegFormerAdamW(keras.optimizers.Adam):
         kwargs.setdefault("epsilon", 1e-8)
         kwargs.setdefault("name", "segformer_adamw")
         super().__init__(learning_rate, **kwargs)
+        if self.amsgrad or self.weight_decay or self.gradient_accumulation_steps:
+            raise ValueError("SegFormerAdamW knows no amsgrad, weight_decay (see decay) or gradient_accumulation_steps")
         self.decay = decay
         self.head_multiplier = head_multiplier
         self.clip_norm = clip_norm
@@ -127,9 +129,29 @@ class SegFormerAdamW(keras.optimizers.Adam):
         }
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class SharedLossScale(keras.optimizers.LossScaleOptimizer):
+    """Loss scaling for mixed_float16 that all replicas agree on.
+
+    Keras' own looks at the first replica's gradients only, as if they were summed already: an overflow on another
+    one would go into the weights.
+    """
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        replica = tf.distribute.get_replica_context()
+        if replica is not None and replica.num_replicas_in_sync > 1:
+            broken = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~self.check_finite(grads), tf.float32))
+            grads = [grads[0] * tf.where(broken > 0, np.nan, 1.0), *grads[1:]]
+        super().apply(grads, trainable_variables)
+
+
 @contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
-    """Within, `model` has the moving average of its weights, if its optimizer keeps one (`use_ema`)."""
+    """Within, `model` has the moving average of its trainable weights, if its optimizer keeps one (`use_ema`).
+
+    The optimizer's slot has the weights meanwhile, and so has a file that is saved within. Batch normalisation's
+    statistics are a moving average of their own.
+    """
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     pairs = []
     if optimizer.use_ema:

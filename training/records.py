@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -49,16 +51,50 @@ def open_builder(name: str) -> Any:
     return builder
 
 
-def prepare(name: str, builder: Any) -> None:
-    """Download and prepare, unless that was done. TFDS tries for three minutes where there is no network."""
+def prepare(name: str, builder: Any) -> Any:
+    """Download and prepare, unless that was done, by one process at a time; the builder of what is there then.
+
+    TFDS tries for three minutes where there is no network.
+
+    Raises:
+        InputError: whatever went wrong, and what helps.
+    """
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a warning for every try
     try:
-        # TFDS' bucket has no array_record, and asking it takes a network
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        with _alone(Path(builder.data_dir_root)):
+            builder = open_builder(name)  # another process may have prepared it
+            # TFDS' bucket has no array_record, and asking it takes a network
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except InputError:
+        raise
     except Exception as error:  # builders, and what they download and unpack with, raise anything
         raise InputError(f"tfds:{name}: {_reason(builder, error)}") from None
     if builder.data_path.exists() and not builder.info.splits:
         raise InputError(f"tfds:{name}: {builder.data_dir} is not a prepared data set; remove it and {_RETRY}")
+    return builder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder while it is written to; waits for who holds it. Without `fcntl` (Windows) nothing is held."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{folder}: waiting for another process that prepares data", file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # a disk that knows no locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def open_records(name: str, builder: Any, split: str, *, splits: dict[str, str], pictures: Sequence[str]) -> Any:

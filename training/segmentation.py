@@ -17,6 +17,7 @@ from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer, build_segformer, check_image_shape
+from training.backup import Backup
 from training.check import check_not_negative, check_positive
 from training.config import TrainConfig
 from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
@@ -57,8 +58,8 @@ class Segmentation(Task):
         height, width = config.eval_size or self.validation[0][0].shape[:2]
         check_image_shape((None, height, width, 3), "--eval-size")
         self.config = replace(config, eval_size=(height, width))
-        if config.weights:  # a run that goes on has them in its own folder, or in its backup
-            path = run.last if run and run.last.exists() else Path(config.weights)
+        if config.weights:  # a run that goes on has its own in the backup, and needs no more than the network
+            path = run.last if run and Backup(run.backup).exists() else Path(config.weights)
             self._given = read_start(path, config.variant)
             self.config = replace(self.config, weights=Path(config.weights).resolve())
         if run is None:

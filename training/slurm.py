@@ -19,7 +19,7 @@ def tf_config(environment: Mapping[str, str]) -> str:
 
     Args:
         environment: has SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_STEP_NODELIST, SLURM_STEP_TASKS_PER_NODE
-            (``3(x2),1``) and SLURM_JOB_ID, from which a port is made that jobs on one node do not share.
+            (``3(x2),1``), SLURM_JOB_ID and SLURM_STEP_ID, of which ports are made that steps on one node hardly share.
 
     Raises:
         InputError: values of another form.
@@ -27,7 +27,8 @@ def tf_config(environment: Mapping[str, str]) -> str:
     if "SLURM_PROCID" not in environment or environment.get("SLURM_STEP_NUM_TASKS", "1") == "1":
         return ""
     try:
-        port = 10_000 + int(environment["SLURM_JOB_ID"]) % 50_000
+        step = 7 * int(environment["SLURM_JOB_ID"]) + int(environment.get("SLURM_STEP_ID", "0"))
+        port = 10_000 + 16 * (step % 1_400)  # below the ports that Linux gives out by itself
         counts = list(chain.from_iterable(map(_repeated, environment["SLURM_STEP_TASKS_PER_NODE"].split(","))))
         hosts = expand_nodes(environment["SLURM_STEP_NODELIST"])
         addresses = [f"{host}:{port + i}" for host, count in zip(hosts, counts, strict=True) for i in range(count)]

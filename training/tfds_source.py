@@ -33,7 +33,7 @@ class TfdsSource:
         self.license = row.license if row else ""
         self._image_key, self._mask_key = _image_and_mask_keys(name, features)
         self.labels, self._table = _meaning(name, row, features[self._mask_key])
-        prepare(name, builder)
+        builder = prepare(name, builder)
         splits = row.splits if row else {each: each for each in builder.info.splits}
         pictures = self._image_key, self._mask_key
         self._records = open_records(name, builder, split, splits=splits, pictures=pictures)

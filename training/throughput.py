@@ -11,8 +11,9 @@ import keras
 class Throughput(keras.callbacks.Callback):
     """Adds to each epoch's logs ``images_per_second`` and ``data_wait``, the share of a step spent waiting for a batch.
 
-    Validation, saving and an epoch's first step, in which TensorFlow may still be tracing, do not count. Comes before
-    the callbacks that write logs.
+    A step ends when its logs are there, for a GPU works on when the call has returned. Validation, saving and an
+    epoch's first step, in which TensorFlow may still be tracing, do not count. Comes before the callbacks that write
+    logs.
 
     Args:
         batch_size: samples per step, over all replicas.
@@ -23,17 +24,19 @@ class Throughput(keras.callbacks.Callback):
         self.batch_size = batch_size
 
     def on_train_begin(self, logs: object = None) -> None:
-        step = self.model.train_function
+        step = getattr(self.model.train_function, "untimed", self.model.train_function)
 
         def timed(iterator: Any) -> Any:
-            started = perf_counter()
+            self.started = perf_counter()
             batch = next(iterator)
-            ready = perf_counter()
-            result = step(iter([batch]))
-            self.steps.append((ready - started, perf_counter() - started))
-            return result
+            self.ready = perf_counter()
+            return step(iter([batch]))
 
+        timed.untimed = step  # type: ignore[attr-defined]  # for a `fit` after one that ended in an error
         self.model.train_function = timed
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        self.steps.append((self.ready - self.started, perf_counter() - self.started))
 
     def on_train_end(self, logs: object = None) -> None:
         self.model.train_function = None  # `fit` makes its own again

@@ -17,7 +17,7 @@ from training.backup import Backup, Progress
 from training.check import check_run
 from training.classification import Classification
 from training.config import RunConfig, TrainConfig
-from training.optimizer import SegFormerAdamW, WarmupPoly
+from training.optimizer import SegFormerAdamW, SharedLossScale, WarmupPoly
 from training.pipeline import eval_steps, plain_input_errors
 from training.run import Keep, Pictures, Run, StopBetweenSteps, ValidateAveraged, locked
 from training.segmentation import Segmentation
@@ -117,15 +117,16 @@ def _build(task: Task) -> keras.Model:
     model, config = task.model(), task.config
     assert config.warmup_steps is not None  # `_fit` put it there
     schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
+    optimizer = SegFormerAdamW(
+        schedule,
+        decay=config.weight_decay,
+        head_multiplier=task.head_multiplier,
+        clip_norm=config.clip_norm,
+        use_ema=config.ema > 0,
+        ema_momentum=config.ema,
+    )
     model.compile(
-        optimizer=SegFormerAdamW(
-            schedule,
-            decay=config.weight_decay,
-            head_multiplier=task.head_multiplier,
-            clip_norm=config.clip_norm,
-            use_ema=config.ema > 0,
-            ema_momentum=config.ema,
-        ),
+        optimizer=SharedLossScale(optimizer) if config.precision == "mixed_float16" else optimizer,
         loss=task.loss(),
         metrics=task.metrics(),
         jit_compile=False,  # XLA on CPU is 3x slower for this model, and MirroredStrategy refuses it

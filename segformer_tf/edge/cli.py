@@ -96,19 +96,18 @@ def predict(
 
 def _model_and_images(files: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
     """The model to use, and the images."""
-    if files and files[0].suffix == ".tflite":
-        model, images = files[0], files[1:]
-    else:
-        model, images = _default_model(), files
+    named = bool(files) and files[0].suffix.lower() in (".tflite", ".keras")  # the latter is refused by name
+    images = files[1:] if named else files
     if not images:
         raise InputError("no image given; expected [MODEL.tflite] and images or folders of images")
-    return model, images
+    return files[0] if named else _default_model(), images
 
 
 def _default_model() -> Path:
     beside = Path(__file__).parents[2] / DEFAULT_MODEL
-    for path in (DEFAULT_MODEL, beside):
+    for path in (beside, DEFAULT_MODEL):
         if path.is_file():
+            print(f"model: {path}", file=sys.stderr)
             return path
     raise InputError(f"no .tflite given, and no {DEFAULT_MODEL} here, which a clone of the repository has")
 

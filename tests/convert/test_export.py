@@ -9,6 +9,7 @@ import pytest
 
 import convert.export as export_module
 from convert.export import convert, evenly, export_tflite, synthetic_images
+from convert.importer import read_checkpoint
 from convert.recipes import RECIPES
 from convert.to_keras import export_keras
 from convert.verify import compare, run_on
@@ -184,5 +185,7 @@ def test_terms_travel_with_the_weights_and_are_said_once(
     ):
         main(arguments)
         assert capsys.readouterr().err.count("research only") == 1
+    main(["export", str(model), "--format", "transformers", "--out", str(tmp_path / "folder")])
+    assert read_checkpoint(tmp_path / "folder").config.license == "research only"
     tuned = train(replace(SMALL, data=str(toy_folder), weights=model, steps=2, out=tmp_path / "run"))
     assert load_segformer(tuned.last).config.license == "research only"

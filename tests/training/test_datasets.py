@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +27,7 @@ from training.datasets.table import DATA_SETS
 from training.mapping import class_indices
 from training.sources import FolderSource, open_source, read_mask
 from training.tfds_source import TfdsSource
+from training.toy import SPLITS
 from training.train import train
 
 
@@ -276,7 +279,7 @@ def test_two_steps_on_every_row(row: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nothing_here", "no such TFDS data set; with semantic masks there are ade20k, cityscapes, "),
+        ("nothing_here", "no such TFDS data set; with masks there are ade20k, cityscapes, "),
         ("nothing/here:9", "Parsing builder name string"),
         ("ade20k:9.9.9", r"cannot load version|9\.9\.9"),
         ("mnist", "expected one RGB image and one mask of one channel"),
@@ -398,3 +401,10 @@ def test_values_outside_the_mapping_name_the_sample(tmp_path: Path, tfds_dir: Pa
     _pack(tmp_path / "files", tfds_dir / "downloads" / "manual")
     with pytest.raises(InputError, match=r"ade20k sample 0: mask value 151 .* \(row 3, column 5, 1 pixels\)$"):
         open_source("tfds:ade20k", "val")[0]
+
+
+def test_two_processes_that_want_one_data_set_take_turns(tfds_dir: Path) -> None:
+    code = "from training.tfds_source import TfdsSource; print(len(TfdsSource('toy_shapes', 'val')))"
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=300)[0].split()[-1] for process in both]
+    assert told[0] == told[1] == str(SPLITS["val"])

@@ -155,9 +155,8 @@ def test_the_segmenter_starts_from_the_encoder(
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize(
-    "options", [{}, pytest.param({"accumulate": 2, "precision": "mixed_float16", "ema": 0.9}, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "precision": "mixed_float16", "ema": 0.9}])
 def test_two_devices(options: dict, photos: Path, tmp_path: Path) -> None:
     config = replace(PRETRAIN, data=str(photos), out=tmp_path / "run", steps=1, warmup_steps=0, deterministic=False)
     config = replace(config, devices=2, **options)

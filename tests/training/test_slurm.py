@@ -31,7 +31,8 @@ def test_node_lists(nodes: str, names: list[str]) -> None:
 
 
 def test_a_step_becomes_tf_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    addresses = ["n2:33456", "n10:33456", "gpu1:33456", "gpu1:33457"]  # in Slurm's order, not by name
+    port = 10_000 + 16 * (7 * 123456 % 1_400)
+    addresses = [f"n2:{port}", f"n10:{port}", f"gpu1:{port}", f"gpu1:{port + 1}"]  # in Slurm's order, not by name
     assert json.loads(tf_config(STEP)) == {
         "cluster": {"worker": addresses},
         "task": {"type": "worker", "index": 3},
@@ -40,6 +41,8 @@ def test_a_step_becomes_tf_config(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in STEP.items():
         monkeypatch.setenv(name, value)
     assert this_place() == Place(3, 4, tuple(addresses))
+    following = json.loads(tf_config({**STEP, "SLURM_JOB_ID": "123457"}))["cluster"]["worker"]
+    assert not set(following) & set(addresses)
 
 
 def test_one_task_or_no_step_is_alone() -> None:

@@ -21,7 +21,7 @@ from segformer_tf.errors import InputError
 from tests.training.small import COMMAND, SMALL
 from training.pipeline import train_batches
 from training.sources import open_source
-from training.strategy import Place, _meet, make_strategy, this_place
+from training.strategy import Place, _answers, _meet, make_strategy, this_place
 from training.train import train
 
 
@@ -140,8 +140,7 @@ def test_a_worker_waits_for_the_others_by_name_and_can_be_stopped(toy_folder: Pa
         pytest.raises(InputError, match=f"port {ports[0]} cannot be listened on"),
     ):
         _meet(Place(0, 2, tuple(f"localhost:{port}" for port in ports)))
-    with pytest.raises(InputError, match=r"no host of nowhere\.invalid:1"):
-        _meet(Place(0, 2, (f"localhost:{ports[0]}", "nowhere.invalid:1")))
+    assert not _answers("nowhere.invalid:1")  # waited for: a pod has no name before it starts
 
 
 def test_every_worker_reads_its_own_part_of_each_batch(toy_folder: Path) -> None:

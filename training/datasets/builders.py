@@ -74,8 +74,8 @@ def _pairs(images: Path, masks: Path, *, suffix: str, stems: list[str] | None = 
     Raises:
         InputError: the path of what is missing.
     """
-    named = [images / f"{stem}{suffix}" for stem in stems or []]
-    pairs = [(image, masks / f"{image.stem}.png") for image in named or sorted(images.glob(f"*{suffix}"))]
+    found = sorted(images.glob(f"*{suffix}")) if stems is None else [images / f"{stem}{suffix}" for stem in stems]
+    pairs = [(image, masks / f"{image.stem}.png") for image in found]
     if not pairs:
         raise InputError(f"{images}/*{suffix}")
     for path in (path for pair in pairs for path in pair):
