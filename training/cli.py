@@ -41,7 +41,7 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
 
         segformer train --resume runs/b0-folder
 
-    Several machines: the same command on each, with --out and a TF_CONFIG of its own.
+    Several machines: the same command on each, with the same --out, and with TF_CONFIG set on each.
 
     Parameters
     ----------
@@ -138,8 +138,8 @@ def evaluate(
         segformer evaluate city.keras --data tfds:cityscapes --split val --slide 1024 768 --protocol paper \\
             --scales 0.5 0.75 1 1.25 1.5 1.75 2 --flip
 
-    A .tflite has one size: it takes --flip, --protocol, and --slide with that size as the crop, which the other
-    options that choose a size need too.
+    A .tflite sees images of one size. It takes --flip and --protocol, and --slide if its crop is that size; with
+    --slide also --size, --resize, --align and --scales, without it none of these.
 
     Parameters
     ----------
@@ -200,4 +200,6 @@ def _print_scores(title: str, scores: Scores) -> None:
     for name, iou in scores.per_class.items():
         table.add_row(name, *("-" if isnan(value) else f"{value:.4f}" for value in (iou, accuracy[name])))
     console.print(table)
-    console.print(f"pixel accuracy {scores.pixel_accuracy:.4f}; a class marked - does not occur and is not in the mean")
+    console.print(
+        f"pixel accuracy {scores.pixel_accuracy:.4f}; a class marked - is not in the mean: for IoU, neither masks nor predictions have it; for accuracy, no mask has"
+    )

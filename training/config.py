@@ -109,7 +109,7 @@ class RunConfig:
         except InputError:
             raise
         except FileNotFoundError:
-            raise InputError(f"{path.parent}: no run folder, for it holds no {path.name}") from None
+            raise InputError(f"{path.parent}: not a run folder: it holds no {path.name}") from None
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path}: not a run's configuration ({error}); bring it back, or start a new run"
@@ -127,7 +127,7 @@ class TrainConfig(RunConfig):
 
     weights: Path | None = None
     """Start from these: a .keras file (of `segformer import`, say) or a run folder. The classifier starts fresh where
-    the number of classes differs, the whole decoder where they are of `segformer pretrain`."""
+    the number of classes differs, and so does the whole decoder where they come from `segformer pretrain`."""
 
     eval_size: tuple[int, int] | None = None
     """Height and width that validation images are stretched to. Default: those of the first one."""

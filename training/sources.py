@@ -94,6 +94,8 @@ class Manifest:
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except FileNotFoundError:
+            if not path.parent.is_dir():
+                raise InputError(f"{path.parent}: no such folder") from None
             raise InputError(
                 f'{path}: no manifest. Expected {{"classes": [{{"id": 0, "name": "road", "color": [128, 64, 128]}}], '
                 '"ignore": [255]}'

@@ -105,6 +105,8 @@ def _fit(config: RunConfig, run: Run | None) -> Run:
         except KeyboardInterrupt:
             print(f"\ngo on with: {verb} --resume {root}", file=sys.stderr)
             raise
+        if place.chief:
+            print(f"best validation {task.score.replace('_', ' ')}: {progress.best:.4f}")
     return run
 
 

@@ -212,7 +212,7 @@ def test_a_run_without_a_backup_resumes_from_its_start(toy_folder: Path, tmp_pat
 
 
 def test_resume_needs_a_run_and_the_data_of_its_start(toy_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no run folder, for it holds no config\.json"):
+    with pytest.raises(InputError, match=r"not a run folder: it holds no config\.json"):
         resume(tmp_path / "none")
     run = train(replace(SMALL, data=str(toy_folder), out=tmp_path / "run"))
     saved = json.loads((run.root / "config.json").read_text())
