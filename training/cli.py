@@ -200,6 +200,5 @@ def _print_scores(title: str, scores: Scores) -> None:
     for name, iou in scores.per_class.items():
         table.add_row(name, *("-" if isnan(value) else f"{value:.4f}" for value in (iou, accuracy[name])))
     console.print(table)
-    console.print(
-        f"pixel accuracy {scores.pixel_accuracy:.4f}; a class marked - is not in the mean: for IoU, neither masks nor predictions have it; for accuracy, no mask has"
-    )
+    console.print(f"pixel accuracy {scores.pixel_accuracy:.4f}")
+    console.print("-: not in the mean; neither in masks nor predictions (IoU), or not in masks (accuracy)")
