@@ -63,7 +63,8 @@ def options(data: Path, out: Path, *, steps: int) -> list[object]:
 def curve(run: Path) -> np.ndarray:
     """Rows of (loss, mean IoU, validation loss, validation mean IoU)."""
     with (run / "history.csv").open(newline="") as file:
-        return np.array([[float(v) for v in list(row.values())[1:]] for row in csv.DictReader(file)])
+        names = ("loss", "mean_iou", "val_loss", "val_mean_iou")
+        return np.array([[float(row[name]) for name in names] for row in csv.DictReader(file)])
 
 
 def test_one_device_two_replicas_and_two_workers_give_the_same_curve(toy_folder: Path, tmp_path: Path) -> None:
