@@ -115,9 +115,10 @@ class Segmenter:
         threads: int | None = None,
         labels: Labels | None = None,
     ) -> None:
-        described = find_model_info(path)
+        described = find_model_info(path) if labels else read_model_info(path)
         if labels is None:
-            labels = read_model_info(path).labels
+            assert described is not None  # `read_model_info` gives one
+            labels = described.labels
         self.license = described.license if described else ""
         self._model = TFLiteModel(path, runtime=runtime, threads=threads)
         if len(labels.names) != (classes := self._model.grid[2]):
