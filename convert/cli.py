@@ -27,7 +27,7 @@ def export(
     *,
     out: Path,
     format: Literal["tflite", "keras", "transformers"] = "tflite",
-    recipe: Literal["fp32", "fp16", "dynamic_int8", "int8"] = "fp32",
+    recipe: Literal["fp32", "fp16", "weight_int8", "dynamic_int8", "int8", "int8_io", "w8a16"] = "fp32",
     size: tuple[int, int] | None = None,
     calibration: Path | None = None,
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
@@ -36,9 +36,10 @@ def export(
 ) -> None:
     """Convert to a TFLite file, quantised and verified.
 
-    The file takes RGB 0..255 [1, H, W, 3] (uint8 for int8, else float32), normalises inside, and gives float32
-    logits [1, H/4, W/4, C], rounded up. Labels, colours and the input contract are inside it. It is run on
-    every target runtime and compared with Keras; where one fails or is wrong, no file is left.
+    The file takes RGB 0..255 [1, H, W, 3] (uint8 where the recipe is calibrated, else float32), normalises inside, and
+    gives float32 logits [1, H/4, W/4, C], rounded up (int8 ones for int8_io). Labels, colours and the input contract
+    are inside it. It is run on every target runtime and compared with Keras; where one fails or is wrong, no file is
+    left.
 
     For instance:
 
@@ -58,7 +59,9 @@ def export(
         tflite; keras: a .keras file of float16 weights without the optimizer; or transformers: a folder with
         model.safetensors and config.json, for PyTorch.
     recipe
-        fp32; fp16: half the size; dynamic_int8: int8 weights, float activations; int8: both int8, calibrated.
+        fp32; fp16: half the size; weight_int8: a quarter, computed in float; dynamic_int8: the same, products in int8;
+        int8: convolutions in int8, calibrated, the fastest; int8_io: integers throughout, for accelerators without
+        floats; w8a16: int8 weights, int16 activations.
     out
         File to write, ending in .tflite, or the folder of transformers.
     size
@@ -66,7 +69,8 @@ def export(
     calibration
         Images to calibrate int8 on and to verify with: a folder like data/train/images.
     runtime
-        litert, tflite-runtime or both: where the file must work. Default: all that are installed.
+        litert, tflite-runtime or both: where the file must work. Default: all that are installed and the recipe is for.
+        For tflite-runtime alone the graph takes a form that is faster there.
     license
         Terms of the weights, which are kept in the file and said by who uses it. Default: those of the model.
     overwrite
@@ -78,6 +82,7 @@ def export(
         choose_runtime(name)
     import_tensorflow()
     from convert.export import export_tflite
+    from convert.recipes import RECIPES
     from segformer_tf.checkpoint import load_segformer, run_size
 
     if format != "tflite" and (size or calibration or runtime or recipe != "fp32"):
@@ -96,7 +101,7 @@ def export(
         raise InputError("--size H W is needed: the model takes any size and is not a run folder")
     size = height, width
     images = list_images([calibration]) if calibration else []
-    runtimes = runtime or installed_runtimes()
+    runtimes = runtime or RECIPES[recipe].fitting(installed_runtimes())
     console = Console()
     with console.status(f"converting to {recipe} and running it on {', '.join(runtimes)}"):
         verdicts = export_tflite(loaded, out, recipe=recipe, size=size, images=images, runtimes=runtimes)

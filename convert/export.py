@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +11,18 @@ import numpy as np
 import tensorflow as tf
 
 import segformer_tf
+from convert.calibrate import ranges
+from convert.flatbuffer import to_tflite
 from convert.metadata import add_metadata
-from convert.recipes import RECIPES, Recipe
+from convert.network import network
+from convert.recipes import RECIPES, Recipe, everything
 from convert.verify import Verdict, verify_file
-from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.edge.image import Pixels, fit_image, load_image
 from segformer_tf.edge.metadata import ModelInfo
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer, check_image_shape
-from segformer_tf.quiet import native_silence
 
 CALIBRATION_IMAGES = 100
 VERIFICATION_IMAGES = 4
@@ -64,10 +64,12 @@ def export_tflite(
     chosen = RECIPES[recipe]
     if chosen.needs_calibration and not images:
         raise InputError(f"recipe {recipe} needs --calibration, a folder of images like those it will see")
+    if unfit := [name for name in runtimes if name not in chosen.runtimes]:
+        raise InputError(f"recipe {recipe} is not for {unfit[0]}; expected --runtime {' '.join(chosen.runtimes)}")
     model = _in_float32(model)
     few = evenly(images, CALIBRATION_IMAGES)
     pixels = [fit_image(load_image(path), size) for path in few] or synthetic_images(size, VERIFICATION_IMAGES)
-    content = convert(model, chosen, size=size, images=pixels)
+    content = convert(model, chosen, size=size, images=pixels, runtimes=runtimes)
     info = ModelInfo(
         labels=model.config.labels or Labels.numbered(model.config.num_classes),
         recipe=recipe,
@@ -76,6 +78,7 @@ def export_tflite(
             "segformer_tf": segformer_tf.__version__,
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
+            "runtimes": list(runtimes),
             "calibration_images": len(few) if chosen.needs_calibration else 0,
         },
         license=model.config.license,
@@ -85,30 +88,23 @@ def export_tflite(
         return verify_file(part, model, evenly(pixels, VERIFICATION_IMAGES), recipe=chosen, runtimes=runtimes)
 
 
-def convert(model: SegFormer, recipe: Recipe, *, size: tuple[int, int], images: list[Pixels]) -> bytes:
+def convert(
+    model: SegFormer, recipe: Recipe, *, size: tuple[int, int], images: Sequence[Pixels], runtimes: Sequence[str]
+) -> bytes:
     """The TFLite flatbuffer of `model` with normalisation inside and a static shape.
 
     Args:
-        model: trained model.
+        model: trained model, computing in float32.
         recipe: how to quantise.
         size: (height, width).
         images: (*size, 3) uint8 RGB, for calibration.
+        runtimes: where it is to run; for tflite-runtime alone the graph takes another form.
     """
-    signature = [tf.TensorSpec((1, *size, 3), tf.as_dtype(recipe.input_dtype), name="image")]
-
-    def serve(image: tf.Tensor) -> tf.Tensor:
-        normalized = (tf.cast(image, tf.float32) - IMAGE_MEAN) * (1.0 / np.asarray(IMAGE_STD, np.float32))
-        return tf.cast(model(normalized, training=False), tf.float32)
-
-    # By way of a SavedModel: a concrete function of a Keras 3 model leaves variables in the graph.
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", serve, input_signature=signature)
-    with tempfile.TemporaryDirectory() as folder, native_silence():
-        archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        recipe.configure(converter, images)
-        return converter.convert()
+    # Integer arithmetic has but one form.
+    old = list(runtimes) == ["tflite-runtime"] and recipe.integer is not everything
+    graph = network(model, size, runtime="tflite-runtime" if old else "litert")
+    names = recipe.tensors(graph)
+    return to_tflite(recipe.make(graph, ranges(graph, names, images) if names else {}))
 
 
 def _in_float32(model: SegFormer) -> SegFormer:

@@ -10,8 +10,6 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from convert.graph import Graph, Op, Tensor
 
-_TYPES = {"float32": "FLOAT32", "float16": "FLOAT16", "int32": "INT32", "int8": "INT8", "uint8": "UINT8", "int16": "INT16"}
-
 # The table of options of each operation that has one, by the schema's name.
 _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
@@ -66,9 +64,35 @@ def to_tflite(graph: Graph) -> bytes:
     model.subgraphs = [subgraph]
     model.operatorCodes = [_code(kind, number) for kind, number in codes]
     model.signatureDefs = [_signature(graph, tensors)]
-    builder = flatbuffers.Builder(1 << 20)
+    return pack(model)
+
+
+def pack(model: Any) -> bytes:
+    """The bytes of a `schema.ModelT`; vectors that are alike are written once."""
+    builder = _Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+class _Builder(flatbuffers.Builder):
+    """Shares equal vectors (the zero points of every channel are zeros), and aligns constants as the schema asks."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._made: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        key = x.dtype.str, x.tobytes()
+        if key not in self._made:
+            self._made[key] = self._constant(key[1]) if x.dtype == np.uint8 else super().CreateNumpyVector(x)
+        return self._made[key]
+
+    def _constant(self, content: bytes) -> int:
+        self.StartVector(1, len(content), 16)
+        self.head -= len(content)
+        self.Bytes[self.head : self.head + len(content)] = content
+        self.vectorNumElems = len(content)
+        return self.EndVector()
 
 
 def version(op: Op) -> int:
@@ -96,17 +120,16 @@ def version(op: Op) -> int:
 
 def _tensor(tensor: Tensor, buffers: list[Any]) -> Any:
     made = schema.TensorT()
-    made.name, made.shape, made.hasRank = tensor.name, list(tensor.shape), True
-    made.type = getattr(schema.TensorType, _TYPES[np.dtype(tensor.dtype).name])
-    made.buffer = len(buffers)
-    buffer = schema.BufferT()
+    made.name, made.shape, made.hasRank = tensor.name, np.array(tensor.shape, np.int32), True
+    made.type = getattr(schema.TensorType, np.dtype(tensor.dtype).name.upper())
+    made.buffer = 0
     if tensor.data is not None:
-        buffer.data = np.frombuffer(tensor.data.tobytes(), np.uint8)
-    buffers.append(buffer)
+        made.buffer = len(buffers)
+        buffers.append(schema.BufferT())
+        buffers[-1].data = np.frombuffer(tensor.data.tobytes(), np.uint8)
     if (q := tensor.quantization) is not None:
         made.quantization = schema.QuantizationParametersT()
-        made.quantization.scale = [float(s) for s in q.scale]
-        made.quantization.zeroPoint = [int(z) for z in q.zero_point]
+        made.quantization.scale, made.quantization.zeroPoint = q.scale, q.zero_point
         made.quantization.quantizedDimension = q.axis
     return made
 

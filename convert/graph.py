@@ -41,10 +41,16 @@ class Tensor:
     data: NDArray[Any] | None = None
     quantization: Quantization | None = None
 
+    @property
+    def value(self) -> NDArray[Any]:
+        """`data` of a constant."""
+        assert self.data is not None
+        return self.data
+
 
 @dataclass(eq=False)
 class Op:
-    """An operation: TFLite's name, what it reads, the one tensor it makes, and its options as the schema spells them."""
+    """An operation: TFLite's name, what it reads, the one tensor it makes, options as the schema spells them."""
 
     kind: str
     inputs: list[Tensor]
@@ -151,11 +157,9 @@ class Graph:
         shape = x.shape[0], *size, x.shape[3]
         return self.add_op("RESIZE_BILINEAR", name, [x, wanted], shape, alignCorners=False, halfPixelCenters=True)
 
-    def add_op(
-        self, kind: str, name: str, inputs: list[Tensor], shape: tuple[int, ...], dtype: Any = np.float32, **options: Any
-    ) -> Tensor:
+    def add_op(self, kind: str, name: str, inputs: list[Tensor], shape: tuple[int, ...], **options: Any) -> Tensor:
         """Any operation."""
-        output = Tensor(name, tuple(int(n) for n in shape), dtype)
+        output = Tensor(name, tuple(int(n) for n in shape))
         self.ops.append(Op(kind, inputs, output, options))
         return output
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import flatbuffers
+import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
+from convert.flatbuffer import pack
 from segformer_tf.edge.metadata import INFO_FILE, INPUT_CONTRACT, LABELS_FILE, OUTPUT_CONTRACT, ModelInfo
 
 # Enum values of the schema.
@@ -34,14 +36,12 @@ def add_metadata(model: bytes, info: ModelInfo, *, size: tuple[int, int], out: P
     """
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
     buffer = schema.BufferT()
-    buffer.data = list(_model_metadata(info, size))
+    buffer.data = np.frombuffer(_model_metadata(info, size), np.uint8)
     entry = schema.MetadataT()
     entry.name, entry.buffer = "TFLITE_METADATA", len(tree.buffers)
     tree.buffers.append(buffer)
     tree.metadata = [*(tree.metadata or []), entry]
-    builder = flatbuffers.Builder(len(model) + 4096)
-    builder.Finish(tree.Pack(builder), b"TFL3")
-    flatbuffer = bytes(builder.Output())
+    flatbuffer = pack(tree)
     out.write_bytes(flatbuffer)
     with zipfile.ZipFile(out, "a") as archive:
         for name, content in info.files(flatbuffer).items():

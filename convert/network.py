@@ -83,9 +83,7 @@ class _Writer:
         x = self.graph.pad(f"{name}/pad", x, layer.patch_size // 2)
         x = self.graph.conv(f"{name}/proj", x, kernel, bias, stride=layer.stride)
         gamma, beta = affine(layer.norm)
-        return self.graph.conv(
-            name, self.layer_norm(f"{name}/norm", x, layer.epsilon), *centred(np.diag(gamma), beta)
-        )
+        return self.graph.conv(name, self.layer_norm(f"{name}/norm", x, layer.epsilon), *centred(np.diag(gamma), beta))
 
     def transformer_block(self, name: str, block: TransformerBlock, x: Tensor) -> Tensor:
         normalised = self.layer_norm(f"{name}/norm1", x, block.norm1.epsilon)
@@ -140,12 +138,13 @@ class _Writer:
         unit = abs(GELU_COEFFICIENTS[2]) ** (1 / 5) if self.old else 1.0  # what `_gelu_of_old` wants its input in
         x = g.conv(f"{name}/fc1", x, *affine_in(array(mlp.fc1.kernel), array(mlp.fc1.bias), pending))
         x = g.depthwise(f"{name}/dwconv", x, array(mlp.dwconv.kernel) * unit, array(mlp.dwconv.bias) * unit)
-        if self.old:
-            x = self._gelu_of_old(f"{name}/gelu", x)
-        else:
-            x = g.unary("GELU", f"{name}/gelu", x, approximate=False)
+        activate = self._gelu_of_old if self.old else self._gelu
+        x = activate(f"{name}/gelu", x)
         fc2, bias = centred(array(mlp.fc2.kernel), array(mlp.fc2.bias))
         return g.conv(name, x, fc2 / unit, bias)
+
+    def _gelu(self, name: str, x: Tensor) -> Tensor:
+        return self.graph.unary("GELU", name, x, approximate=False)
 
     def _gelu_of_old(self, name: str, z: Tensor) -> Tensor:
         """``unit · GELU(x)`` of ``z = unit · x``, within `GELU_ERROR`.

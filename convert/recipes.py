@@ -1,15 +1,14 @@
-"""Recipes of quantisation, and the converter settings behind each."""
+"""Recipes of quantisation: how each is made of the float graph, and where it may be used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
-from segformer_tf.edge.image import Pixels
+from convert.graph import Graph, Op
+from convert.quantize import dynamic_int8, half, weight_int8
+from convert.static import Ranges, integer_ends, static, static_tensors, uint8_input
+from segformer_tf.edge.runtime import RUNTIMES
 
 
 @dataclass(frozen=True)
@@ -18,48 +17,83 @@ class Recipe:
 
     Attributes:
         name: as the command spells it.
-        input_dtype: of the pixels, np.uint8 or np.float32.
-        needs_calibration: whether activations are quantised beforehand, on images.
+        summary: weights, activations and what it is for, in a line.
         tolerance: largest relative error, see `convert.verify`.
-        configure: sets a `tf.lite.TFLiteConverter` up, given calibration images of the model's size.
+        make: the graph to write, of a float graph and the ranges of its tensors.
+        integer: chooses the operations whose activations are quantised beforehand, on images; None for none.
+        runtimes: where it may be used.
     """
 
     name: str
-    input_dtype: Any
-    needs_calibration: bool
+    summary: str
     tolerance: float
-    configure: Callable[[Any, list[Pixels]], None]
+    make: Callable[[Graph, Ranges], Graph]
+    integer: Callable[[Op], bool] | None = None
+    runtimes: tuple[str, ...] = tuple(RUNTIMES)
+
+    @property
+    def needs_calibration(self) -> bool:
+        return self.integer is not None
+
+    def fitting(self, runtimes: Sequence[str]) -> list[str]:
+        """Those of `runtimes` where it may be used."""
+        return [name for name in runtimes if name in self.runtimes]
+
+    def tensors(self, graph: Graph) -> list[str]:
+        """Names of the tensors whose ranges it needs."""
+        return static_tensors(graph, self.integer) if self.integer else []
 
 
-def _fp32(converter: Any, images: list[Pixels]) -> None:
-    pass
+def worth_int8(op: Op) -> bool:
+    """What recipe `int8` computes in integers: convolutions, and the decoder up to the logits.
+
+    Float stay softmax, matrix products (no faster in int8 here), GELU, norms and residual sums, which no delegate takes
+    in int8 or which need more than 8 bits; and 1x1 maps of 64 channels at most between two of these.
+    """
+    if op.kind == "CONV_2D":
+        out, height, width, channels = op.inputs[1].shape
+        return out > 64 or (out > 1 and height * width * channels > 64)
+    return op.kind in ("DEPTHWISE_CONV_2D", "PAD") or op.output.name.startswith("decoder/")
 
 
-def _fp16(converter: Any, images: list[Pixels]) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-
-
-def _dynamic_int8(converter: Any, images: list[Pixels]) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    # Per-channel dense layers become FULLY_CONNECTED version 12, which tflite-runtime 2.14 refuses.
-    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-
-
-def _int8(converter: Any, images: list[Pixels]) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([np.asarray(image[None])] for image in images)
-    # Ops without an int8 kernel stay in float.
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+def everything(op: Op) -> bool:
+    return True
 
 
 # A silently wrong file is off by 0.4 to 1.0; tolerances stand well below that, and above what rounding costs.
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("fp32", np.float32, False, 1e-4, _fp32),
-        Recipe("fp16", np.float32, False, 1e-2, _fp16),
-        Recipe("dynamic_int8", np.float32, False, 0.1, _dynamic_int8),
-        Recipe("int8", np.uint8, True, 0.2, _int8),
+        Recipe("fp32", "float32 throughout", 1e-4, lambda graph, _: graph),
+        Recipe("fp16", "float16 weights, float32 arithmetic", 1e-2, lambda graph, _: half(graph)),
+        Recipe("weight_int8", "int8 weights, float32 arithmetic", 0.1, lambda graph, _: weight_int8(graph)),
+        Recipe(
+            "dynamic_int8",
+            "int8 weights, int8 products of float activations",
+            0.1,
+            lambda graph, _: dynamic_int8(graph),
+        ),
+        Recipe(
+            "int8",
+            "int8 convolutions and decoder, calibrated; attention, norms and GELU in float32",
+            0.2,
+            lambda graph, ranges: uint8_input(static(graph, ranges, worth_int8)),
+            worth_int8,
+        ),
+        Recipe(
+            "int8_io",
+            "integers throughout, calibrated, for accelerators without floats",
+            0.2,
+            lambda graph, ranges: integer_ends(static(graph, ranges, everything)),
+            everything,
+        ),
+        Recipe(
+            "w8a16",
+            "int8 weights, int16 activations, calibrated",
+            0.1,
+            lambda graph, ranges: uint8_input(static(graph, ranges, everything, bits=16)),
+            everything,
+            ("litert",),
+        ),
     )
 }

@@ -48,12 +48,13 @@ class TFLiteModel:
             or shapes[0][3] != 3
             or inputs[0]["dtype"] not in (np.uint8, np.float32)
             or inputs[0]["quantization"] not in ((0.0, 0), (1.0, 0))
-            or outputs[0]["dtype"] != np.float32
+            or outputs[0]["dtype"] not in (np.float32, np.int8)
         ):
             kinds = [f"{t['dtype'].__name__} {s}" for t, s in zip((*inputs, *outputs), shapes, strict=True)]
             raise InputError(
-                f"{path}: expected RGB 0..255 [1, H, W, 3] (uint8 or float32) in and float32 logits [1, h, w, classes] "
-                f"out. Received: {', '.join(kinds[: len(inputs)])} in, {', '.join(kinds[len(inputs) :])} out"
+                f"{path}: expected RGB 0..255 [1, H, W, 3] (uint8 or float32) in and logits [1, h, w, classes] "
+                f"(float32 or int8) out. "
+                f"Received: {', '.join(kinds[: len(inputs)])} in, {', '.join(kinds[len(inputs) :])} out"
             )
         self._input, self._output = inputs[0], outputs[0]
         self.size = shapes[0][1], shapes[0][2]
@@ -75,4 +76,8 @@ class TFLiteModel:
             raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
         self._interpreter.set_tensor(self._input["index"], fitted[None].astype(self._input["dtype"]))
         self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output["index"])[0]
+        logits = self._interpreter.get_tensor(self._output["index"])[0]
+        if logits.dtype == np.float32:
+            return logits
+        scale, zero = self._output["quantization"]
+        return (logits.astype(np.float32) - zero) * np.float32(scale)
