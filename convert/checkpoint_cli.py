@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,7 +109,8 @@ def verify(
     model: Path,
     /,
     *,
-    against: Path,
+    against: Path | None = None,
+    per_layer: bool = False,
     images: Path | None = None,
     size: tuple[int, int] | None = None,
     runtime: str | None = None,
@@ -129,6 +130,8 @@ def verify(
 
         segformer verify model.tflite --against runs/mine --images data/test/images --picture differences.png
 
+        segformer verify runs/mine --per-layer --images data/train/images
+
     Ends with 1 and the first step past its tolerance where the two differ.
 
     Parameters
@@ -137,8 +140,11 @@ def verify(
         A .keras file, a run folder or a .tflite.
     against
         A PyTorch checkpoint (as `segformer import` takes), a .keras file, a run folder or a .tflite.
+    per_layer
+        Instead of comparing: quantise one step after another to int8, alone, and say how far the logits move, the
+        worst first. Recipe int8_mixed leaves those in float. Calibrated on --images.
     images
-        An image or a folder, of which four are taken. Default: two synthetic ones.
+        An image or a folder, of which four are taken (with --per-layer eight). Default: two synthetic ones.
     size
         Height and width both see. Default: a .tflite's own, what a run validated at, or 512 512.
     runtime
@@ -154,7 +160,13 @@ def verify(
         raise InputError(f"--picture must end in .png. Received: {picture}")
     if picture and not overwrite:
         refuse_existing([picture])
+    if per_layer == (against is not None):
+        raise InputError("expected either --against or --per-layer")
     import_tensorflow()
+    if per_layer:
+        _print_sensitivities(model, images, size, as_json)
+        return
+    assert against is not None
     from convert.parity import write_picture
     from convert.sides import compare_paths
 
@@ -192,3 +204,20 @@ def _print_report(report: Report) -> None:
         print(f"weights differ: and {len(report.weights) - 12} more, by less")
     for note in report.notes:
         print(note)
+
+
+def _print_sensitivities(model: Path, images: Path | None, size: tuple[int, int] | None, as_json: bool) -> None:
+    from convert.sides import int8_sensitivities
+
+    found = int8_sensitivities(model, images=images, size=size)
+    if as_json:
+        print(json.dumps([asdict(each) for each in found], indent=1, allow_nan=False))
+        return
+    table = Table(title=f"{model}: logits when one step alone is computed in int8")
+    for column in ("step", "relative error", "multiply-adds"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    for each in found:
+        table.add_row(each.step, f"{each.error:.2e}", f"{each.share:.1%}")
+    Console().print(table)
+    if images is None:
+        print("calibrated on synthetic images: give --images DIR to calibrate on yours")

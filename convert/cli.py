@@ -27,7 +27,7 @@ def export(
     *,
     out: Path,
     format: Literal["tflite", "keras", "transformers"] = "tflite",
-    recipe: Literal["fp32", "fp16", "weight_int8", "dynamic_int8", "int8", "int8_io", "w8a16"] = "fp32",
+    recipe: Literal["fp32", "fp16", "weight_int8", "dynamic_int8", "int8", "int8_mixed", "int8_io", "w8a16"] = "fp32",
     size: tuple[int, int] | None = None,
     calibration: Path | None = None,
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
@@ -60,8 +60,9 @@ def export(
         model.safetensors and config.json, for PyTorch.
     recipe
         fp32; fp16: half the size; weight_int8: a quarter, computed in float; dynamic_int8: the same, products in int8;
-        int8: convolutions in int8, calibrated, the fastest; int8_io: integers throughout, for accelerators without
-        floats; w8a16: int8 weights, int16 activations.
+        int8: convolutions in int8, calibrated, the fastest; int8_mixed: but for those that suffer most, see
+        `segformer verify --per-layer`; int8_io: integers throughout, for accelerators without floats; w8a16: int8
+        weights, int16 activations.
     out
         File to write, ending in .tflite, or the folder of transformers.
     size

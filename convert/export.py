@@ -104,7 +104,7 @@ def convert(
     old = list(runtimes) == ["tflite-runtime"] and recipe.integer is not everything
     graph = network(model, size, runtime="tflite-runtime" if old else "litert")
     names = recipe.tensors(graph)
-    return to_tflite(recipe.make(graph, ranges(graph, names, images) if names else {}))
+    return to_tflite(recipe.make(graph, ranges(graph, names, images) if names else {}, images))
 
 
 def _in_float32(model: SegFormer) -> SegFormer:

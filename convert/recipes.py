@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from convert.graph import Graph, Op
 from convert.quantize import dynamic_int8, half, weight_int8
+from convert.sensitivity import mixed
 from convert.static import Ranges, integer_ends, static, static_tensors, uint8_input
+from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.runtime import RUNTIMES
 
 
@@ -19,7 +22,7 @@ class Recipe:
         name: as the command spells it.
         summary: weights, activations and what it is for, in a line.
         tolerance: largest relative error, see `convert.verify`.
-        make: the graph to write, of a float graph and the ranges of its tensors.
+        make: the graph to write, of a float graph, the ranges of its tensors, and images of its size.
         integer: chooses the operations whose activations are quantised beforehand, on images; None for none.
         runtimes: where it may be used.
     """
@@ -27,7 +30,7 @@ class Recipe:
     name: str
     summary: str
     tolerance: float
-    make: Callable[[Graph, Ranges], Graph]
+    make: Callable[[Graph, Ranges, Sequence[Pixels]], Graph]
     integer: Callable[[Op], bool] | None = None
     runtimes: tuple[str, ...] = tuple(RUNTIMES)
 
@@ -44,6 +47,9 @@ class Recipe:
         return static_tensors(graph, self.integer) if self.integer else []
 
 
+_INTEGER_AROUND = re.compile("^decoder/|^logits$|/mlp")  # steps whose convolutions follow each other in int8
+
+
 def worth_int8(op: Op) -> bool:
     """What recipe `int8` computes in integers: convolutions, and the decoder up to the logits.
 
@@ -52,7 +58,8 @@ def worth_int8(op: Op) -> bool:
     """
     if op.kind == "CONV_2D":
         out, height, width, channels = op.inputs[1].shape
-        return out > 64 or (out > 1 and height * width * channels > 64)
+        wide = out > 1 and (out > 64 or height * width * channels > 64)
+        return wide or _INTEGER_AROUND.search(op.output.name) is not None
     return op.kind in ("DEPTHWISE_CONV_2D", "PAD") or op.output.name.startswith("decoder/")
 
 
@@ -64,34 +71,41 @@ def everything(op: Op) -> bool:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("fp32", "float32 throughout", 1e-4, lambda graph, _: graph),
-        Recipe("fp16", "float16 weights, float32 arithmetic", 1e-2, lambda graph, _: half(graph)),
-        Recipe("weight_int8", "int8 weights, float32 arithmetic", 0.1, lambda graph, _: weight_int8(graph)),
+        Recipe("fp32", "float32 throughout", 1e-4, lambda graph, *_: graph),
+        Recipe("fp16", "float16 weights, float32 arithmetic", 1e-2, lambda graph, *_: half(graph)),
+        Recipe("weight_int8", "int8 weights, float32 arithmetic", 0.1, lambda graph, *_: weight_int8(graph)),
         Recipe(
             "dynamic_int8",
             "int8 weights, int8 products of float activations",
             0.1,
-            lambda graph, _: dynamic_int8(graph),
+            lambda graph, *_: dynamic_int8(graph),
         ),
         Recipe(
             "int8",
             "int8 convolutions and decoder, calibrated; attention, norms and GELU in float32",
             0.2,
-            lambda graph, ranges: uint8_input(static(graph, ranges, worth_int8)),
+            lambda graph, ranges, _: uint8_input(static(graph, ranges, worth_int8)),
+            worth_int8,
+        ),
+        Recipe(
+            "int8_mixed",
+            "as int8, but what suffers most from it stays in float32, a tenth of the multiply-adds at most",
+            0.2,
+            lambda graph, ranges, images: uint8_input(mixed(graph, ranges, worth_int8, images)),
             worth_int8,
         ),
         Recipe(
             "int8_io",
             "integers throughout, calibrated, for accelerators without floats",
             0.2,
-            lambda graph, ranges: integer_ends(static(graph, ranges, everything)),
+            lambda graph, ranges, _: integer_ends(static(graph, ranges, everything)),
             everything,
         ),
         Recipe(
             "w8a16",
             "int8 weights, int16 activations, calibrated",
             0.1,
-            lambda graph, ranges: uint8_input(static(graph, ranges, everything, bits=16)),
+            lambda graph, ranges, _: uint8_input(static(graph, ranges, everything, bits=16)),
             everything,
             ("litert",),
         ),

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import track
 
+from convert.calibrate import ranges
 from convert.export import VERIFICATION_IMAGES, evenly, synthetic_images
 from convert.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras
+from convert.network import network
 from convert.parity import Report, compare_logits, compare_with_checkpoint
-from convert.recipes import RECIPES
+from convert.recipes import RECIPES, worth_int8
+from convert.sensitivity import IMAGES as SENSITIVITY_IMAGES
+from convert.sensitivity import Sensitivity, sensitivities
+from convert.static import static_tensors
 from convert.verify import run_on
 from segformer_tf.checkpoint import load_segformer, run_size
 from segformer_tf.edge.image import Pixels, fit_image, list_images, load_image
@@ -36,11 +42,7 @@ def compare_paths(
     """
     files = [path for path in (model, against) if path.suffix == ".tflite"]
     size = _size(model, against, files, size, runtime)
-    pixels = (
-        [fit_image(load_image(path), size) for path in evenly(list_images([images]), VERIFICATION_IMAGES)]
-        if images
-        else synthetic_images(size, 2)
-    )
+    pixels = _pixels(images, size, VERIFICATION_IMAGES)
     if not files:
         ours = _keras(model)
         theirs = _checkpoint(against)
@@ -53,6 +55,27 @@ def compare_paths(
     logits = [_logits(path, pixels, runtime) for path in (model, against)]
     report = compare_logits(*logits, size=size, tolerance=tolerance)
     return pixels, Labels.numbered(logits[0].shape[-1]), report
+
+
+def int8_sensitivities(model: Path, *, images: Path | None, size: tuple[int, int] | None) -> list[Sensitivity]:
+    """What int8 does to each step of a Keras model, the worst first; see `convert.sensitivity`.
+
+    Raises:
+        InputError: as `compare_paths`.
+    """
+    loaded = _keras(model)
+    size = size or run_size(model) or (512, 512)
+    check_image_shape((None, *size, 3), "--size")
+    pixels = _pixels(images, size, SENSITIVITY_IMAGES)
+    graph = network(loaded, size)
+    found = ranges(graph, static_tensors(graph, worth_int8), pixels)
+    return sensitivities(graph, found, worth_int8, pixels, progress=lambda steps: track(steps, transient=True))
+
+
+def _pixels(images: Path | None, size: tuple[int, int], count: int) -> list[Pixels]:
+    if not images:
+        return synthetic_images(size, 2)
+    return [fit_image(load_image(path), size) for path in evenly(list_images([images]), count)]
 
 
 def _size(

@@ -1,9 +1,7 @@
 """Runs an exported file on the runtimes it is meant for and compares it with Keras.
 
 Every runtime gets a process of its own: some files end a runtime's process, and one that crashes there must
-not take the export with it. Error is relative: ``|file - keras| / |keras|``, Euclidean over all images, both
-centred over classes, since a shift common to all classes changes no mask. Right files are at 1e-6 (fp32) to
-0.1 (int8), silently wrong ones at 0.4 and more.
+not take the export with it. Error is `convert.error.relative_error` over all images.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.error import relative_error
 from convert.recipes import Recipe
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.runtime import runtime_version
@@ -29,7 +28,7 @@ class Verdict:
 
     Attributes:
         runtime: name and version.
-        error: relative error, see the module.
+        error: relative error.
         max_error: largest difference of a logit, over max(1, largest logit).
         agreement: share of grid pixels with the same arg-max, 0..1.
     """
@@ -67,10 +66,9 @@ def compare(logits: NDArray[np.float32], expected: NDArray[np.float32], *, name:
     """The verdict on `logits` against `expected`, both (B, h, w, C)."""
     if logits.shape != expected.shape:
         raise InputError(f"{name} gives logits {logits.shape}, Keras {expected.shape}")
-    difference, scale = _centred(logits - expected), _centred(expected)
     return Verdict(
         runtime=name,
-        error=float(np.linalg.norm(difference)) / max(float(np.linalg.norm(scale)), 1e-30),
+        error=relative_error(logits, expected),
         max_error=float(np.abs(logits - expected).max() / max(1.0, float(np.abs(expected).max()))),
         agreement=float((logits.argmax(-1) == expected.argmax(-1)).mean()),
     )
@@ -84,7 +82,3 @@ def run_on(path: Path, images: Sequence[Pixels], *, runtime: str) -> NDArray[np.
     """
     with Worker(path, runtime=runtime) as worker:
         return np.stack([worker.logits(image) for image in images])
-
-
-def _centred(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    return logits - logits.mean(-1, keepdims=True) if logits.shape[-1] > 1 else logits
