@@ -139,6 +139,8 @@ def _options(op: Op) -> Any:
     for name, value in op.options.items():
         if name == "padding":
             value = getattr(schema.Padding, value)
+        elif name == "outputType":
+            value = getattr(schema.TensorType, value)
         elif name == "fusedActivationFunction":
             value = getattr(schema.ActivationFunctionType, value)
         setattr(table, name, value)

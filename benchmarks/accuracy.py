@@ -1,0 +1,117 @@
+"""What each recipe costs in accuracy: exports a model in all of them and scores every file on every runtime.
+
+    pip install '.[train,convert]'
+    python benchmarks/accuracy.py models/camvid_b0.keras --data data/camvid --size 576 768
+
+A row is written as soon as it is known; what the CSV has already is not scored again.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, run
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from segformer_tf.backend import import_tensorflow
+from segformer_tf.edge.image import list_images
+from segformer_tf.edge.runtime import installed_runtimes, runtime_version
+from segformer_tf.files import atomic, make_folder
+
+KERAS = "Keras"
+Row = dict[str, str]
+
+
+def main(
+    model: Path,
+    /,
+    *,
+    data: Path,
+    size: tuple[int, int],
+    split: str = "test",
+    recipes: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
+    out: Path = Path("runs/accuracy"),
+) -> None:
+    """Print mean IoU of the model and of its file in each recipe, on each runtime.
+
+    Parameters
+    ----------
+    model
+        A .keras file or a run folder.
+    data
+        Data set folder; calibration takes 100 of its training images.
+    size
+        Height and width that images are stretched to.
+    split
+        Split to score on.
+    recipes
+        Default: all.
+    out
+        Folder for the files and accuracy.csv.
+    """
+    import_tensorflow()
+    from convert.export import export_tflite
+    from convert.recipes import RECIPES
+    from segformer_tf.checkpoint import load_segformer
+    from training.evaluate import evaluate, open_predictor
+    from training.protocols import EvalProtocol
+    from training.sources import open_source
+
+    make_folder(out)
+    source, loaded = open_source(str(data), split), load_segformer(model)
+    images = list_images([data / "train" / "images"])
+    rows = _read(out / "accuracy.csv")
+
+    def score(path: Path, name: str, runtime: str | None) -> None:
+        where = f"{runtime} {runtime_version(runtime)}" if runtime else KERAS
+        if any(row["recipe"] == name and row["runtime"] == where for row in rows):
+            return
+        protocol = None if runtime else EvalProtocol(size=size)
+        with open_predictor(path, runtime=runtime, num_classes=loaded.config.num_classes, protocol=protocol) as predict:
+            indices = track(range(len(source)), f"{name} on {where}", transient=True)
+            found = evaluate(predict, source, indices=indices).mean_iou
+        megabytes = f"{path.stat().st_size / 1e6:.2f}" if runtime else ""
+        rows.append({"recipe": name, "runtime": where, "megabytes": megabytes, "mean_iou": f"{found:.6f}"})
+        _write(out / "accuracy.csv", rows)
+
+    score(model, KERAS, None)
+    for name in recipes or tuple(RECIPES):
+        runtimes = RECIPES[name].fitting(installed_runtimes())
+        path = out / f"{name}.tflite"
+        if not path.exists():
+            export_tflite(loaded, path, recipe=name, size=size, images=images, runtimes=runtimes)
+        for runtime in runtimes:
+            score(path, name, runtime)
+    _print(rows, f"{model.name}, {len(source)} images of {split}, {size[0]}x{size[1]}")
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    with atomic(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _print(rows: list[Row], title: str) -> None:
+    whole = next(float(row["mean_iou"]) for row in rows if row["recipe"] == KERAS)
+    table = Table("recipe", "runtime", "MB", "mIoU", "against Keras", title=title)
+    for row in rows:
+        found = float(row["mean_iou"])
+        against = "" if row["recipe"] == KERAS else f"{found - whole:+.4f}"
+        table.add_row(row["recipe"], row["runtime"], row["megabytes"], f"{found:.4f}", against)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run(main)
