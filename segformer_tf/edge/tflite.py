@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.edge.contents import Contents, read_contents
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.runtime import open_interpreter
@@ -76,3 +77,7 @@ class TFLiteModel:
         self._interpreter.set_tensor(self._input["index"], fitted[None].astype(self._input["dtype"]))
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._output["index"])[0]
+
+    def contents(self) -> Contents | None:
+        """What the file consists of and who runs it; None where the runtime does not tell."""
+        return read_contents(self._interpreter)
