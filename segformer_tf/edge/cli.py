@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from csv import DictWriter
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +12,10 @@ import numpy as np
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from segformer_tf.edge.benchmark import time_files
 from segformer_tf.edge.image import list_images, load_image
+from segformer_tf.edge.report import files_table, read_scores, runtimes_table, speed_table, write_csv, write_picture
 from segformer_tf.edge.segmenter import Result, Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, make_folder, refuse_existing
@@ -132,55 +130,98 @@ def benchmark(
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     threads: int = 2,
     repeats: int = 30,
+    warm_up: int = 3,
+    image: Path | None = None,
+    gmac: float | None = None,
+    scores: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     csv: Path | None = None,
+    picture: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Time TFLite files side by side; needs no TensorFlow.
 
-    Files and runtimes take turns, call by call, so that a busy moment of the machine hits all of them.
+    Each file on each runtime has a process of its own, in which it does what `segformer predict` does with an image.
+    They take turns, image by image, so that a busy moment of the machine hits all of them.
+
+    The columns:
+
+    - load, resize, mask: ms to decode the image, to fit it to the input, and from logits to classes at the image's
+      size.
+    - invoke: ms from pixels to logits; p50 is the median, nine of ten calls stay below p90.
+    - total: ms of all four. All but p90 are medians.
+    - of matmul: share of this machine's speed that an invoke uses: its operations a second beside those of numpy's
+      float32 matrix product, timed in the same turns on as many threads. Int8 can exceed 100 %.
+    - MB: the file.
+    - GMAC: 10^9 multiply-accumulates of an invoke, of convolutions and matrix products as they are in the file.
+    - ops: operations in the file.
+    - peak MB: most memory held by a process that loaded the file and made one mask, Python and runtime included.
+    - parts: parts of the graph that XNNPACK runs. The operations outside are run by the runtime's own kernels; they
+      split the graph and are often what is slow. A dash: the runtime does not tell.
 
     For instance:
 
         segformer benchmark fp32.tflite int8.tflite
 
-        segformer benchmark model.tflite --runtime litert tflite-runtime --threads 4
+        segformer benchmark model.tflite --runtime litert tflite-runtime --threads 4 --warm-up 10 --repeats 100
+
+        segformer benchmark model.tflite --image photo.jpg --csv times.csv
+
+        segformer benchmark plain.tflite rewritten.tflite --gmac 4.09
+
+        segformer evaluate fp32.tflite --data data --json > fp32.json
+
+        segformer evaluate int8.tflite --data data --json > int8.json
+
+        segformer benchmark fp32.tflite int8.tflite --scores fp32.json int8.json --picture size.png
 
     Parameters
     ----------
     models
-        Files made by `segformer export`.
+        Files made by `segformer export`, or others that take RGB 0..255 and give logits.
     runtime
         Runtimes to use. Default: all that are installed.
     threads
         CPU threads.
     repeats
-        Timed calls of each file on each runtime.
+        Timed images for each file on each runtime.
+    warm_up
+        Images before them that are not counted, after one that measures memory.
+    image
+        A photo to segment. Default: a JPEG made for each file at its input's size, which leaves nothing to resize.
+    gmac
+        Count shares by so many GMAC in place of each file's own, so that a rewrite that saves some does not lower
+        the figure.
+    scores
+        What `segformer evaluate MODEL --json` printed, one file for each model in order: adds mean IoU.
     csv
-        File to write the rows to as well.
+        File to write all rows to, with versions, machine and date.
+    picture
+        PNG to draw: median invoke against mean IoU, or against MB without --scores; a circle's area is MB.
     overwrite
-        Replace that file.
+        Replace those files.
     """
-    if csv and not overwrite:
-        refuse_existing([csv])
-    rows = time_files(models, runtimes=runtime, threads=threads, repeats=repeats)
-    if csv:
-        with atomic(csv) as part, part.open("w", newline="") as file:
-            writer = DictWriter(file, [field.name for field in fields(rows[0])])
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
-    table = Table(title=f"pixels in, logits out, {threads} threads, {repeats} interleaved calls")
-    table.add_column("file", overflow="fold", min_width=14)
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("runtime")
-    for column in ("MB", "p50 ms", "p90 ms"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.path.name,
-            row.recipe,
-            row.runtime,
-            f"{row.megabytes:.2f}",
-            f"{row.p50:.1f}",
-            f"{row.p90:.1f}",
-        )
-    Console().print(table)
+    if picture and picture.suffix.lower() != ".png":
+        raise InputError(f"--picture must end in .png. Received: {picture}")
+    if not overwrite:
+        refuse_existing([path for path in (csv, picture) if path])
+    console = Console()
+    result = time_files(
+        models,
+        runtimes=runtime,
+        threads=threads,
+        repeats=repeats,
+        warm_up=warm_up,
+        image=image,
+        gmac=gmac,
+        scores=[read_scores(path) for path in scores] if scores else None,
+        # No thread that draws while others are timed.
+        watch=lambda turns: track(turns, "timing", console=console, transient=True, auto_refresh=False),
+    )
+    try:
+        if csv:
+            write_csv(csv, result)
+        if picture:
+            write_picture(picture, result)
+    finally:  # what was measured is shown even where it cannot be written
+        for table in (speed_table(result), files_table(result), runtimes_table(result)):
+            console.print(table)

@@ -20,6 +20,8 @@ from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.labels import Labels
 
+STAGES = ("load", "resize", "invoke", "mask")
+
 
 @dataclass(frozen=True)
 class ClassShare:
@@ -134,14 +136,23 @@ class Segmenter:
         Raises:
             InputError: an image that cannot be read.
         """
-        clock = [perf_counter()]
-        pixels = load_image(image)
-        clock.append(perf_counter())
-        fitted = fit_image(pixels, self.size)
-        clock.append(perf_counter())
-        logits = self.logits(fitted)
-        clock.append(perf_counter())
-        mask = logits_to_mask(logits, (pixels.shape[0], pixels.shape[1]))
-        clock.append(perf_counter())
-        spans = dict(zip(("load", "resize", "invoke", "mask"), (np.diff(clock) * 1e3).tolist(), strict=True))
-        return Result(pixels, mask, self.labels, spans)
+        pixels, mask, speed = segment(self._model, image)
+        return Result(pixels, mask, self.labels, speed)
+
+
+def segment(model: TFLiteModel, image: ImageLike) -> tuple[Pixels, NDArray[np.uint8], dict[str, float]]:
+    """What `Segmenter` does with an image, for a file that may have no labels: `image`, `mask` and `speed` of `Result`.
+
+    Raises:
+        InputError: an image that cannot be read.
+    """
+    clock = [perf_counter()]
+    pixels = load_image(image)
+    clock.append(perf_counter())
+    fitted = fit_image(pixels, model.size)
+    clock.append(perf_counter())
+    logits = model.logits(fitted)
+    clock.append(perf_counter())
+    mask = logits_to_mask(logits, (pixels.shape[0], pixels.shape[1]))
+    clock.append(perf_counter())
+    return pixels, mask, dict(zip(STAGES, (np.diff(clock) * 1e3).tolist(), strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.edge.contents import Contents, read_contents
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.runtime import open_interpreter
@@ -81,3 +82,7 @@ class TFLiteModel:
             return logits
         scale, zero = self._output["quantization"]
         return (logits.astype(np.float32) - zero) * np.float32(scale)
+
+    def contents(self) -> Contents | None:
+        """What the file consists of and who runs it; None where the runtime does not tell."""
+        return read_contents(self._interpreter)

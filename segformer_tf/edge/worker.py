@@ -10,25 +10,19 @@ input with logits (raw float32) on standard output.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from threading import Timer
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.edge.child import Child, answer_stream
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.tflite import TFLiteModel
 from segformer_tf.errors import InputError
 
 
-class Worker:
+class Worker(Child):
     """Runs a file on a runtime elsewhere; a context manager.
 
     Args:
@@ -45,17 +39,9 @@ class Worker:
     """
 
     def __init__(self, path: str | Path, *, runtime: str | None = None, seconds: float = 300.0) -> None:
-        self._runtime = runtime or "the runtime"
-        self._seconds = seconds
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "segformer_tf.edge.worker", str(path), runtime or ""],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-        )
-        greeting = self._read(None)
-        shapes = json.loads(greeting)
+        name = runtime or "the runtime"
+        super().__init__("segformer_tf.edge.worker", str(path), runtime or "", name=name, seconds=seconds)
+        shapes = json.loads(self.read())
         self.size: tuple[int, int] = (shapes["size"][0], shapes["size"][1])
         self.grid: tuple[int, int, int] = tuple(shapes["grid"])
 
@@ -63,56 +49,13 @@ class Worker:
         """As `TFLiteModel.logits`."""
         if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
             raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(fitted.tobytes())
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._failure() from None
-        return np.frombuffer(self._read(4 * int(np.prod(self.grid))), np.float32).reshape(self.grid)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def _read(self, count: int | None) -> bytes:
-        """`count` bytes, or a line; whoever takes too long is killed."""
-        assert self._process.stdout is not None
-        timer = Timer(self._seconds, self._process.kill)
-        timer.start()
-        try:
-            answer = self._process.stdout.readline() if count is None else self._process.stdout.read(count)
-        finally:
-            timer.cancel()
-        if not answer or (count is not None and len(answer) < count):
-            raise self._failure()
-        return answer
-
-    def _failure(self) -> InputError:
-        code = self._process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        self.close()
-        if code == -signal.SIGKILL:
-            return InputError(f"{self._runtime} did not answer within {self._seconds:g} s, or was killed")
-        if code < 0:
-            return InputError(f"{self._runtime} crashed on the file ({signal.Signals(-code).name})")
-        return InputError(lines[-1] if lines else f"{self._runtime} ended without a reason")
+        self.write(fitted.tobytes())
+        return np.frombuffer(self.read(4 * int(np.prod(self.grid))), np.float32).reshape(self.grid)
 
 
 def main(model: str, runtime: str) -> None:
     """The child's side."""
-    # What libraries print must not get between the answers.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    answers = answer_stream()
     loaded = TFLiteModel(model, runtime=runtime or None)
     height, width = loaded.size
     answers.write(json.dumps({"size": loaded.size, "grid": loaded.grid}).encode() + b"\n")

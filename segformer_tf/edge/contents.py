@@ -1,0 +1,96 @@
+"""What a loaded ``.tflite`` consists of: operations, who runs them, and how many multiplications they take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+_DELEGATE = "DELEGATE"  # a node that stands for a part of the graph which a delegate (XNNPACK) runs
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The graph as one runtime sees it.
+
+    Attributes:
+        ops: operations in the file.
+        partitions: parts that a delegate runs; each border between parts costs copies and a start.
+        outside: operations that the runtime's own kernels run, by name with their counts, the most frequent first.
+        macs: multiply-accumulates of one image, of convolutions and matrix products; all else counts nothing.
+    """
+
+    ops: int
+    partitions: int
+    outside: dict[str, int]
+    macs: int
+
+
+def read_contents(interpreter: Any) -> Contents | None:
+    """Look into an interpreter that has its tensors allocated.
+
+    Returns:
+        None where the runtime does not tell: what is asked for is not in its documented interface.
+    """
+    try:
+        nodes = interpreter._get_ops_details()
+        shapes = {int(t["index"]): tuple(map(int, t["shape"])) for t in interpreter.get_tensor_details()}
+        ops = [_Op(n["op_name"], tuple(map(int, n["inputs"])), tuple(map(int, n["outputs"]))) for n in nodes]
+    except (AttributeError, KeyError):
+        return None
+    delegates = [op for op in ops if op.name == _DELEGATE]
+    own = [op for op in ops if op.name != _DELEGATE]
+    return Contents(
+        ops=len(own),
+        partitions=len(delegates),
+        outside=dict(Counter(op.name for op in _outside(own, delegates)).most_common()),
+        macs=sum(_macs(op, shapes) for op in own),
+    )
+
+
+@dataclass(frozen=True)
+class _Op:
+    """Name, and numbers of the tensors it reads and writes (-1 for one left out)."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def _outside(own: list[_Op], delegates: list[_Op]) -> list[_Op]:
+    """Operations that no delegate took.
+
+    The runtimes list what a delegate took beside the node that replaces it. Such a node reads all tensors that its
+    part reads and does not make, so going back from what it writes until those ends inside the part.
+    """
+    maker = {tensor: op for op in own for tensor in op.outputs}
+    taken: set[tuple[int, ...]] = set()
+    for delegate in delegates:
+        border = set(delegate.inputs)
+        waiting = list(delegate.outputs)
+        while waiting:
+            tensor = waiting.pop()
+            op = None if tensor in border else maker.get(tensor)
+            if op and op.outputs not in taken:
+                taken.add(op.outputs)
+                waiting += op.inputs
+    return [op for op in own if op.outputs not in taken]
+
+
+def _macs(op: _Op, shapes: dict[int, tuple[int, ...]]) -> int:
+    """Multiply-accumulates of one operation, from the shapes of what it reads and writes."""
+    if op.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"):
+        return 0
+    out = shapes[op.outputs[0]]
+    if op.name == "BATCH_MATMUL":  # [.., M, K] or, transposed, [.., K, M] gives [.., M, N]
+        left = shapes[op.inputs[0]]
+        return prod(out) * (left[-1] * left[-2] // out[-2])
+    weights = shapes[op.inputs[1]]
+    if op.name == "CONV_2D":  # (out channels, height, width, in channels of a group)
+        return prod(out) * prod(weights[1:])
+    if op.name == "DEPTHWISE_CONV_2D":  # (1, height, width, channels)
+        return prod(out) * prod(weights[1:3])
+    if op.name == "FULLY_CONNECTED":  # (out, in)
+        return prod(out) * weights[-1]
+    return prod(shapes[op.inputs[2]]) * prod(weights[:3])  # transposed: every input meets the whole kernel
