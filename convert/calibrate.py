@@ -13,7 +13,8 @@ from segformer_tf.edge.image import Pixels
 def ranges(graph: Graph, names: Iterable[str], images: Iterable[Pixels]) -> Ranges:
     """Smallest and largest value of tensors of a float graph.
 
-    Min-max, for it was measured best: clipping at a percentile cuts off what a few strong channels say.
+    Min-max, the simplest: the 99.99th percentile and least squared error gave the same mean IoU to 0.0002, the 99.9th
+    0.003 less (recipe int8, 39 images of CamVid).
 
     Args:
         graph: float graph.
