@@ -20,6 +20,7 @@ ImageLike = str | Path | Image.Image | Pixels
 
 # JPEG covers MPO, which many phones write. Left out: readers that run other programs (EPS) or serve no photograph.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+_STRIP_BYTES = 1 << 16
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -75,17 +76,29 @@ def open_picture(path: Path, *, formats: tuple[str, ...], kind: str) -> Iterator
 
 
 def _upright_rgb(image: Image.Image) -> Pixels:
-    image = ImageOps.exif_transpose(image)
+    image.load()  # the EXIF data of a PNG may be behind its pixels
+    if image.getexif().get(0x0112, 1) != 1:
+        image = ImageOps.exif_transpose(image)  # a copy in any case
     if image.mode == "F":
         raise InputError("pixels are 32-bit floats of no known range; expected 8 or 16 bits")
     if not image.mode.startswith("I"):
-        return np.asarray(image.convert("RGB"))
+        return _rgb(image)
     grey = np.asarray(image)
     if grey.min() < 0 or grey.max() > 65535:
         raise InputError(f"pixels are {grey.min()}..{grey.max()}; expected 8 or 16 bits")
     if image.mode != "I" or grey.max() > 255:  # 32-bit containers hold 8 bits as well
         grey = grey >> 8  # `convert` would clip; the high byte, as Pillow takes of 16-bit RGB
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """As ``np.asarray(image.convert("RGB"))``, in strips: three copies less of a large photograph."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_BYTES // (3 * image.width))
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
+    return pixels
 
 
 def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:

@@ -1,38 +1,56 @@
-"""Logits at 1/4 -> class mask at the image's own size."""
+"""Logits at 1/4 -> class mask at the image's own size.
+
+The grid of logits cuts the image into cells, one logit vector at each corner. Where the four corners have the same
+arg-max, so has every pixel of the cell: bilinear weights add up to 1, and a weighted mean keeps the order. Only the
+mixed cells, a tenth of a photograph, need interpolation, and full-size logits never exist.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK_BYTES = 1 << 24  # full-resolution logits held at a time
+_BLOCK_BYTES = 1 << 24  # full-size logits that `resized_rows` holds at a time
+_CORNER_VALUES = 1 << 18  # logits held at a time of each corner of the mixed cells
+_PIXEL_VALUES = 1 << 14  # interpolated logits held at a time: they stay in the processor's cache
 
 
 def logits_to_mask(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Arg-max of one half-pixel bilinear resize, computed in blocks of rows.
+    """Arg-max of one half-pixel bilinear resize, without the resized logits; the arithmetic is float64.
 
     Arg-max before the resize would be another mask: the 1/4 grid would show.
 
     Args:
-        logits: (h, w, C) float, C up to 255.
-        size: (height, width) of the mask.
+        logits: (h, w, C) float, C up to 255. A NaN counts as the largest, as in numpy's arg-max.
+        size: (height, width) of the mask, larger or smaller than the grid.
 
     Returns:
-        (height, width) uint8 class ids.
+        (height, width) uint8 class ids; of equals the lowest.
 
     Raises:
-        ValueError: logits of another rank or class count, or a size that is not positive.
+        ValueError: logits of another rank or class count, none at all, or a size that is not positive.
     """
-    if logits.ndim != 3 or not 1 <= logits.shape[2] <= 255:
+    if logits.ndim != 3 or not 1 <= logits.shape[2] <= 255 or 0 in logits.shape:
         raise ValueError(f"expected logits (h, w, C) with C in 1..255. Received: {logits.shape}")
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"expected a positive size. Received: {height}x{width}")
-    mask = np.empty(size, np.uint8)
-    for rows, block in resized_rows(logits, size):
-        mask[rows] = block.argmax(-1)
+    logits = np.ascontiguousarray(logits, np.float32)
+    rows, columns = _cells(logits.shape[0], height), _cells(logits.shape[1], width)
+    best = logits.argmax(-1).astype(np.uint8)
+    upper, lower = best[rows.low], best[rows.high]
+    corner = upper[:, columns.low]  # (row cells, column cells)
+    mask = corner[:, columns.cell][rows.cell]
+    mixed = (corner != upper[:, columns.high]) | (corner != lower[:, columns.low]) | (corner != lower[:, columns.high])
+    i, j = np.nonzero(mixed)
+    step = max(1, _CORNER_VALUES // logits.shape[2])
+    with np.errstate(invalid="ignore", over="ignore"):  # of logits that are not finite
+        for start in range(0, len(i), step):
+            part = slice(start, start + step)
+            _fill_mixed(mask, logits, rows, columns, i[part], j[part])
     return mask
 
 
@@ -48,8 +66,8 @@ def resized_rows(logits: NDArray[np.float32], size: tuple[int, int]) -> Iterator
     """
     height, width = size
     logits = np.asarray(logits, np.float32)
-    top, bottom, down = _taps(logits.shape[0], height)
-    left, right, across = _taps(logits.shape[1], width)
+    top, bottom, down = _cells(logits.shape[0], height).taps()
+    left, right, across = _cells(logits.shape[1], width).taps()
     rows = max(1, _BLOCK_BYTES // (4 * width * logits.shape[2]))
     for start in range(0, height, rows):
         part = slice(start, start + rows)
@@ -59,8 +77,74 @@ def resized_rows(logits: NDArray[np.float32], size: tuple[int, int]) -> Iterator
         yield part, before + (after - before) * across[:, None]
 
 
-def _taps(size_in: int, size_out: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """The two source indices of every output position, and the weight of the second."""
-    position = np.clip((np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5, 0, size_in - 1)
-    first = np.floor(position).astype(np.intp)
-    return first, np.minimum(first + 1, size_in - 1), (position - first).astype(np.float32)
+@dataclass(frozen=True)
+class _Cells:
+    """One axis of a resize, cut at the grid points: cells that have positions of the output.
+
+    Attributes:
+        low, high: (cells,) grid points on either side; the same one beyond the border.
+        cell: (size_out,) the cell of every position.
+        weight: (size_out,) share of `high`, 0..1.
+        positions: (n, cells) of each cell, n in the longest; a shorter one repeats its last.
+    """
+
+    low: NDArray[np.intp]
+    high: NDArray[np.intp]
+    cell: NDArray[np.intp]
+    weight: NDArray[np.float64]
+    positions: NDArray[np.intp]
+
+    def taps(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+        """The two grid points of every position, and the weight of the second."""
+        return self.low[self.cell], self.high[self.cell], self.weight.astype(np.float32)
+
+
+def _cells(size_in: int, size_out: int) -> _Cells:
+    place = (np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5
+    below = np.floor(place).astype(np.intp)
+    grid, first, cell, count = np.unique(below, return_index=True, return_inverse=True, return_counts=True)
+    positions = first + np.minimum(np.arange(count.max())[:, None], count - 1)
+    low, high = np.clip(grid, 0, size_in - 1), np.clip(grid + 1, 0, size_in - 1)
+    return _Cells(low, high, cell, place - below, positions)
+
+
+def _fill_mixed(
+    mask: NDArray[np.uint8],
+    logits: NDArray[np.float32],
+    rows: _Cells,
+    columns: _Cells,
+    i: NDArray[np.intp],
+    j: NDArray[np.intp],
+) -> None:
+    """Write the classes of the cells (i, j) into the mask."""
+    corners = [logits[y[i], x[j]] for y in (rows.low, rows.high) for x in (columns.low, columns.high)]  # 4 of (n, C)
+    # A class whose best corner is below another's worst is below it in all the cell. With a NaN none is.
+    floor = np.minimum(np.minimum(corners[0], corners[1]), np.minimum(corners[2], corners[3])).max(1, keepdims=True)
+    ceiling = np.maximum(np.maximum(corners[0], corners[1]), np.maximum(corners[2], corners[3]))
+    able = ~(ceiling < floor)
+    found, count = np.flatnonzero(able), np.count_nonzero(able, axis=1)
+    first = np.cumsum(count) - count
+    # Cells with about as many able classes are worked out together.
+    order = np.argsort(count, kind="stable")
+    ranked = count[order]
+    start = 0
+    while start < len(order):
+        least = int(ranked[start])
+        fitting = max(1, _PIXEL_VALUES // (least * len(columns.positions)))
+        stop = min(start + fitting, int(np.searchsorted(ranked, least + least // 2, "right")))
+        group, most = order[start:stop], ranked[stop - 1]
+        nth = np.minimum(np.arange(most), count[group, None] - 1)  # repeats the last
+        table = found[first[group, None] + nth]  # (cells, most) into (n, C)
+        classes = (table % logits.shape[2]).astype(np.uint8)
+        top_left, top_right, left, right = (corner.reshape(-1)[table].astype(np.float64) for corner in corners)
+        left -= top_left
+        right -= top_right
+        cells = np.arange(len(group))
+        xs = columns.positions[:, j[group]]  # (m, cells)
+        across = columns.weight[xs][..., None]
+        for ys in rows.positions[:, i[group]]:
+            down = rows.weight[ys][:, None]
+            before = top_left + left * down
+            change = top_right + right * down - before
+            mask[ys, xs] = classes[cells, (before + change * across).argmax(-1)]
+        start = stop

@@ -21,6 +21,7 @@ LABELS_FILE = "labels.txt"
 INFO_FILE = "segformer.json"
 FORMAT = 2
 _LARGEST = 1 << 20  # bytes of an associated file that is still believed
+_CHUNK = 1 << 20  # bytes of the model that are held to hash it
 
 INPUT_CONTRACT = {
     "color": "RGB",
@@ -118,9 +119,12 @@ class _NoMetadata(Exception):
 
 
 def _check_digest(path: Path, model: dict[str, Any]) -> None:
+    digest, left = sha256(), int(model["bytes"])
     with path.open("rb") as file:
-        found = sha256(file.read(int(model["bytes"]))).hexdigest()
-    if found != model["sha256"]:
+        while left > 0 and (chunk := file.read(min(left, _CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+    if digest.hexdigest() != model["sha256"]:
         raise InputError(f"{path}: damaged, for its bytes are not those that were exported; copy or export it again")
 
 

@@ -122,7 +122,7 @@ class Segmenter:
             assert described is not None  # `read_model_info` gives one
             labels = described.labels
         self.license = described.license if described else ""
-        self._model = TFLiteModel(path, runtime=runtime, threads=threads)
+        self._model = TFLiteModel(path, runtime=runtime, threads=threads, info=described)
         if len(labels.names) != (classes := self._model.grid[2]):
             raise InputError(f"{path}: has {classes} classes. Received: {len(labels.names)} names")
         self.labels = labels

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segformer_tf.edge.contents import Contents, read_contents
 from segformer_tf.edge.image import Pixels
-from segformer_tf.edge.metadata import find_model_info
+from segformer_tf.edge.metadata import ModelInfo, find_model_info
 from segformer_tf.edge.runtime import open_interpreter
 from segformer_tf.errors import InputError
 
@@ -22,6 +22,7 @@ class TFLiteModel:
         path: a ``.tflite``; one without metadata of ``segformer export`` is tried in another process first.
         runtime: "litert" or "tflite-runtime"; None takes the preferred one that is installed.
         threads: CPU threads; None takes all cores, four at most.
+        info: what `find_model_info` says of the file, where the caller has it: the file is not hashed again.
 
     Attributes:
         size: (height, width) of the input.
@@ -32,12 +33,19 @@ class TFLiteModel:
         InputError: no such file, a damaged one, a runtime that is missing or refuses it, or tensors of another kind.
     """
 
-    def __init__(self, path: str | Path, *, runtime: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        runtime: str | None = None,
+        threads: int | None = None,
+        info: ModelInfo | None = None,
+    ) -> None:
         if threads is None:
             threads = min(4, os.cpu_count() or 1)
         if threads < 1:
             raise InputError(f"--threads must be positive. Received: {threads}")
-        info = find_model_info(path)
+        info = info or find_model_info(path)
         self.recipe = info.recipe if info else "unknown"
         self._interpreter = open_interpreter(path, runtime=runtime, threads=threads, intact=info is not None)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
@@ -75,7 +83,7 @@ class TFLiteModel:
         """
         if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
             raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
-        self._interpreter.set_tensor(self._input["index"], fitted[None].astype(self._input["dtype"]))
+        self._interpreter.tensor(self._input["index"])()[:] = fitted  # cast in place
         self._interpreter.invoke()
         logits = self._interpreter.get_tensor(self._output["index"])[0]
         if logits.dtype == np.float32:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from segformer_tf.edge import fit_image, list_images, load_image
+from segformer_tf.edge import image as image_module
 from segformer_tf.edge.image import upright_size
 from segformer_tf.errors import InputError
 
@@ -36,6 +37,15 @@ def test_other_modes_become_rgb(mode: str, tmp_path: Path) -> None:
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     Image.fromarray(PIXELS).convert(mode).save(path)
     assert load_image(path).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "P", "RGBA", "CMYK", "1"])
+def test_strips_are_the_whole_picture(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.fromarray(PIXELS).convert(mode)
+    monkeypatch.setattr(image_module, "_STRIP_BYTES", 3 * 30 * 7)  # strips of 7, 7 and 6 rows
+    np.testing.assert_array_equal(load_image(picture), np.asarray(picture.convert("RGB")))
+    monkeypatch.setattr(image_module, "_STRIP_BYTES", 1)
+    np.testing.assert_array_equal(load_image(picture), np.asarray(picture.convert("RGB")))
 
 
 def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
