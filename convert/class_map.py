@@ -1,4 +1,4 @@
-"""The class map inside the graph, for callers without `segformer_tf.edge`: one file from pixels to classes."""
+"""The class map inside the graph, for callers without `segformer_tf.edge`, in C++ or Kotlin."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from convert.graph import Graph, Op, Tensor, constant
 
 
 def with_class_map(graph: Graph, size: tuple[int, int]) -> Graph:
-    """The graph with its logits resized to the input's size and their arg-max as ``mask`` (1, height, width) int32.
+    """The graph with a second output, ``mask`` (1, height, width) int32: arg-max of the logits at the input's size.
 
-    It costs full-size logits, memory and time: on a CPU about as much as the network, and the arg-max stays outside
-    the delegate.
+    It costs full-size logits, memory and time, on a CPU about as much as the network; the arg-max stays outside the
+    delegate.
 
     Args:
         graph: of any recipe, whose output is logits.
@@ -27,5 +27,5 @@ def with_class_map(graph: Graph, size: tuple[int, int]) -> Graph:
     mask = Tensor("mask", shape[:3], np.int32)
     axis = constant("mask/axis", np.array([3], np.int32))
     made.ops.append(Op("ARG_MAX", [full, axis], mask, {"outputType": "INT32"}))
-    made.outputs = [mask]
+    made.outputs = [logits, mask]
     return made

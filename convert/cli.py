@@ -31,6 +31,7 @@ def export(
     size: tuple[int, int] | None = None,
     calibration: Path | None = None,
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    class_map: bool = False,
     license: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -72,6 +73,8 @@ def export(
     runtime
         litert, tflite-runtime or both: where the file must work. Default: all that are installed and the recipe is for.
         For tflite-runtime alone the graph takes a form that is faster there.
+    class_map
+        Add a second output, class ids at the input's size, for apps without this library. About twice the time.
     license
         Terms of the weights, which are kept in the file and said by who uses it. Default: those of the model.
     overwrite
@@ -86,8 +89,8 @@ def export(
     from convert.recipes import RECIPES
     from segformer_tf.checkpoint import load_segformer, run_size
 
-    if format != "tflite" and (size or calibration or runtime or recipe != "fp32"):
-        raise InputError(f"--format {format} takes no --recipe, --size, --calibration or --runtime")
+    if format != "tflite" and (size or calibration or runtime or class_map or recipe != "fp32"):
+        raise InputError(f"--format {format} takes no --recipe, --size, --calibration, --runtime or --class-map")
     loaded = load_segformer(model)
     if license is not None:
         loaded.config = replace(loaded.config, license=license)
@@ -105,7 +108,9 @@ def export(
     runtimes = runtime or RECIPES[recipe].fitting(installed_runtimes())
     console = Console()
     with console.status(f"converting to {recipe} and running it on {', '.join(runtimes)}"):
-        verdicts = export_tflite(loaded, out, recipe=recipe, size=size, images=images, runtimes=runtimes)
+        verdicts = export_tflite(
+            loaded, out, recipe=recipe, size=size, images=images, runtimes=runtimes, class_map=class_map
+        )
     table = Table(title=f"{out}  {out.stat().st_size / 1e6:.2f} MB, {recipe}, {size[0]}x{size[1]}, against Keras")
     for column in ("runtime", "relative error", "largest difference", "same class"):
         table.add_column(column)

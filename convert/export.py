@@ -12,7 +12,9 @@ import tensorflow as tf
 
 import segformer_tf
 from convert.calibrate import ranges
+from convert.class_map import with_class_map
 from convert.flatbuffer import to_tflite
+from convert.graph import Graph
 from convert.metadata import add_metadata
 from convert.network import network
 from convert.recipes import RECIPES, Recipe, everything
@@ -36,6 +38,7 @@ def export_tflite(
     size: tuple[int, int],
     images: Sequence[Path] = (),
     runtimes: Sequence[str],
+    class_map: bool = False,
 ) -> list[Verdict]:
     """Convert, write, run on every target runtime and compare with Keras; `out` exists only if all agree.
 
@@ -47,6 +50,7 @@ def export_tflite(
         images: files to calibrate on and to compare on; up to `CALIBRATION_IMAGES`, evenly chosen. Without
             them the comparison uses synthetic images, and recipes that calibrate are refused.
         runtimes: target runtimes, of `segformer_tf.edge.runtime.RUNTIMES`.
+        class_map: add the class map at the input's size as a second output.
 
     Returns:
         A verdict per runtime.
@@ -69,7 +73,8 @@ def export_tflite(
     model = _in_float32(model)
     few = evenly(images, CALIBRATION_IMAGES)
     pixels = [fit_image(load_image(path), size) for path in few] or synthetic_images(size, VERIFICATION_IMAGES)
-    content = convert(model, chosen, size=size, images=pixels, runtimes=runtimes)
+    graph = quantised(model, chosen, size=size, images=pixels, runtimes=runtimes)
+    content = to_tflite(with_class_map(graph, size) if class_map else graph)
     info = ModelInfo(
         labels=model.config.labels or Labels.numbered(model.config.num_classes),
         recipe=recipe,
@@ -84,14 +89,14 @@ def export_tflite(
         license=model.config.license,
     )
     with atomic(out) as part:
-        add_metadata(content, info, size=size, out=part)
+        add_metadata(content, info, size=size, class_map=class_map, out=part)
         return verify_file(part, model, evenly(pixels, VERIFICATION_IMAGES), recipe=chosen, runtimes=runtimes)
 
 
-def convert(
+def quantised(
     model: SegFormer, recipe: Recipe, *, size: tuple[int, int], images: Sequence[Pixels], runtimes: Sequence[str]
-) -> bytes:
-    """The TFLite flatbuffer of `model` with normalisation inside and a static shape.
+) -> Graph:
+    """The graph of `model` in a recipe, with normalisation inside.
 
     Args:
         model: trained model, computing in float32.
@@ -104,7 +109,7 @@ def convert(
     old = list(runtimes) == ["tflite-runtime"] and recipe.integer is not everything
     graph = network(model, size, runtime="tflite-runtime" if old else "litert")
     names = recipe.tensors(graph)
-    return to_tflite(recipe.make(graph, ranges(graph, names, images) if names else {}, images))
+    return recipe.make(graph, ranges(graph, names, images) if names else {}, images)
 
 
 def _in_float32(model: SegFormer) -> SegFormer:

@@ -25,18 +25,19 @@ _COLOR_RGB = 1
 _PROCESS_NORMALIZATION = 1
 
 
-def add_metadata(model: bytes, info: ModelInfo, *, size: tuple[int, int], out: Path) -> None:
+def add_metadata(model: bytes, info: ModelInfo, *, size: tuple[int, int], out: Path, class_map: bool = False) -> None:
     """Write `model` with `info` inside to `out`.
 
     Args:
-        model: a TFLite flatbuffer with one input and one output.
+        model: a TFLite flatbuffer with one input and one output, or a second one, the class map.
         info: labels, recipe and provenance.
         size: (height, width) of the input.
         out: file to write.
+        class_map: whether there is a second output.
     """
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
     buffer = schema.BufferT()
-    buffer.data = np.frombuffer(_model_metadata(info, size), np.uint8)
+    buffer.data = np.frombuffer(_model_metadata(info, size, class_map), np.uint8)
     entry = schema.MetadataT()
     entry.name, entry.buffer = "TFLITE_METADATA", len(tree.buffers)
     tree.buffers.append(buffer)
@@ -48,7 +49,7 @@ def add_metadata(model: bytes, info: ModelInfo, *, size: tuple[int, int], out: P
             archive.writestr(name, content)
 
 
-def _model_metadata(info: ModelInfo, size: tuple[int, int]) -> bytes:
+def _model_metadata(info: ModelInfo, size: tuple[int, int], class_map: bool) -> bytes:
     t = _Tables()
     height, width = size
     labels = t.table(
@@ -80,7 +81,10 @@ def _model_metadata(info: ModelInfo, size: tuple[int, int]) -> bytes:
             6: t.vector([labels]),
         }
     )
-    subgraph = t.table({2: t.vector([inputs]), 3: t.vector([outputs])})
+    mask = t.table(
+        {0: t.string("mask"), 1: t.string("Class ids, (height, width) of the input."), 6: t.vector([labels])}
+    )
+    subgraph = t.table({2: t.vector([inputs]), 3: t.vector([outputs, mask] if class_map else [outputs])})
     root = t.table(
         {
             0: t.string("SegFormer"),

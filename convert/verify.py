@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from convert.error import relative_error
 from convert.recipes import Recipe
 from segformer_tf.edge.image import Pixels
+from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.edge.runtime import runtime_version
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer
+
+_MAP_TOLERANCE = 0.03  # of the pixels: int8 logits are resized in whole steps, so that near ties fall either way
 
 
 @dataclass(frozen=True)
@@ -81,4 +84,17 @@ def run_on(path: Path, images: Sequence[Pixels], *, runtime: str) -> NDArray[np.
         InputError: the runtime refuses the file, crashes on it or hangs.
     """
     with Worker(path, runtime=runtime) as worker:
-        return np.stack([worker.logits(image) for image in images])
+        made = []
+        for image in images:
+            made.append(worker.logits(image))
+            _check_class_map(worker, made[-1], runtime)
+        return np.stack(made)
+
+
+def _check_class_map(worker: Worker, logits: NDArray[np.float32], runtime: str) -> None:
+    """A class map inside the file must be the one that its logits give outside."""
+    if worker.class_map is None:
+        return
+    differ = float((worker.class_map != logits_to_mask(logits, worker.size)).mean())
+    if differ > _MAP_TOLERANCE:
+        raise InputError(f"{runtime} gets the class map wrong: {differ:.2%} of the pixels are not what its logits say")

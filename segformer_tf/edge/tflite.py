@@ -50,14 +50,20 @@ class TFLiteModel:
         self._interpreter = open_interpreter(path, runtime=runtime, threads=threads, intact=info is not None)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         shapes = [[int(n) for n in tensor["shape"]] for tensor in (*inputs, *outputs)]
+        maps = [tensor for tensor in outputs if tensor["dtype"] == np.int32 and len(tensor["shape"]) == 3]
+        scores = [
+            tensor for tensor in outputs if tensor["dtype"] in (np.float32, np.int8) and len(tensor["shape"]) == 4
+        ]
         if (
             len(inputs) != 1
-            or len(outputs) != 1
-            or any(len(shape) != 4 or shape[0] != 1 or min(shape) < 1 for shape in shapes)
+            or len(scores) != 1
+            or len(maps) > 1
+            or len(outputs) != 1 + len(maps)
+            or len(shapes[0]) != 4
+            or any(shape[0] != 1 or min(shape) < 1 for shape in shapes)
             or shapes[0][3] != 3
             or inputs[0]["dtype"] not in (np.uint8, np.float32)
             or inputs[0]["quantization"] not in ((0.0, 0), (1.0, 0))
-            or outputs[0]["dtype"] not in (np.float32, np.int8)
         ):
             kinds = [f"{t['dtype'].__name__} {s}" for t, s in zip((*inputs, *outputs), shapes, strict=True)]
             raise InputError(
@@ -65,9 +71,9 @@ class TFLiteModel:
                 f"(float32 or int8) out. "
                 f"Received: {', '.join(kinds[: len(inputs)])} in, {', '.join(kinds[len(inputs) :])} out"
             )
-        self._input, self._output = inputs[0], outputs[0]
+        self._input, self._output, self._map = inputs[0], scores[0], maps[0] if maps else None
         self.size = shapes[0][1], shapes[0][2]
-        self.grid = shapes[1][1], shapes[1][2], shapes[1][3]
+        self.grid = tuple(int(n) for n in scores[0]["shape"][1:])
 
     def logits(self, fitted: Pixels) -> NDArray[np.float32]:
         """Raw scores of an image that has the model's size.
@@ -90,6 +96,10 @@ class TFLiteModel:
             return logits
         scale, zero = self._output["quantization"]
         return (logits.astype(np.float32) - zero) * np.float32(scale)
+
+    def class_map(self) -> NDArray[np.int32] | None:
+        """`size` class ids of the image that `logits` saw last, if the file makes them itself (``--class-map``)."""
+        return None if self._map is None else self._interpreter.get_tensor(self._map["index"])[0]
 
     def contents(self) -> Contents | None:
         """What the file consists of and who runs it; None where the runtime does not tell."""

@@ -4,7 +4,7 @@ For two reasons: some files crash some runtimes, and tflite-runtime 2.14 refuses
 has TensorFlow loaded (their symbols collide: "vector::reserve").
 
 Protocol: the child prints one line of JSON with its shapes, then answers each image (raw uint8) on standard
-input with logits (raw float32) on standard output.
+input with logits (raw float32) on standard output, and with its class map (raw int32) if it makes one.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Worker(Child):
     Attributes:
         size: (height, width) of the input.
         grid: (height, width, classes) of the logits.
+        class_map: as `TFLiteModel.class_map`.
 
     Raises:
         InputError: the runtime refuses the file, crashes on it or hangs; also from `logits`.
@@ -44,13 +45,18 @@ class Worker(Child):
         shapes = json.loads(self.read())
         self.size: tuple[int, int] = (shapes["size"][0], shapes["size"][1])
         self.grid: tuple[int, int, int] = tuple(shapes["grid"])
+        self._makes_map = bool(shapes["class_map"])
+        self.class_map: NDArray[np.int32] | None = None
 
     def logits(self, fitted: Pixels) -> NDArray[np.float32]:
         """As `TFLiteModel.logits`."""
         if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
             raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
         self.write(fitted.tobytes())
-        return np.frombuffer(self.read(4 * int(np.prod(self.grid))), np.float32).reshape(self.grid)
+        logits = np.frombuffer(self.read(4 * int(np.prod(self.grid))), np.float32).reshape(self.grid)
+        if self._makes_map:
+            self.class_map = np.frombuffer(self.read(4 * int(np.prod(self.size))), np.int32).reshape(self.size)
+        return logits
 
 
 def main(model: str, runtime: str) -> None:
@@ -58,11 +64,14 @@ def main(model: str, runtime: str) -> None:
     answers = answer_stream()
     loaded = TFLiteModel(model, runtime=runtime or None)
     height, width = loaded.size
-    answers.write(json.dumps({"size": loaded.size, "grid": loaded.grid}).encode() + b"\n")
+    shapes = {"size": loaded.size, "grid": loaded.grid, "class_map": loaded.class_map() is not None}
+    answers.write(json.dumps(shapes).encode() + b"\n")
     answers.flush()
     while len(image := sys.stdin.buffer.read(height * width * 3)) == height * width * 3:
         logits = loaded.logits(np.frombuffer(image, np.uint8).reshape(height, width, 3))
         answers.write(np.ascontiguousarray(logits).tobytes())
+        if (class_map := loaded.class_map()) is not None:
+            answers.write(np.ascontiguousarray(class_map).tobytes())
         answers.flush()
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import convert.export as export_module
-from convert.export import convert, evenly, export_tflite, synthetic_images
+import convert.verify as verify_module
+from convert.export import evenly, export_tflite, quantised, synthetic_images
 from convert.flatbuffer import to_tflite
 from convert.importer import read_checkpoint
 from convert.network import network
@@ -18,7 +19,15 @@ from convert.to_keras import export_keras
 from convert.verify import compare, run_on
 from segformer_tf import SegFormer, build_segformer, load_segformer
 from segformer_tf.cli import main
-from segformer_tf.edge import installed_runtimes, list_images, open_interpreter
+from segformer_tf.edge import (
+    Segmenter,
+    fit_image,
+    installed_runtimes,
+    list_images,
+    load_image,
+    logits_to_mask,
+    open_interpreter,
+)
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from tests.helpers import perturb, plain_decoder, within
@@ -85,6 +94,7 @@ def test_recipes_shrink_the_file_as_they_say() -> None:
     assert 14 < whole < 15
     assert 0.5 < megabytes.pop("fp16") / whole < 0.52
     assert set(megabytes) == {"weight_int8", "dynamic_int8", "int8", "int8_mixed", "int8_io", "w8a16"}
+    assert megabytes.pop("int8_mixed") < 6  # what it spares is float32
     assert max(megabytes.values()) < 4.1
 
 
@@ -116,7 +126,7 @@ def test_a_wrong_file_is_not_left_behind(
     other.set_weights(tiny.get_weights())
     kernel = other.encoder.stages[1].blocks[0].mlp.fc1.kernel
     kernel.assign(kernel.numpy() * 1.02)
-    monkeypatch.setattr(export_module, "convert", lambda model, *args, **kwargs: convert(other, *args, **kwargs))
+    monkeypatch.setattr(export_module, "quantised", lambda model, *args, **kwargs: quantised(other, *args, **kwargs))
     images = list_images([toy_folder / "train" / "images"])
     with pytest.raises(InputError, match=r"litert 2.* gets recipe fp32 wrong: relative error .* nothing was written"):
         export_tflite(tiny, tmp_path / "x.tflite", recipe="fp32", size=(64, 96), images=images, runtimes=["litert"])
@@ -155,6 +165,26 @@ def test_bad_options_are_refused(tiny: SegFormer, tmp_path: Path) -> None:
         images=images,
         runtimes=["tflite-runtime"],
     )
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "int8", "int8_io"])
+def test_class_map_is_what_the_logits_say(
+    tiny: SegFormer, toy_folder: Path, tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, images = tmp_path / "mapped.tflite", list_images([toy_folder / "train" / "images"])
+    options = {"recipe": recipe, "size": (97, 161), "images": images, "runtimes": installed_runtimes()}
+    export_tflite(tiny, out, class_map=True, **options)
+    fitted = fit_image(load_image(images[0]), (97, 161))
+    for runtime in installed_runtimes():
+        with Worker(out, runtime=runtime) as worker:
+            mask = logits_to_mask(worker.logits(fitted), (97, 161))
+            assert worker.class_map is not None
+            assert (worker.class_map == mask).mean() > (0.9999 if recipe != "int8_io" else 0.98)
+    assert Segmenter(out, runtime="litert")(images[0]).mask.shape == load_image(images[0]).shape[:2]
+    monkeypatch.setattr(verify_module, "logits_to_mask", lambda logits, size: np.zeros(size))
+    with pytest.raises(InputError, match="gets the class map wrong"):
+        export_tflite(tiny, tmp_path / "wrong.tflite", class_map=True, **options)
+    assert not (tmp_path / "wrong.tflite").exists()
 
 
 def test_error_ignores_a_shift_common_to_all_classes_and_nothing_else() -> None:

@@ -134,7 +134,7 @@ def test_ops_outside_the_delegate_are_found(tmp_path: Path) -> None:
 
 def test_what_is_outside_keeps_tensors_of_its_own(tiny_files: dict) -> None:
     """Another way to the same list: what a delegate computes inside a part never reaches a tensor of the runtime."""
-    interpreter = open_interpreter(tiny_files["int8"], runtime="litert")
+    interpreter = open_interpreter(tiny_files["int8_io"], runtime="litert")
     nodes = interpreter._get_ops_details()
     written = {int(t) for node in nodes if node["op_name"] == "DELEGATE" for t in node["outputs"]}
 
