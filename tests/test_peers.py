@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -59,8 +60,10 @@ def test_a_broken_conversion_shows() -> None:
     assert differences({}) == {}
 
 
-def process_state(remote: Remote) -> str:
-    return Path(f"/proc/{remote._process.pid}/stat").read_text().rsplit(")")[1].split()[0]
+def process_state(pid: int | None) -> str:
+    """Its letter in /proc, "" where it is gone."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.read_text().rsplit(")")[1].split()[0] if stat.exists() else ""
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -74,11 +77,30 @@ def test_a_process_works_only_when_asked() -> None:
     with Remote(str, "abc") as remote:
         assert remote.call("upper") == "ABC"
         if sys.platform == "linux":
-            wait_until(lambda: process_state(remote) == "T")
+            wait_until(lambda: process_state(remote._process.pid) == "T")
         assert remote.call("title") == "Abc"
         with pytest.raises(LeftOut, match="no attribute"):
             remote.call("no_such_method")
     assert remote._process.exitcode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_a_stopped_process_does_not_outlive_the_command(tmp_path: Path) -> None:
+    script = tmp_path / "command.py"
+    script.write_text(
+        "import time\n"
+        "from benchmarks.peers.remote import Remote\n"
+        "if __name__ == '__main__':\n"
+        "    print(Remote(str, 'abc')._process.pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert process_state(child) not in ("", "Z")
+        parent.kill()
+    wait_until(lambda: process_state(child) in ("", "Z"))
 
 
 def test_what_is_missing_or_crashes_is_said_in_a_line(tmp_path: Path) -> None:

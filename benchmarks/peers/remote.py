@@ -6,9 +6,11 @@ the next. A stopped process spins no longer, so each runs as it does alone, with
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -17,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 _GOODBYE = 10  # seconds to end in, before it is made to
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl.h
 
 
 class LeftOut(Exception):
@@ -90,6 +93,8 @@ class Remote:
 
 def _serve(pipe: Connection, log: Path | None, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """The process' side: ("why it failed" or None, value) for `make` and for every method asked for."""
+    if sys.platform == "linux":  # or it would stay, stopped for ever, where this command is killed
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     out = os.open(log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(out, 1)
     os.dup2(out, 2)
