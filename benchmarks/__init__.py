@@ -1,0 +1,1 @@
+"""Ours beside others, each command its own file or folder."""

@@ -1,0 +1,170 @@
+"""SegFormer on this CPU by every road there is, in one interleaved run.
+
+pip install '.[train,convert,peers]'
+python -m benchmarks.peers --ours fp32.tflite
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from csv import DictWriter
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from functools import partial
+from math import isnan
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from cyclopts import Parameter, run
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.peers.files import prepare
+from benchmarks.peers.race import Contender, Row, differences, field, interleave, summarize
+from benchmarks.peers.remote import LeftOut, Remote
+from segformer_tf.edge.runtime import choose_runtime
+from segformer_tf.errors import InputError
+from segformer_tf.files import atomic, make_folder
+
+
+def main(
+    *,
+    ours: Annotated[list[Path], Parameter(consume_multiple=True, negative=())],
+    variant: Literal["b0", "b2"] = "b0",
+    runtime: Literal["litert", "tflite-runtime"] = "litert",
+    threads: int = 2,
+    rounds: int = 20,
+    cache: Path = Path("runs/peers"),
+    csv: Path | None = None,
+) -> None:
+    """Race our exported SegFormer against keras-hub's and transformers' on LiteRT, ONNX Runtime, OpenVINO and PyTorch.
+
+    Images are 512x512, classes 150, the batch 1. Two times are taken of each: from an input in memory to logits
+    (at 1/4 of the image; keras-hub's graph has them at full size only), and from the same input to a 512x512 class
+    mask by what its users call: ours by segformer_tf.edge.logits_to_mask, keras-hub by numpy's arg-max, transformers
+    by torch's bilinear resize and arg-max on the same number of threads.
+
+    Each contender has a process of its own, which is stopped while another has its turn; a turn is a call that
+    does not count, one to the logits and one to the mask. A peer whose package is missing is left out with a line.
+    The peers' files are made in the first run, of random weights (some minutes), and kept.
+
+    For instance:
+
+        segformer export model.keras --size 512 512 --out fp32.tflite
+
+        python -m benchmarks.peers --ours fp32.tflite
+
+        python -m benchmarks.peers --ours fp32.tflite int8.tflite --runtime tflite-runtime
+
+        python -m benchmarks.peers --variant b2 --ours b2.tflite --rounds 10
+
+    Parameters
+    ----------
+    ours
+        Files of `segformer export --size 512 512`, of a model of 150 classes and the same variant. Ratios are to
+        the first.
+    variant
+        Which SegFormer the others build.
+    runtime
+        TFLite runtime of ours and keras-hub's; tflite-runtime races these alone.
+    threads
+        CPU threads of each contender.
+    rounds
+        Turns of each contender, after one of warm-up.
+    cache
+        Folder of the peers' files and of log.txt, in which what they print is found.
+    csv
+        File to write the rows to. Default: VARIANT-RUNTIME.csv in the cache.
+    """
+    if threads < 1 or rounds < 1:
+        raise InputError(f"--threads and --rounds must be positive. Received: {threads} and {rounds}")
+    choose_runtime(runtime)
+    if missing := [path for path in ours if not path.is_file()]:
+        raise InputError(f"{missing[0]}: no such file; `segformer export` makes it")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    make_folder(cache / variant)
+    console = Console()
+    with ExitStack() as stack:
+        remotes: dict[str, Remote] = {}
+        packages: dict[str, tuple[str, str]] = {}
+        logits: dict[str, np.ndarray] = {}
+        for contender in field(variant, ours, runtime):
+            name = contender.name
+            try:
+                with console.status(name):
+                    remote = stack.enter_context(_start(contender, variant, threads, cache))
+                    remote.call("turn")
+                    packages[name] = remote.call("about")
+                    if contender.same_weights:
+                        logits[name] = remote.call("logits")
+            except LeftOut as reason:
+                if contender.file in ours:
+                    raise InputError(str(reason)) from None
+                console.print(f"{name}: left out ({reason})")
+                continue
+            remotes[name] = remote
+        with console.status(f"{len(remotes)} contenders, {rounds} rounds"):
+            times = interleave({name: partial(remote.call, "turn") for name, remote in remotes.items()}, rounds)
+    rows = summarize(times, packages, differences(logits))
+    about: dict[str, object] = {
+        "variant": variant,
+        "threads": threads,
+        "cores": os.cpu_count(),
+        "rounds": rounds,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    csv = csv or cache / f"{variant}-{runtime}.csv"
+    _write_csv(csv, rows, about)
+    console.print(_table(rows, ", ".join(f"{key} {value}" for key, value in about.items())))
+    console.print("Medians (90th percentile) in ms; ratios to the first row.", end=" ")
+    if logits:
+        name, values = next(iter(logits.items()))
+        console.print(f"Differences are from {name}, whose logits reach {np.abs(values).max():.2f}.", end=" ")
+    made_by = {package for row in rows if row.made_by for package in row.made_by.split(", ")}
+    console.print(f"Files made by {', '.join(sorted(made_by))}. Rows: {csv}")
+
+
+def _start(contender: Contender, variant: str, threads: int, cache: Path) -> Remote:
+    """Its process, with its file made if need be; raises LeftOut."""
+    file, log = contender.file, cache / "log.txt"
+    if isinstance(file, str):
+        Remote(prepare, file, variant, cache / variant, log=log).close()
+        file = cache / variant / file
+    given = (file,) if file else ()
+    return Remote(contender.open, *given, *contender.arguments, threads, log=log)
+
+
+def _table(rows: list[Row], title: str) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("contender", overflow="fold")
+    for column in ("to logits", "ours is", "to mask", "ours is", "differs by"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        masked = not isnan(row.mask_ms)
+        table.add_row(
+            f"{row.contender}\n[dim]{row.engine}[/dim]",
+            f"{row.logits_ms:.1f} ({row.logits_p90_ms:.0f})",
+            f"{row.logits_ratio:.2f}x",
+            f"{row.mask_ms:.1f} ({row.mask_p90_ms:.0f})" if masked else "needs torch",
+            f"{row.mask_ratio:.2f}x" if masked else "",
+            "" if row.differs_by is None else f"{row.differs_by:.1e}",
+        )
+    return table
+
+
+def _write_csv(path: Path, rows: list[Row], about: dict[str, object]) -> None:
+    with atomic(path) as part, part.open("w", newline="") as file:
+        writer = DictWriter(file, [*(column.name for column in fields(Row)), *about])
+        writer.writeheader()
+        writer.writerows({**asdict(row), **about} for row in rows)
+
+
+if __name__ == "__main__":
+    try:
+        run(main)
+    except InputError as error:
+        sys.exit(f"peers: {error}")

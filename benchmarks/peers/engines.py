@@ -1,0 +1,163 @@
+"""Engines that run a contender: the same picture in memory -> logits -> class mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers.files import CLASSES, made_by, torch_model, versions
+from benchmarks.peers.picture import SIZE, normalized, picture
+from segformer_tf.config import variant_config
+from segformer_tf.edge.mask import logits_to_mask
+from segformer_tf.edge.runtime import RUNTIMES, open_interpreter
+from segformer_tf.errors import InputError
+
+GRID = tuple(side // 4 for side in SIZE)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A contender that is ready to run.
+
+    Attributes:
+        infer: the input is in memory; gives the logits as the engine holds them, valid until its next call.
+        to_mask: from these to (height, width) class ids, as the engine's users do it; None where that needs a package
+            that is not installed.
+        engine: name and version of the package that runs it.
+        made_by: names and versions of those that made its file, or "".
+    """
+
+    infer: Callable[[], Any]
+    to_mask: Callable[[Any], Any] | None
+    engine: str
+    made_by: str
+
+    def about(self) -> tuple[str, str]:
+        """`engine` and `made_by`, to be asked for from another process."""
+        return self.engine, self.made_by
+
+    def turn(self) -> tuple[float, float]:
+        """Seconds to the logits and to the mask (NaN without one), of one call each after one that does not count."""
+        self.infer()
+        started = perf_counter()
+        self.infer()
+        to_logits = perf_counter() - started
+        if self.to_mask is None:
+            return to_logits, float("nan")
+        started = perf_counter()
+        self.to_mask(self.infer())
+        return to_logits, perf_counter() - started
+
+    def logits(self) -> NDArray[np.float32]:
+        """A copy, float32."""
+        return np.array(self.infer(), np.float32)
+
+
+def ours(path: Path, runtime: str, threads: int) -> Engine:
+    """A file of `segformer export`: RGB 0..255 in; raises InputError for another size or number of classes."""
+    infer, shape = _tflite(path, runtime, threads, lambda kind: picture()[None].astype(kind))
+    if shape != (1, *GRID, CLASSES):
+        raise InputError(f"{path}: expected {SIZE} in and {(1, *GRID, CLASSES)} out. Received: {shape} out")
+    return Engine(infer, lambda logits: logits_to_mask(logits[0], SIZE), _runtime(runtime), made_by(path))
+
+
+def keras_hub(path: Path, runtime: str, threads: int) -> Engine:
+    """keras-hub's file: normalised NHWC in, logits at the image's size out."""
+    infer, _ = _tflite(path, runtime, threads, lambda kind: normalized().transpose(0, 2, 3, 1).astype(kind, order="C"))
+    return Engine(infer, lambda logits: logits[0].argmax(-1), _runtime(runtime), made_by(path))
+
+
+def litert_torch(path: Path, runtime: str, threads: int) -> Engine:
+    """litert-torch's file of transformers' network: normalised NCHW in and out."""
+    infer, _ = _tflite(path, runtime, threads, lambda kind: normalized())
+    return Engine(infer, _torch_mask(threads), _runtime(runtime), made_by(path))
+
+
+def onnxruntime(path: Path, threads: int) -> Engine:
+    """ONNX Runtime on the CPU."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: normalized()}
+    return Engine(lambda: session.run(None, feed)[0], _torch_mask(threads), versions("onnxruntime"), made_by(path))
+
+
+def openvino(path: Path, precision: str, threads: int) -> Engine:
+    """OpenVINO on the CPU; whatever is not int8 in the file is computed in `precision`, "f32" or "bf16"."""
+    import openvino as ov
+
+    core = ov.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise InputError("this CPU has no bf16")
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request, image = core.compile_model(path, "CPU", settings).create_infer_request(), normalized()
+
+    def infer() -> Any:
+        return request.infer({0: image}, share_inputs=True, share_outputs=True)[0]
+
+    return Engine(infer, _torch_mask(threads), versions("openvino"), made_by(path))
+
+
+def torch_eager(variant: str, threads: int) -> Engine:
+    """PyTorch without compilation."""
+    import torch
+
+    torch.set_num_threads(threads)
+    model, image = torch_model(variant_config(variant, num_classes=CLASSES)), torch.from_numpy(normalized())
+
+    def infer() -> Any:
+        with torch.inference_mode():
+            return model(image)
+
+    return Engine(infer, _torch_mask(threads), versions("torch"), versions("transformers"))
+
+
+def _tflite(
+    path: Path, runtime: str, threads: int, image: Callable[[Any], NDArray[Any]]
+) -> tuple[Callable[[], Any], tuple[int, ...]]:
+    """Inference by a TFLite runtime on what `image` makes for the input's dtype, and the shape of the logits."""
+    interpreter = open_interpreter(path, runtime=runtime, threads=threads, intact=True)  # in a process of its own
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    pixels, view = image(source["dtype"]), interpreter.tensor(target["index"])  # a view costs no copy
+    try:
+        interpreter.set_tensor(source["index"], pixels)
+    except ValueError as error:
+        raise InputError(f"{path}: does not take {pixels.dtype} {pixels.shape} ({error})") from None
+
+    def infer() -> Any:
+        interpreter.set_tensor(source["index"], pixels)
+        interpreter.invoke()
+        return view()
+
+    return infer, tuple(int(n) for n in target["shape"])
+
+
+def _runtime(name: str) -> str:
+    return versions(RUNTIMES[name].replace("_", "-"))
+
+
+def _torch_mask(threads: int) -> Callable[[Any], Any] | None:
+    """What transformers' post_process_semantic_segmentation computes, of logits (1, C, h, w)."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    torch.set_num_threads(threads)
+
+    def to_mask(logits: Any) -> Any:
+        full = torch.nn.functional.interpolate(torch.as_tensor(logits), size=SIZE, mode="bilinear", align_corners=False)
+        return full[0].argmax(dim=0)
+
+    return to_mask

@@ -1,0 +1,216 @@
+"""The files that the contenders run: made once, with random weights, for speed does not depend on them.
+
+transformers' forms share their weights, so that their logits can be compared.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.peers.picture import SIZE, normalized
+from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, SegFormerConfig, variant_config
+from segformer_tf.files import atomic
+
+if TYPE_CHECKING:
+    import torch
+
+    from segformer_tf.model import SegFormer
+
+CLASSES = 150
+CALIBRATION = 10  # pictures
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a file is made.
+
+    Attributes:
+        write: writes the file of a configuration to a path, in a process of its own.
+        packages: those whose version the file depends on.
+        parts: suffixes of the files that belong together, the one that is opened last.
+    """
+
+    write: Callable[[SegFormerConfig, Path], None]
+    packages: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+def versions(*packages: str) -> str:
+    """Names and versions; raises PackageNotFoundError where one is not installed."""
+    return ", ".join(f"{package} {version(package)}" for package in packages)
+
+
+def made_by(path: Path) -> str:
+    """With which versions a file of `prepare` was made, or "" where there is none."""
+    note = path.with_suffix(".txt")
+    return note.read_text("utf-8").strip() if note.is_file() and path.is_file() else ""
+
+
+def prepare(name: str, variant: str, folder: Path) -> None:
+    """Make a file of `RECIPES` unless it is there, by the versions installed (or, of those not installed, any).
+
+    Raises:
+        ImportError: a package that makes it is not installed.
+        InputError: the folder cannot be written.
+    """
+    recipe, path = RECIPES[name], folder / name
+    try:
+        makers = versions(*recipe.packages)
+    except PackageNotFoundError:
+        makers = ""
+    if (found := made_by(path)) and found == (makers or found):
+        return
+    note = path.with_suffix(".txt")
+    note.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        parts = [stack.enter_context(atomic(path.with_suffix(suffix))) for suffix in recipe.parts]
+        recipe.write(variant_config(variant, num_classes=CLASSES), parts[-1])
+    with atomic(note) as part:
+        part.write_text(makers + "\n", "utf-8")
+
+
+def plain_logits(model: SegFormer, images: Any) -> Any:
+    """The network with the decoder as the paper writes it: ``fuse(concat(up(linear_i(c_i))))``.
+
+    Args:
+        model: with the paper's decoder.
+        images: as the model takes them.
+
+    Returns:
+        What the model gives, of which `AllMLPDecoder` is the commuted form.
+    """
+    import tensorflow as tf
+
+    features, decoder = model.encoder(images, training=False), model.decoder
+    size = features["c1"].shape[1:3]
+    branches = [tf.image.resize(linear(features[f"c{i}"]), size) for i, linear in enumerate(decoder.linear_c, start=1)]
+    fused = decoder.linear_fuse(tf.concat(branches[::-1], -1))
+    return decoder.linear_pred(tf.nn.relu(decoder.bn(fused, training=False)))
+
+
+def torch_model(config: SegFormerConfig) -> torch.nn.Module:
+    """transformers' SegformerForSemanticSegmentation, from pixels (1, 3, H, W) to logits; the same weights each time.
+
+    Biases and norms are off their defaults, which hide mistakes. Kernels are at a third of the scale that keeps a
+    signal's size: at the full one a random network amplifies the rounding of int8 until its logits say nothing.
+    """
+    import torch
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = SegformerForSemanticSegmentation(
+                SegformerConfig(
+                    num_labels=config.num_classes,
+                    depths=config.depths,
+                    hidden_sizes=config.embed_dims,
+                    decoder_hidden_size=config.decoder_width,
+                )
+            )
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.model(pixel_values=pixels).logits
+
+    model, generator = Logits().eval(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.3 * parameter[0].numel() ** -0.5, generator=generator)
+            else:  # of norms, and biases
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    return model
+
+
+def _write_plain(config: SegFormerConfig, out: Path) -> None:
+    import tensorflow as tf
+
+    from segformer_tf.model import SegFormer
+
+    model = SegFormer(config)
+
+    def serve(image: tf.Tensor) -> tf.Tensor:
+        return plain_logits(model, (image - IMAGE_MEAN) * (1.0 / np.asarray(IMAGE_STD, np.float32)))
+
+    _write_tflite(model, serve, out)
+
+
+def _write_keras_hub(config: SegFormerConfig, out: Path) -> None:
+    import tensorflow as tf
+    from keras_hub.models import MiTBackbone, SegFormerBackbone, SegFormerImageSegmenter
+
+    encoder = MiTBackbone(
+        layerwise_depths=list(config.depths),
+        num_layers=4,
+        layerwise_num_heads=list(config.num_heads),
+        layerwise_sr_ratios=list(config.sr_ratios),
+        max_drop_path_rate=0.1,
+        layerwise_patch_sizes=list(config.patch_sizes),
+        layerwise_strides=list(config.strides),
+        hidden_dims=list(config.embed_dims),
+        image_shape=(*SIZE, 3),
+    )
+    backbone = SegFormerBackbone(encoder, projection_filters=config.decoder_width)
+    model = SegFormerImageSegmenter(backbone, num_classes=config.num_classes)
+
+    def serve(image: tf.Tensor) -> tf.Tensor:
+        return model(image, training=False)
+
+    _write_tflite(model, serve, out)
+
+
+def _write_tflite(model: Any, serve: Callable[[Any], Any], out: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", serve, input_signature=[tf.TensorSpec((1, *SIZE, 3), tf.float32)])
+    with tempfile.TemporaryDirectory() as folder:
+        archive.write_out(folder, verbose=False)
+        out.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+
+
+def _write_litert_torch(config: SegFormerConfig, out: Path) -> None:
+    import torch
+
+    import litert_torch  # isort: skip  after torch
+
+    litert_torch.convert(torch_model(config), (torch.zeros(1, 3, *SIZE),)).export(str(out))
+
+
+def _write_onnx(config: SegFormerConfig, out: Path) -> None:
+    import torch
+
+    pixels = torch.zeros(1, 3, *SIZE)
+    torch.onnx.export(torch_model(config), (pixels,), str(out), dynamo=False, opset_version=17)
+
+
+def _write_openvino_int8(config: SegFormerConfig, out: Path) -> None:
+    import nncf
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        _write_onnx(config, onnx := Path(folder) / "model.onnx")
+        model = openvino.convert_model(onnx)
+    images = [normalized(seed) for seed in range(1, 1 + CALIBRATION)]  # 0 is the one that is raced
+    settings = {"model_type": nncf.ModelType.TRANSFORMER, "subset_size": CALIBRATION}
+    openvino.save_model(nncf.quantize(model, nncf.Dataset(images), **settings), out, compress_to_fp16=False)
+
+
+TORCH = ("transformers", "torch")
+RECIPES = {
+    "plain.tflite": Recipe(_write_plain, ("tensorflow", "keras"), (".tflite",)),
+    "keras_hub.tflite": Recipe(_write_keras_hub, ("keras-hub", "tensorflow", "keras"), (".tflite",)),
+    "litert_torch.tflite": Recipe(_write_litert_torch, ("litert-torch", *TORCH), (".tflite",)),
+    "transformers.onnx": Recipe(_write_onnx, TORCH, (".onnx",)),
+    "openvino_int8.xml": Recipe(_write_openvino_int8, ("nncf", "openvino", *TORCH), (".bin", ".xml")),
+}
