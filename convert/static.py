@@ -19,8 +19,8 @@ _MOVES = ("RESHAPE", "TRANSPOSE", "PAD", "RESIZE_BILINEAR")
 def static(graph: Graph, ranges: Ranges, integer: Choice, *, bits: int = 8) -> Graph:
     """The operations that `integer` chooses, in integer arithmetic; QUANTIZE and DEQUANTIZE where it meets float.
 
-    Kernels are int8, one scale an output channel. Activations are int8 (asymmetric, but for the right side of a
-    matrix product, which delegates want symmetric) or int16 (symmetric).
+    Kernels are int8, one scale an output channel. Activations are int8 (asymmetric; the right side of a matrix product
+    never by chance symmetric, see `_right_sides`) or int16 (symmetric).
 
     Args:
         graph: float graph.
@@ -64,7 +64,7 @@ class _Static:
         self._ranges, self._bits = ranges, bits
         self._float = {tensor: tensor for tensor in graph.inputs}
         self._integer: dict[Tensor, Tensor] = {}
-        self._symmetric = _right_sides(graph)
+        self._right_sides = _right_sides(graph)
 
     def in_float(self, op: Op) -> None:
         inputs = [self.as_float(tensor) if tensor.data is None else tensor for tensor in op.inputs]
@@ -105,15 +105,17 @@ class _Static:
         return self._integer[tensor]
 
     def _new(self, tensor: Tensor) -> Tensor:
-        return self._typed(f"{tensor.name}/integer", tensor, self._ranges[tensor.name], tensor in self._symmetric)
+        return self._typed(f"{tensor.name}/integer", tensor, self._ranges[tensor.name], tensor in self._right_sides)
 
-    def _typed(self, name: str, tensor: Tensor, limits: tuple[float, float], symmetric: bool) -> Tensor:
+    def _typed(self, name: str, tensor: Tensor, limits: tuple[float, float], right_side: bool) -> Tensor:
         lowest, highest = min(limits[0], 0.0), max(limits[1], 0.0)
-        if self._bits == 16 or symmetric:
-            scale, zero = max(-lowest, highest, 1e-9) / (2 ** (self._bits - 1) - 1), 0
+        if self._bits == 16:
+            scale, zero = max(-lowest, highest, 1e-9) / (2**15 - 1), 0
         else:
             scale = max(highest - lowest, 1e-9) / 255
             zero = int(np.clip(round(-128 - lowest / scale), -128, 127))
+            if right_side and zero == 0:
+                scale, zero = max(scale, highest / 126), 1
         dtype = np.int16 if self._bits == 16 else np.int8
         return Tensor(name, tensor.shape, dtype, None, Quantization(np.array([scale], np.float32), np.array([zero])))
 
@@ -150,7 +152,10 @@ def _stored(data: np.ndarray, as_what: Tensor) -> np.ndarray:
 
 
 def _right_sides(graph: Graph) -> set[Tensor]:
-    """Right operands of matrix products, and what was moved about to become one."""
+    """Right operands of matrix products, and what was moved about to become one.
+
+    With a zero point of 0 LiteRT hands the product to XNNPACK, which on ARM computes it wrong for more than 8 columns.
+    """
     found: set[Tensor] = set()
     for op in reversed(graph.ops):
         if op.kind == "BATCH_MATMUL":

@@ -93,16 +93,17 @@ def test_integer_graphs_keep_the_function(graph: Graph) -> None:
     assert relative_error(logits(static(graph, halved, everything)), expected) > 0.15  # ranges matter
 
 
-def test_matrix_products_get_a_symmetric_right_side(graph: Graph) -> None:
-    made = static(graph, dict.fromkeys(static_tensors(graph, everything), (-1.0, 2.0)), everything)
+@pytest.mark.parametrize("limits", [(-1.0, 1.0), (-1.0, 2.0), (-127.6, 127.4)])
+def test_the_right_side_of_a_matrix_product_is_never_symmetric(graph: Graph, limits: tuple[float, float]) -> None:
+    made = static(graph, dict.fromkeys(static_tensors(graph, everything), limits), everything)
     products = [op for op in made.ops if op.kind == "BATCH_MATMUL"]
     assert len(products) == 10  # two a block
-    for op in products:
-        left, right = (tensor.quantization for tensor in op.inputs)
-        assert left is not None
-        assert right is not None
-        assert right.zero_point[0] == 0
-        assert left.zero_point[0] != 0
+    for q in (op.inputs[1].quantization for op in products):
+        assert q is not None
+        assert q.zero_point[0] != 0
+        lowest, highest = ((value - q.zero_point[0]) * q.scale[0] for value in (-128, 127))
+        assert lowest <= limits[0] + q.scale[0] / 2
+        assert highest >= limits[1] - q.scale[0] / 2
 
 
 def test_float_and_integer_meet_once_a_tensor(graph: Graph) -> None:
