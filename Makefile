@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 
-.PHONY: demo test test-gpu fuzz lint bench clean
+.PHONY: demo test test-gpu test-arm fuzz lint bench clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
@@ -13,6 +13,13 @@ test: .venv/test
 # Needs a GPU.
 test-gpu: .venv/test
 	$(BIN)/python -m pytest -m gpu
+
+# Every recipe on both runtimes' ARM builds, emulated, in about ten minutes. Needs Debian 12 and its qemu-user-static.
+test-arm: .venv/test .arm
+	$(BIN)/python -m pytest tests/arm -m arm
+
+.arm: tests/arm/boards.py | .venv/test
+	$(BIN)/python tests/arm/boards.py
 
 # Random input for ten minutes, or MINUTES.
 MINUTES ?= 10
@@ -32,7 +39,7 @@ bench: .venv/demo
 	$(BIN)/segformer benchmark $(MODELS)
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .arm build *.egg-info
 
 # A stamp file per set of extras; all share one environment.
 .venv/bin/python:

@@ -86,6 +86,7 @@ def main(
     if missing := [path for path in ours if not path.is_file()]:
         raise InputError(f"{missing[0]}: no such file; `segformer export` makes it")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads sleep while they wait: see `onnxruntime`
     make_folder(cache / variant)
     console = Console()
     with ExitStack() as stack:
@@ -120,12 +121,13 @@ def main(
     csv = csv or cache / f"{variant}-{runtime}.csv"
     _write_csv(csv, rows, about)
     console.print(_table(rows, ", ".join(f"{key} {value}" for key, value in about.items())))
-    console.print("Medians (90th percentile) in ms; ratios to the first row.", end=" ")
+    notes = ["Medians (90th percentile) in ms; ratios to the first row."]
     if logits:
         name, values = next(iter(logits.items()))
-        console.print(f"Differences are from {name}, whose logits reach {np.abs(values).max():.2f}.", end=" ")
+        notes.append(f"Differences are from {name}, whose logits reach {np.abs(values).max():.2f}.")
     made_by = {package for row in rows if row.made_by for package in row.made_by.split(", ")}
-    console.print(f"Files made by {', '.join(sorted(made_by))}. Rows: {csv}")
+    notes.append(f"Files made by {', '.join(sorted(made_by))}." if made_by else "")
+    console.print(*notes, f"Rows: {csv}")
 
 
 def _start(contender: Contender, variant: str, threads: int, cache: Path) -> Remote:

@@ -1,0 +1,105 @@
+"""Every recipe on the ARM builds of both runtimes: no crash, and the logits of Keras and of the same file on x86."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from convert.export import export_tflite, synthetic_images
+from convert.recipes import RECIPES
+from convert.verify import compare, run_on
+from segformer_tf import build_segformer
+from segformer_tf.edge.image import Pixels
+from segformer_tf.edge.runtime import RUNTIMES
+from segformer_tf.errors import InputError
+from tests.arm.boards import BOARDS, FOLDER
+from tests.arm.table import Row
+from tests.helpers import perturb
+
+pytestmark = pytest.mark.arm
+
+SIZES = {"tiny": (97, 161), "b0": (128, 128)}  # emulation is slow
+FLOAT_ARITHMETIC = {"fp32", "fp16", "weight_int8"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file, by variant, recipe and the runtimes it is made for, on a runtime and a board."""
+
+    variant: str
+    recipe: str
+    targets: tuple[str, ...]
+    runtime: str
+    board: str
+
+    def __str__(self) -> str:
+        return f"{self.variant}-{self.recipe}-for-{'+'.join(self.targets)}-on-{self.runtime}-{self.board}"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file, an image of its size and Keras' logits for it."""
+
+    file: Path
+    image: Pixels
+    expected: NDArray[np.float32]
+
+
+CASES = [
+    Case(variant, name, targets, runtime, board)
+    for variant in SIZES
+    for name, recipe in RECIPES.items()
+    for targets in dict.fromkeys(tuple(recipe.fitting(wanted)) for wanted in (list(RUNTIMES), ["tflite-runtime"]))
+    for runtime in targets
+    for board in BOARDS
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, tuple[str, ...]], Made]:
+    folder = tmp_path_factory.mktemp("arm")
+    model_of = cache(lambda variant: perturb(build_segformer(variant, num_classes=11)))
+
+    @cache
+    def make(variant: str, recipe: str, targets: tuple[str, ...]) -> Made:
+        model, size = model_of(variant), SIZES[variant]
+        pixels = synthetic_images(size, 4)
+        images = [folder / f"{variant}_{number}.png" for number in range(len(pixels))]
+        for path, image in zip(images, pixels, strict=True):
+            Image.fromarray(image).save(path)
+        out = folder / f"{variant}_{recipe}_{len(targets)}.tflite"
+        export_tflite(model, out, recipe=recipe, size=size, images=images, runtimes=targets)
+        return Made(out, pixels[0], model.logits(pixels[0][None]))
+
+    return make
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_arm_agrees(case: Case, made: Callable, arm_table: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    it = made(case.variant, case.recipe, case.targets)
+    on_x86 = run_on(it.file, [it.image], runtime=case.runtime)
+    row = Row(case.variant, case.recipe, "+".join(case.targets), case.runtime, case.board)
+    arm_table.append(row)
+    monkeypatch.setattr("sys.executable", str(FOLDER / case.board / "python"))  # what runs a file's process
+    start = time.perf_counter()
+    try:
+        on_arm = run_on(it.file, [it.image], runtime=case.runtime)
+    except InputError as error:
+        row.verdict = str(error)
+        raise
+    row.seconds = time.perf_counter() - start
+    keras, x86 = compare(on_arm, it.expected, name=case.board), compare(on_arm, on_x86, name=case.board)
+    row.error, row.error_to_x86, row.same_class = keras.error, x86.error, keras.agreement
+    # A last bit that integers round otherwise grows to some percent on its way; a wrong kernel is off by half.
+    allowed = RECIPES[case.recipe].tolerance
+    right = keras.error <= allowed and x86.error <= (1e-5 if case.recipe in FLOAT_ARITHMETIC else allowed / 2)
+    row.verdict = "right" if right else "wrong"
+    assert right, row
