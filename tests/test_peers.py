@@ -158,7 +158,7 @@ def missing_engine(threads: int) -> Engine:
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     own = tmp_path / "own.tflite"
-    own.touch()
+    own.write_bytes(bytes(5_000_000))
     contenders = [
         Contender("ours", fake_engine, (0.0,)),
         Contender("torch", fake_engine, (1.0,), same_weights=True),
@@ -179,5 +179,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_wrong_settings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         command.main(ours=[tmp_path / "none.tflite"])
+    (b0 := tmp_path / "b0.tflite").write_bytes(bytes(5_000_000))
+    with pytest.raises(InputError, match="5000000 bytes are no b2"):
+        command.main(ours=[b0], variant="b2")
     with pytest.raises(InputError, match="--threads and --rounds"):
         command.main(ours=[], rounds=0)

@@ -23,9 +23,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers.files import prepare
+from benchmarks.peers.files import CLASSES, prepare
 from benchmarks.peers.race import Contender, Row, differences, field, interleave, summarize
 from benchmarks.peers.remote import LeftOut, Remote
+from segformer_tf.config import variant_config
 from segformer_tf.edge.runtime import choose_runtime
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, make_folder
@@ -85,6 +86,11 @@ def main(
     choose_runtime(runtime)
     if missing := [path for path in ours if not path.is_file()]:
         raise InputError(f"{missing[0]}: no such file; `segformer export` makes it")
+    parameters = variant_config(variant, num_classes=CLASSES).parameter_count
+    for path in ours:
+        # One byte to four of each, some merged by the export, and the graph.
+        if not 0.8 * parameters < (size := path.stat().st_size) < 5 * parameters:
+            raise InputError(f"{path}: {size} bytes are no {variant}, which has {parameters:,} parameters; --variant?")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads sleep while they wait: see `onnxruntime`
     make_folder(cache / variant)
@@ -109,7 +115,7 @@ def main(
                 continue
             remotes[name] = remote
         with console.status(f"{len(remotes)} contenders, {rounds} rounds"):
-            times = interleave({name: partial(remote.call, "turn") for name, remote in remotes.items()}, rounds)
+            times = interleave({name: partial(_turn, name, remote) for name, remote in remotes.items()}, rounds)
     rows = summarize(times, packages, differences(logits))
     about: dict[str, object] = {
         "variant": variant,
@@ -138,6 +144,13 @@ def _start(contender: Contender, variant: str, threads: int, cache: Path) -> Rem
         file = cache / variant / file
     given = (file,) if file else ()
     return Remote(contender.open, *given, *contender.arguments, threads, log=log)
+
+
+def _turn(name: str, remote: Remote) -> tuple[float, float]:
+    try:
+        return remote.call("turn")
+    except LeftOut as reason:
+        raise InputError(f"{name}: stopped in the middle of the race ({reason})") from None
 
 
 def _table(rows: list[Row], title: str) -> Table:
