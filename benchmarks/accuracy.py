@@ -9,6 +9,7 @@ A row is written as soon as it is known; what the CSV has already is not scored 
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +52,7 @@ def main(
     recipes
         Default: all.
     out
-        Folder for the files and accuracy.csv.
+        Folder for the files and accuracy.csv; one for each model and data set, for what is there is taken as it is.
     """
     import_tensorflow()
     from convert.export import export_tflite
@@ -61,6 +62,8 @@ def main(
     from training.protocols import EvalProtocol
     from training.sources import open_source
 
+    if unknown := [name for name in recipes or () if name not in RECIPES]:
+        sys.exit(f"accuracy: --recipes must be of {', '.join(RECIPES)}. Received: {unknown[0]}")
     make_folder(out)
     source, loaded = open_source(str(data), split), load_segformer(model)
     images = list_images([data / "train" / "images"])

@@ -162,6 +162,8 @@ def verify(
         refuse_existing([picture])
     if per_layer == (against is not None):
         raise InputError("expected either --against or --per-layer")
+    if per_layer and (runtime or picture):
+        raise InputError("--per-layer takes no --runtime and no --picture")
     import_tensorflow()
     if per_layer:
         _print_sensitivities(model, images, size, as_json)

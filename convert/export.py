@@ -21,6 +21,7 @@ from convert.recipes import RECIPES, Recipe, everything
 from convert.verify import Verdict, verify_file
 from segformer_tf.edge.image import Pixels, fit_image, load_image
 from segformer_tf.edge.metadata import ModelInfo
+from segformer_tf.edge.runtime import choose_runtime
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.labels import Labels
@@ -68,6 +69,12 @@ def export_tflite(
     chosen = RECIPES[recipe]
     if chosen.needs_calibration and not images:
         raise InputError(f"recipe {recipe} needs --calibration, a folder of images like those it will see")
+    if not runtimes:
+        raise InputError(f"recipe {recipe} is for {' and '.join(chosen.runtimes)}; no such TFLite runtime is installed")
+    if chosen.needs_calibration:
+        choose_runtime("litert")  # what calibration runs on
+    if model.config.num_classes > 255:
+        raise InputError(f"a mask holds 255 classes at most. Received: a model of {model.config.num_classes}")
     if unfit := [name for name in runtimes if name not in chosen.runtimes]:
         raise InputError(f"recipe {recipe} is not for {unfit[0]}; expected --runtime {' '.join(chosen.runtimes)}")
     model = _in_float32(model)
@@ -106,7 +113,7 @@ def quantised(
         runtimes: where it is to run; for tflite-runtime alone the graph takes another form.
     """
     # Integer arithmetic has but one form.
-    old = list(runtimes) == ["tflite-runtime"] and recipe.integer is not everything
+    old = set(runtimes) == {"tflite-runtime"} and recipe.integer is not everything
     graph = network(model, size, runtime="tflite-runtime" if old else "litert")
     names = recipe.tensors(graph)
     return recipe.make(graph, ranges(graph, names, images) if names else {}, images)

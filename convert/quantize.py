@@ -33,7 +33,7 @@ def dynamic_int8(graph: Graph) -> Graph:
     """Convolutions of int8 kernels, for which the runtime quantises each pixel's float activations as they come.
 
     Left in float: depthwise convolutions, which no delegate takes so; and products over 32 values or fewer, and those
-    of 3 channels or with a single output, where quantising costs more than it saves.
+    of 3 channels at most or with a single output, where quantising costs more than it saves.
     """
 
     def convert(op: Op) -> list[Op]:
@@ -50,11 +50,12 @@ def pays_dynamic(op: Op) -> bool:
     return out > 1 and channels > 3 and height * width * channels > 32
 
 
-def int8_kernel(op: Op) -> Tensor:
-    """The kernel of a convolution, symmetric, -127..127, one scale an output channel."""
+def int8_kernel(op: Op, *, least: np.ndarray | float = 0.0) -> Tensor:
+    """The kernel of a convolution, symmetric, -127..127, one scale an output channel, `least` at the least."""
     kernel, axis = op.inputs[1], CHANNELS[op.kind]
     data = kernel.value.astype(np.float64)
     scale = np.maximum(np.abs(data).max(tuple(i for i in range(4) if i != axis), keepdims=True), 1e-12) / 127
+    scale = np.maximum(scale.ravel(), least).reshape(scale.shape)
     stored = np.clip(np.round(data / scale), -127, 127).astype(np.int8)
     quantization = Quantization(scale.ravel().astype(np.float32), np.zeros(scale.size, np.int64), axis)
     return Tensor(f"{kernel.name}/int8", kernel.shape, np.int8, stored, quantization)

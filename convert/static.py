@@ -74,7 +74,9 @@ class _Static:
     def in_integers(self, op: Op) -> None:
         first = self.as_integer(op.inputs[0])
         if op.kind in CHANNELS:
-            kernel = int8_kernel(op)
+            # A bias is kept in 32 bits of both scales: beside a large one, a channel of hardly any weight loses that.
+            least = np.abs(op.inputs[2].value.astype(np.float64)) / (_scale(first) * 2**30)
+            kernel = int8_kernel(op, least=least)
             inputs = [first, kernel, self._bias(op.inputs[2], first, kernel)]
         else:
             inputs = [first, *(t if t.dtype == np.int32 else self.as_integer(t) for t in op.inputs[1:])]
@@ -138,10 +140,15 @@ class _Static:
         assert x.quantization is not None
         assert kernel.quantization is not None
         scale = x.quantization.scale.astype(np.float64) * kernel.quantization.scale
-        stored = np.clip(np.round(bias.value / scale), -(2**31), 2**31 - 1)
+        stored = np.round(bias.value / scale)
         dtype = np.int32 if self._bits == 8 else np.int64
         quantization = Quantization(scale.astype(np.float32), np.zeros(len(scale), np.int64))
         return Tensor(bias.name, bias.shape, dtype, stored.astype(dtype), quantization)
+
+
+def _scale(tensor: Tensor) -> float:
+    assert tensor.quantization is not None
+    return float(tensor.quantization.scale[0])
 
 
 def _stored(data: np.ndarray, as_what: Tensor) -> np.ndarray:

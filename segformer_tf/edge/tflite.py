@@ -60,6 +60,7 @@ class TFLiteModel:
             or len(maps) > 1
             or len(outputs) != 1 + len(maps)
             or len(shapes[0]) != 4
+            or any([int(n) for n in tensor["shape"][1:]] != shapes[0][1:3] for tensor in maps)
             or any(shape[0] != 1 or min(shape) < 1 for shape in shapes)
             or shapes[0][3] != 3
             or inputs[0]["dtype"] not in (np.uint8, np.float32)

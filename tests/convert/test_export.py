@@ -157,7 +157,7 @@ def test_bad_options_are_refused(tiny: SegFormer, tmp_path: Path) -> None:
     refuse("must end in .tflite", out=tmp_path / "x.bin")
     refuse("at least 29 pixels. Received: 20x96", size=(20, 96))
     refuse("needs --calibration", recipe="int8")
-    refuse("no TFLite runtime is installed", runtimes=[])
+    refuse("recipe fp32 is for litert and tflite-runtime; no such TFLite runtime is installed", runtimes=[])
     images = [tmp_path / "never read.jpg"]
     refuse(
         "w8a16 is not for tflite-runtime; expected --runtime litert",

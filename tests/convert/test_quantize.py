@@ -93,6 +93,19 @@ def test_integer_graphs_keep_the_function(graph: Graph) -> None:
     assert relative_error(logits(static(graph, halved, everything)), expected) > 0.15  # ranges matter
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("dead", [0.0, 1e-7])
+def test_a_bias_survives_beside_a_dead_kernel(dead: float, bits: int) -> None:
+    model = perturb(build_segformer("tiny", num_classes=6))
+    for kernel in (model.decoder.linear_pred.kernel, model.encoder.stages[1].blocks[0].mlp.dwconv.kernel):
+        value = kernel.numpy()
+        (value[..., 0] if value.shape[-1] > 1 else value[:, :, ::2])[...] *= dead
+        kernel.assign(value)
+    graph = network(model, SIZE)
+    found = ranges(graph, static_tensors(graph, everything), IMAGES)
+    assert relative_error(logits(static(graph, found, everything, bits=bits)), logits(graph)) < 0.06
+
+
 @pytest.mark.parametrize("limits", [(-1.0, 1.0), (-1.0, 2.0), (-127.6, 127.4)])
 def test_the_right_side_of_a_matrix_product_is_never_symmetric(graph: Graph, limits: tuple[float, float]) -> None:
     made = static(graph, dict.fromkeys(static_tensors(graph, everything), limits), everything)
