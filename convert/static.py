@@ -161,7 +161,8 @@ def _stored(data: np.ndarray, as_what: Tensor) -> np.ndarray:
 def _right_sides(graph: Graph) -> set[Tensor]:
     """Right operands of matrix products, and what was moved about to become one.
 
-    With a zero point of 0 LiteRT hands the product to XNNPACK, which on ARM computes it wrong for more than 8 columns.
+    With a zero point of 0 LiteRT hands the product to XNNPACK, which computes it wrong for more than 8 columns on ARM
+    CPUs without dot products, as soon as there are two threads.
     """
     found: set[Tensor] = set()
     for op in reversed(graph.ops):

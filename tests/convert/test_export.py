@@ -83,6 +83,17 @@ def undelegated(path: Path) -> Any:
     return Interpreter(model_path=str(path), experimental_op_resolver_type=kind)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_file_has_what_crashes_tflite_runtime_on_arm(tiny_files: dict, recipe: str) -> None:
+    """2.14's aarch64 build reads a missing bias of int8 GEMMs, and never ends a dynamic FULLY_CONNECTED of few rows."""
+    convolutions = {"CONV_2D", "DEPTHWISE_CONV_2D"}
+    ops = undelegated(tiny_files[recipe])._get_ops_details()
+    biases = [op["inputs"][2:].tolist() for op in ops if op["op_name"] in convolutions]
+    assert biases
+    assert all(len(bias) == 1 and bias[0] >= 0 for bias in biases)
+    assert "FULLY_CONNECTED" not in {op["op_name"] for op in ops}
+
+
 def test_recipes_shrink_the_file_as_they_say() -> None:
     graph = network(build_segformer("b0", num_classes=150), (64, 64))
     ranges = dict.fromkeys((name for recipe in RECIPES.values() for name in recipe.tensors(graph)), (-1.0, 1.0))
