@@ -128,9 +128,9 @@ class Graph:
         return self.add_op("MEAN", name, [x, axis], (*x.shape[:-1], 1), keepDims=True)
 
     def matmul(self, name: str, x: Tensor, y: Tensor) -> Tensor:
-        """BATCH_MATMUL: (..., n, k) by (..., k, m), batches broadcast."""
-        batches = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-        return self.add_op("BATCH_MATMUL", name, [x, y], (*batches, x.shape[-2], y.shape[-1]))
+        """BATCH_MATMUL: (..., n, k) by (..., k, m) of the same batches: LiteRT's GPU delegate broadcasts them wrongly."""
+        assert x.shape[:-2] == y.shape[:-2], (name, x.shape, y.shape)
+        return self.add_op("BATCH_MATMUL", name, [x, y], (*x.shape[:-1], y.shape[-1]))
 
     def reshape(self, name: str, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         if x.shape == shape:

@@ -96,8 +96,7 @@ class _Writer:
     def efficient_self_attention(self, name: str, attn: EfficientSelfAttention, x: Tensor, pending: Affine) -> Tensor:
         """Of ``x`` with the norm's `pending` affine part."""
         g, heads = self.graph, attn.num_heads
-        _, height, width, channels = x.shape
-        depth = channels // heads
+        depth = x.shape[-1] // heads
         reduced, reduced_pending = x, pending
         if attn.sr is not None and attn.norm is not None:
             kernel, bias = centred(*affine_in(array(attn.sr.kernel), array(attn.sr.bias), pending))
@@ -114,23 +113,26 @@ class _Writer:
         proj, proj_bias = centred(proj, proj_bias + value_bias @ proj)
 
         q = g.conv(f"{name}/q", x, query * depth**-0.5, query_bias * depth**-0.5)
+        q = self._rows(f"{name}/q", q, heads)
         k = g.conv(f"{name}/k", reduced, key)
         k = g.reshape(f"{name}/k/heads", k, (1, count, heads, depth))
         k = g.transpose(f"{name}/k/columns", k, (0, 2, 3, 1))  # (1, heads, d, M)
-        if heads == 1:  # batches are the rows of the image, and the values are projected already
-            v = g.conv(f"{name}/v", reduced, value @ proj, proj_bias)
-            v = g.reshape(f"{name}/v/rows", v, (1, 1, count, depth))
-            weights = g.unary("SOFTMAX", f"{name}/weights", g.matmul(f"{name}/scores", q, k), beta=1.0)
-            return g.matmul(name, weights, v)  # (1, H, W, C)
-        q = g.reshape(f"{name}/q/heads", q, (1, height * width, heads, depth))
-        q = g.transpose(f"{name}/q/rows", q, (0, 2, 1, 3))  # (1, heads, H·W, d)
-        v = g.conv(f"{name}/v", reduced, value)
-        v = g.reshape(f"{name}/v/heads", v, (1, count, heads, depth))
-        v = g.transpose(f"{name}/v/rows", v, (0, 2, 1, 3))  # (1, heads, M, d)
-        weights = g.unary("SOFTMAX", f"{name}/weights", g.matmul(f"{name}/scores", q, k), beta=1.0)
+        scores = g.matmul(f"{name}/scores", q, k)  # (1, heads, H·W, M)
+        weights = g.unary("SOFTMAX", f"{name}/weights", scores, beta=1.0)
+        if heads == 1:  # the values are projected already
+            v = self._rows(f"{name}/v", g.conv(f"{name}/v", reduced, value @ proj, proj_bias), heads)
+            return g.reshape(name, g.matmul(f"{name}/mixed", weights, v), x.shape)  # (1, H, W, C)
+        v = self._rows(f"{name}/v", g.conv(f"{name}/v", reduced, value), heads)
         mixed = g.transpose(f"{name}/mixed/pixels", g.matmul(f"{name}/mixed", weights, v), (0, 2, 1, 3))
-        mixed = g.reshape(f"{name}/mixed/image", mixed, (1, height, width, channels))
-        return g.conv(name, mixed, proj, proj_bias)
+        return g.conv(name, g.reshape(f"{name}/mixed/image", mixed, x.shape), proj, proj_bias)
+
+    def _rows(self, name: str, x: Tensor, heads: int) -> Tensor:
+        """(1, H, W, C) as (1, heads, H·W, d), a row a pixel."""
+        g, (_, height, width, channels) = self.graph, x.shape
+        if heads == 1:
+            return g.reshape(f"{name}/rows", x, (1, 1, height * width, channels))
+        x = g.reshape(f"{name}/heads", x, (1, height * width, heads, channels // heads))
+        return g.transpose(f"{name}/rows", x, (0, 2, 1, 3))
 
     def mix_ffn(self, name: str, mlp: MixFFN, x: Tensor, pending: Affine) -> Tensor:
         """Of ``x`` with the norm's `pending` affine part."""
