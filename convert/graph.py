@@ -128,7 +128,7 @@ class Graph:
         return self.add_op("MEAN", name, [x, axis], (*x.shape[:-1], 1), keepDims=True)
 
     def matmul(self, name: str, x: Tensor, y: Tensor) -> Tensor:
-        """BATCH_MATMUL: (..., n, k) by (..., k, m) of the same batches: LiteRT's GPU delegate broadcasts them wrongly."""
+        """BATCH_MATMUL: (..., n, k) by (..., k, m) of equal batches, which LiteRT's GPU delegate broadcasts wrongly."""
         assert x.shape[:-2] == y.shape[:-2], (name, x.shape, y.shape)
         return self.add_op("BATCH_MATMUL", name, [x, y], (*x.shape[:-1], y.shape[-1]))
 
