@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 
-.PHONY: demo test test-gpu test-arm fuzz lint bench clean
+.PHONY: demo test test-gpu test-gpu-delegate test-arm fuzz lint bench clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
@@ -13,6 +13,10 @@ test: .venv/test
 # Needs a GPU.
 test-gpu: .venv/test
 	$(BIN)/python -m pytest -m gpu
+
+# Every recipe on LiteRT's GPU delegate. Needs a GPU's Vulkan driver, or SwiftShader: apt-get install chromium libvulkan1
+test-gpu-delegate: .venv/test
+	$(BIN)/python -m pytest tests/edge/test_gpu_delegate.py -m "gpu_delegate or not gpu_delegate"
 
 # Every recipe on both runtimes' ARM builds, emulated, in about ten minutes. Needs Debian 12 and its qemu-user-static.
 test-arm: .venv/test .arm

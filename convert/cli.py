@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -71,8 +72,10 @@ def export(
     calibration
         Images to calibrate int8 on and to verify with: a folder like data/train/images.
     runtime
-        litert, tflite-runtime or both: where the file must work. Default: all that are installed and the recipe is for.
-        For tflite-runtime alone the graph takes a form that is faster there.
+        litert, tflite-runtime, litert-gpu, or several: where the file must work. Default: all on the CPU that are
+        installed and the recipe is for; where there is a GPU, or SwiftShader, the file is tried on it too, and is
+        written with a warning if it is wrong there. For tflite-runtime alone the graph takes a form that is faster
+        there.
     class_map
         Add a second output, class ids at the input's size, for apps without this library. About twice the time.
     license
@@ -108,15 +111,24 @@ def export(
     runtimes = runtime or RECIPES[recipe].fitting(installed_runtimes())
     console = Console()
     with console.status(f"converting to {recipe} and running it on {', '.join(runtimes)}"):
-        verdicts = export_tflite(
-            loaded, out, recipe=recipe, size=size, images=images, runtimes=runtimes, class_map=class_map
+        exported = export_tflite(
+            loaded,
+            out,
+            recipe=recipe,
+            size=size,
+            images=images,
+            runtimes=runtimes,
+            class_map=class_map,
+            try_gpu=runtime is None,
         )
     table = Table(title=f"{out}  {out.stat().st_size / 1e6:.2f} MB, {recipe}, {size[0]}x{size[1]}, against Keras")
     for column in ("runtime", "relative error", "largest difference", "same class"):
         table.add_column(column)
-    for v in verdicts:
+    for v in exported.verdicts:
         table.add_row(v.runtime, f"{v.error:.2e}", f"{v.max_error:.2e}", f"{v.agreement:.2%}")
     console.print(table)
+    if exported.warning:
+        print(f"warning, kept in the file: {exported.warning}", file=sys.stderr)
     if not images:
         console.print("compared on synthetic images: give --calibration DIR to compare on yours")
 
@@ -171,7 +183,10 @@ def _tflite_facts(path: Path) -> dict[str, str]:
         facts[kind] = f"{details[0]['dtype'].__name__} {[int(n) for n in details[0]['shape']]}"
     if described is None:
         return {**facts, "classes": "unnamed: no metadata of `segformer export`"}
-    created = {key.replace("_", " "): str(value) for key, value in described.created.items()}
+    created = {
+        key.replace("_", " "): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in described.created.items()
+    }
     terms = {"license": described.license} if described.license else {}
     return {**facts, "classes": ", ".join(described.labels.names), **created, **terms}
 

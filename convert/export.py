@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,9 +21,10 @@ from convert.metadata import add_metadata
 from convert.network import network
 from convert.recipes import RECIPES, Recipe, everything
 from convert.verify import Verdict, verify_file
+from segformer_tf.edge.gpu import find_gpu
 from segformer_tf.edge.image import Pixels, fit_image, load_image
 from segformer_tf.edge.metadata import ModelInfo
-from segformer_tf.edge.runtime import choose_runtime
+from segformer_tf.edge.runtime import GPU, choose_runtime
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.labels import Labels
@@ -29,6 +32,19 @@ from segformer_tf.model import SegFormer, check_image_shape
 
 CALIBRATION_IMAGES = 100
 VERIFICATION_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was found when a file was run.
+
+    Attributes:
+        verdicts: one for each runtime where it agrees with Keras.
+        warning: why it must not be used on the GPU, or "".
+    """
+
+    verdicts: list[Verdict]
+    warning: str
 
 
 def export_tflite(
@@ -40,7 +56,8 @@ def export_tflite(
     images: Sequence[Path] = (),
     runtimes: Sequence[str],
     class_map: bool = False,
-) -> list[Verdict]:
+    try_gpu: bool = False,
+) -> Exported:
     """Convert, write, run on every target runtime and compare with Keras; `out` exists only if all agree.
 
     Args:
@@ -52,9 +69,7 @@ def export_tflite(
             them the comparison uses synthetic images, and recipes that calibrate are refused.
         runtimes: target runtimes, of `segformer_tf.edge.runtime.RUNTIMES`.
         class_map: add the class map at the input's size as a second output.
-
-    Returns:
-        A verdict per runtime.
+        try_gpu: run it on the GPU as well, where there is one; what fails there is a warning, kept in the file.
 
     Raises:
         InputError: options that cannot be used, or a runtime that cannot run the file or gets it wrong.
@@ -76,7 +91,10 @@ def export_tflite(
     if model.config.num_classes > 255:
         raise InputError(f"a mask holds 255 classes at most. Received: a model of {model.config.num_classes}")
     if unfit := [name for name in runtimes if name not in chosen.runtimes]:
-        raise InputError(f"recipe {recipe} is not for {unfit[0]}; expected --runtime {' '.join(chosen.runtimes)}")
+        raise InputError(
+            f"recipe {recipe} is not for {unfit[0]}: {chosen.refused[unfit[0]]}; "
+            f"expected --runtime {' '.join(chosen.runtimes)}"
+        )
     model = _in_float32(model)
     few = evenly(images, CALIBRATION_IMAGES)
     pixels = [fit_image(load_image(path), size) for path in few] or synthetic_images(size, VERIFICATION_IMAGES)
@@ -90,14 +108,30 @@ def export_tflite(
             "segformer_tf": segformer_tf.__version__,
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
-            "runtimes": list(runtimes),
             "calibration_images": len(few) if chosen.needs_calibration else 0,
         },
         license=model.config.license,
     )
     with atomic(out) as part:
-        add_metadata(content, info, size=size, class_map=class_map, out=part)
-        return verify_file(part, model, evenly(pixels, VERIFICATION_IMAGES), recipe=chosen, runtimes=runtimes)
+
+        def write(**found: Any) -> None:
+            told = replace(info, created={**info.created, **found})
+            add_metadata(content, told, size=size, class_map=class_map, out=part)
+
+        write()
+        pictures = evenly(pixels, VERIFICATION_IMAGES)
+        try:
+            verdicts = verify_file(part, model, pictures, recipe=chosen, runtimes=runtimes)
+        except InputError as error:
+            raise InputError(f"{str(error).replace(str(part), str(out))}; nothing was written") from None
+        warning = ""
+        if try_gpu and GPU in chosen.fitting([GPU]) and GPU not in runtimes and find_gpu():
+            try:
+                verdicts += verify_file(part, model, pictures, recipe=chosen, runtimes=[GPU])
+            except InputError as error:
+                warning = f"not for {GPU}: {str(error).removeprefix(f'{part}: ')}"
+        write(verified=[verdict.runtime for verdict in verdicts], **({"warning": warning} if warning else {}))
+    return Exported(verdicts, warning)
 
 
 def quantised(

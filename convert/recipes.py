@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from convert.graph import Graph, Op
 from convert.quantize import dynamic_int8, half, weight_int8
 from convert.sensitivity import mixed
 from convert.static import Ranges, integer_ends, static, static_tensors, uint8_input
 from segformer_tf.edge.image import Pixels
-from segformer_tf.edge.runtime import RUNTIMES
+from segformer_tf.edge.runtime import GPU, RUNTIMES
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Recipe:
         tolerance: largest relative error, see `convert.verify`.
         make: the graph to write, of a float graph, the ranges of its tensors, and images of its size.
         integer: chooses the operations whose activations are quantised beforehand, on images; None for none.
-        runtimes: where it may be used.
+        refused: runtimes where it may not be used, and why.
     """
 
     name: str
@@ -32,7 +32,12 @@ class Recipe:
     tolerance: float
     make: Callable[[Graph, Ranges, Sequence[Pixels]], Graph]
     integer: Callable[[Op], bool] | None = None
-    runtimes: tuple[str, ...] = tuple(RUNTIMES)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Where it may be used."""
+        return tuple(name for name in (*RUNTIMES, GPU) if name not in self.refused)
 
     @property
     def needs_calibration(self) -> bool:
@@ -100,6 +105,7 @@ RECIPES = {
             0.2,
             lambda graph, ranges, _: integer_ends(static(graph, ranges, everything)),
             everything,
+            {GPU: "its softmax is int16, which the GPU delegate does not take"},
         ),
         Recipe(
             "w8a16",
@@ -107,7 +113,10 @@ RECIPES = {
             0.1,
             lambda graph, ranges, _: uint8_input(static(graph, ranges, everything, bits=16)),
             everything,
-            ("litert",),
+            {
+                "tflite-runtime": "2.14 has no int16 RSQRT and GELU",
+                GPU: "its activations are int16, which the GPU delegate does not take",
+            },
         ),
     )
 }

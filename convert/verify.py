@@ -17,11 +17,12 @@ from convert.error import relative_error
 from convert.recipes import Recipe
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.mask import logits_to_mask
-from segformer_tf.edge.runtime import runtime_version
+from segformer_tf.edge.runtime import GPU, runtime_version
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer
 
+_GPU_IMAGES = 2  # SwiftShader takes seconds for each
 _MAP_TOLERANCE = 0.03  # of the pixels: int8 logits are resized in whole steps, so that near ties fall either way
 
 
@@ -30,7 +31,7 @@ class Verdict:
     """How a file's logits compare with Keras' on one runtime.
 
     Attributes:
-        runtime: name and version.
+        runtime: name and version, and the GPU where there is one.
         error: relative error.
         max_error: largest difference of a logit, over max(1, largest logit).
         agreement: share of grid pixels with the same arg-max, 0..1.
@@ -55,11 +56,13 @@ def verify_file(
     expected = np.concatenate([model.logits(image[None]) for image in images])
     verdicts = []
     for runtime in runtimes:
-        verdict = compare(run_on(path, images, runtime=runtime), expected, name=f"{runtime} {runtime_version(runtime)}")
+        few = images[:_GPU_IMAGES] if runtime == GPU else images
+        logits = run_on(path, few, runtime=runtime)
+        verdict = compare(logits, expected[: len(few)], name=f"{runtime} {runtime_version(runtime)}")
         if not verdict.error <= recipe.tolerance:  # a nan is not
             raise InputError(
                 f"{verdict.runtime} gets recipe {recipe.name} wrong: relative error {verdict.error:.3g}, "
-                f"expected at most {recipe.tolerance:g}; nothing was written"
+                f"expected at most {recipe.tolerance:g}"
             )
         verdicts.append(verdict)
     return verdicts

@@ -1,4 +1,4 @@
-"""The two TFLite runtimes behind one door."""
+"""The TFLite runtimes behind one door."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from segformer_tf.edge.gpu import GpuInterpreter, require_gpu
 from segformer_tf.errors import InputError
 from segformer_tf.quiet import native_silence
 
 _TRIAL_SECONDS = 120
 
-# In order of preference: LiteRT is the faster one where both are installed.
+# On the CPU, in order of preference: LiteRT is the faster one where both are installed.
 RUNTIMES = {"litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
+GPU = "litert-gpu"  # LiteRT's GPU accelerator, used only where it is asked for
 
 
 def installed_runtimes() -> list[str]:
-    """Names of the runtimes that can be imported here, the preferred one first."""
+    """Names of the runtimes on the CPU that can be imported here, the preferred one first."""
     return [name for name, module in RUNTIMES.items() if find_spec(module)]
 
 
 def runtime_version(runtime: str) -> str:
-    """Version of an installed runtime."""
+    """Version of an installed runtime, and the device where it uses a GPU."""
+    if runtime == GPU:
+        return f"{runtime_version('litert')} on {require_gpu().name}"
     return version(RUNTIMES[runtime].replace("_", "-"))
 
 
@@ -37,7 +41,8 @@ def open_interpreter(
 
     Args:
         path: a ``.tflite``.
-        runtime: "litert" or "tflite-runtime"; None takes the preferred one that is installed.
+        runtime: "litert", "tflite-runtime", or "litert-gpu" in a process of its own (`segformer_tf.edge.worker`); None
+            takes the preferred one that is installed.
         threads: CPU threads; None leaves it to the runtime.
         intact: the file is known to be as it was exported. Any other is first run in a process of its own, for
             a damaged one can end the process that loads it. This guards against damage, not against malice.
@@ -51,16 +56,26 @@ def open_interpreter(
             "tflite-runtime cannot run in a process that has TensorFlow loaded; "
             "use runtime='litert', or segformer_tf.edge.worker.Worker"
         )
+    if runtime == GPU:
+        return GpuInterpreter(path, lambda: _open(path, "litert", threads))
     if not intact:
         _try_elsewhere(path, runtime)
     return _open(path, runtime, threads)
 
 
+def child_environment(runtime: str | None) -> dict[str, str]:
+    """Variables that a process needs in which a file is to run; raises InputError where there is no GPU to run it."""
+    return require_gpu().environment if runtime == GPU else {}
+
+
 def choose_runtime(runtime: str | None) -> str:
     """The runtime asked for, or the preferred one; raises InputError where it is not installed."""
     installed = installed_runtimes()
-    if runtime is not None and runtime not in RUNTIMES:
-        raise InputError(f"--runtime must be one of {', '.join(RUNTIMES)}. Received: {runtime}")
+    if runtime is not None and runtime not in (*RUNTIMES, GPU):
+        raise InputError(f"--runtime must be one of {', '.join((*RUNTIMES, GPU))}. Received: {runtime}")
+    if runtime == GPU:
+        require_gpu()
+        return runtime
     if not installed or (runtime is not None and runtime not in installed):
         raise InputError(
             f"{runtime or 'no TFLite runtime'} is not installed here (found: {', '.join(installed) or 'none'}); "

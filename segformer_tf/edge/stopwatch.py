@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from PIL import Image
 from segformer_tf.edge.child import Child, answer_stream
 from segformer_tf.edge.contents import Contents
 from segformer_tf.edge.machine import peak_memory
+from segformer_tf.edge.runtime import GPU, child_environment
 from segformer_tf.edge.segmenter import segment
 from segformer_tf.edge.tflite import TFLiteModel
 
@@ -51,7 +52,8 @@ class Stopwatch(Child):
     def __init__(self, path: Path, *, runtime: str, threads: int, image: Path | None = None) -> None:
         self.path, self.runtime = path, runtime
         arguments = (str(path), runtime, str(threads), str(image or ""))
-        super().__init__("segformer_tf.edge.stopwatch", *arguments, name=f"{path}: {runtime}")
+        environment = child_environment(runtime)
+        super().__init__("segformer_tf.edge.stopwatch", *arguments, name=f"{path}: {runtime}", environment=environment)
         told = json.loads(self.read())
         self.recipe: str = told["recipe"]
         self.size: tuple[int, int] = (told["size"][0], told["size"][1])
@@ -96,6 +98,8 @@ def main(path: str, runtime: str, threads: str, image: str) -> None:
     once()
     memory = peak_memory()  # before anything that a device would not do
     contents = model.contents()
+    if contents and runtime == GPU:  # it takes a file whole or not at all
+        contents = replace(contents, partitions=1, outside={})
     answer(
         {
             "recipe": model.recipe,

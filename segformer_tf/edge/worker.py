@@ -1,7 +1,7 @@
 """A `TFLiteModel` in a process of its own: ``python -m segformer_tf.edge.worker MODEL RUNTIME``.
 
-For two reasons: some files crash some runtimes, and tflite-runtime 2.14 refuses every file in a process that
-has TensorFlow loaded (their symbols collide: "vector::reserve").
+For three reasons: some files crash some runtimes; tflite-runtime 2.14 refuses every file in a process that has
+TensorFlow loaded (their symbols collide: "vector::reserve"); and a process has one GPU driver for good.
 
 Protocol: the child prints one line of JSON with its shapes, then answers each image (raw uint8) on standard
 input with logits (raw float32) on standard output, and with its class map (raw int32) if it makes one.
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from segformer_tf.edge.child import Child, answer_stream
 from segformer_tf.edge.image import Pixels
+from segformer_tf.edge.runtime import child_environment
 from segformer_tf.edge.tflite import TFLiteModel
 from segformer_tf.errors import InputError
 
@@ -41,7 +42,9 @@ class Worker(Child):
 
     def __init__(self, path: str | Path, *, runtime: str | None = None, seconds: float = 300.0) -> None:
         name = runtime or "the runtime"
-        super().__init__("segformer_tf.edge.worker", str(path), runtime or "", name=name, seconds=seconds)
+        environment = child_environment(runtime)
+        arguments = (str(path), runtime or "")
+        super().__init__("segformer_tf.edge.worker", *arguments, name=name, seconds=seconds, environment=environment)
         shapes = json.loads(self.read())
         self.size: tuple[int, int] = (shapes["size"][0], shapes["size"][1])
         self.grid: tuple[int, int, int] = tuple(shapes["grid"])

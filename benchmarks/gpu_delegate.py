@@ -1,0 +1,94 @@
+"""What LiteRT's GPU delegate makes of each recipe: ``python benchmarks/gpu_delegate.py MODEL --size H W``."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from cyclopts import run
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from segformer_tf.backend import import_tensorflow
+from segformer_tf.edge.image import fit_image, list_images, load_image
+from segformer_tf.edge.runtime import GPU, runtime_version
+from segformer_tf.errors import InputError
+from segformer_tf.files import atomic
+
+COLUMNS = ("recipe", "to the CPU", "same class", "to Keras", "CPU to Keras", "verdict")
+
+
+def main(
+    model: Path,
+    /,
+    *,
+    size: tuple[int, int],
+    calibration: Path | None = None,
+    images: int = 2,
+    csv_file: Path | None = None,
+) -> None:
+    """Export every recipe and print how far its logits on the GPU are from those on the CPU and in Keras.
+
+    Parameters
+    ----------
+    model
+        A .keras file or a run folder.
+    size
+        Height and width of the input.
+    calibration
+        Folder of images to calibrate and to compare on. Default: synthetic ones.
+    images
+        How many to compare on.
+    csv_file
+        File to write the rows to.
+    """
+    import_tensorflow()
+    from convert.error import relative_error
+    from convert.export import evenly, export_tflite, synthetic_images
+    from convert.recipes import RECIPES
+    from convert.verify import run_on
+    from segformer_tf.checkpoint import load_segformer
+
+    loaded, device = load_segformer(model), f"{GPU} {runtime_version(GPU)}"
+    paths = list_images([calibration]) if calibration else []
+    pixels = [fit_image(load_image(path), size) for path in evenly(paths, images)] or synthetic_images(size, images)
+    keras = np.concatenate([loaded.logits(each[None]) for each in pixels])
+    rows = []
+    with TemporaryDirectory() as folder:
+        for recipe in track(RECIPES.values(), "recipes", transient=True, console=Console(stderr=True)):
+            if GPU in recipe.refused:
+                rows.append([recipe.name, "", "", "", "", f"refused: {recipe.refused[GPU]}"])
+                continue
+            if recipe.needs_calibration and not paths:
+                rows.append([recipe.name, "", "", "", "", "not run: needs --calibration"])
+                continue
+            file = Path(folder) / f"{recipe.name}.tflite"
+            export_tflite(loaded, file, recipe=recipe.name, size=size, images=paths, runtimes=["litert"])
+            cpu = run_on(file, pixels, runtime="litert")
+            try:
+                gpu = run_on(file, pixels, runtime=GPU)
+            except InputError as error:
+                rows.append([recipe.name, "", "", "", "", str(error).removeprefix(f"{file}: ")])
+                continue
+            same = float((gpu.argmax(-1) == cpu.argmax(-1)).mean())
+            to_keras = relative_error(gpu, keras)
+            verdict = "right" if to_keras <= recipe.tolerance else "WRONG"
+            errors = [f"{relative_error(gpu, cpu):.1e}", f"{same:.2%}", f"{to_keras:.1e}"]
+            rows.append([recipe.name, *errors, f"{relative_error(cpu, keras):.1e}", verdict])
+    table = Table(*COLUMNS, title=f"{model.name}, {size[0]}x{size[1]}, {len(pixels)} images, {device}")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    if csv_file:
+        with atomic(csv_file) as part, part.open("w", newline="") as stream:
+            csv.writer(stream).writerows([COLUMNS, *rows])
+    if any(row[-1] == "WRONG" for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run(main)

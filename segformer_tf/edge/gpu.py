@@ -1,0 +1,228 @@
+"""LiteRT's GPU accelerator, the code that phones run: WebGPU on a Vulkan device.
+
+Without a GPU, SwiftShader is such a device: Vulkan on the CPU, slow, which comes with Chromium and Chrome. It is used
+where no other is found. VK_ICD_FILENAMES and VK_DRIVER_FILES name another, as for any program that uses Vulkan.
+
+The driver has to be chosen before a process loads it, and what was chosen once is kept. So the device is looked for in
+processes of their own (``python -m segformer_tf.edge.gpu``), and files run in others, by `segformer_tf.edge.worker`.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segformer_tf.errors import InputError
+
+_TOLD = ("VK_ICD_FILENAMES", "VK_DRIVER_FILES")
+_SWIFTSHADER = "vk_swiftshader_icd.json"
+_BROWSERS = ("/usr/lib/chromium", "/usr/lib/chromium-browser", "/usr/lib64/chromium-browser", "/opt/google/chrome")
+_DRIVERS = ("/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d")
+_CHOSEN = "SEGFORMER_TF_GPU"  # in a process that was started for the GPU: the device's name
+_PROBE_SECONDS = 60
+# A file of one operation, RSQRT of four numbers.
+_PROBE = (
+    "eNptUTuqAkEQrH0OvkEHNVjEwFtoYGAsBgYG5iK83UXwA+sHvYGhB/AInsxLrDU9jQzyBoqa7umu7trtA1hMZoMUffSQogMHC38MIzAH3IkH8SRu"
+    "CVAjk1jrT0N7DG/gDVQCxkSbOGTleb0rln9ZvjptjtLna6z2WNUyyldlJ9p1qalH7xdlKzkjeSdzinxfbrNyecyhNalotCJfhlHI+x2nxIyYq/52"
+    "td7hy1vYNXizOiuJgH/iH2Komq+qqvyT7x19PHZlH6hmOL/MBrl4ziXynnx9q47UOTT1fzn14+kNGYocBw=="
+)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A device that LiteRT's GPU accelerator can use.
+
+    Attributes:
+        name: as the driver gives it.
+        environment: variables of a process that is to use it.
+    """
+
+    name: str
+    environment: dict[str, str]
+
+
+@functools.cache
+def find_gpu() -> Gpu | None:
+    """The device that the variables above name; else one of this machine; else SwiftShader; else None."""
+    if not find_spec("ai_edge_litert.compiled_model"):
+        return None
+    for environment in _candidates():
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "segformer_tf.edge.gpu"],
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_PROBE_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            continue
+        if done.returncode == 0:
+            name = done.stdout.splitlines()[-1]  # native code prints as well
+            return Gpu(name, {**environment, _CHOSEN: name})
+    return None
+
+
+def require_gpu() -> Gpu:
+    """As `find_gpu`; raises InputError where there is none."""
+    if gpu := find_gpu():
+        return gpu
+    raise InputError(
+        "litert-gpu: no Vulkan device was found; expected ai-edge-litert 2.3 or newer, libvulkan, and a GPU's driver "
+        "or SwiftShader (which Debian's chromium brings, or whose vk_swiftshader_icd.json VK_ICD_FILENAMES names)"
+    )
+
+
+def _candidates() -> Iterator[dict[str, str]]:
+    if not sys.platform.startswith("linux") or any(map(os.environ.get, _TOLD)):
+        yield {}
+        return
+    quiet = {} if "XDG_RUNTIME_DIR" in os.environ else {"XDG_RUNTIME_DIR": tempfile.gettempdir()}  # else it complains
+    if any(Path(folder).glob("*.json") for folder in _DRIVERS):
+        yield quiet
+    for folder in _BROWSERS:
+        if (driver := Path(folder, _SWIFTSHADER)).is_file():
+            yield {**quiet, **dict.fromkeys(_TOLD, str(driver))}
+
+
+class GpuInterpreter:
+    """A file on the GPU, with the part of `Interpreter`'s face that this package uses.
+
+    The first result is compared with the CPU's: one that is equal bit by bit was not made by a GPU.
+
+    Args:
+        path: a ``.tflite``.
+        open_on_cpu: gives an `Interpreter` of it.
+        enforce_f32: compute in float32 on devices that have float16, too.
+
+    Raises:
+        InputError: a process that was not started for the GPU, or a file that the accelerator does not take whole.
+    """
+
+    def __init__(self, path: str | Path, open_on_cpu: Callable[[], Any], *, enforce_f32: bool = True) -> None:
+        if _CHOSEN not in os.environ:
+            raise InputError("litert-gpu runs in a process of its own: use segformer_tf.edge.worker.Worker")
+        self._path = path
+        self._cpu: Any = open_on_cpu()
+        self._inputs, self._outputs = self._cpu.get_input_details(), self._cpu.get_output_details()
+        self.get_tensor_details, self._get_ops_details = self._cpu.get_tensor_details, self._cpu._get_ops_details
+        self._model, self.device = compile_on_gpu(path, enforce_f32=enforce_f32)
+        self._fed, self._made = self._model.create_input_buffers(0), self._model.create_output_buffers(0)
+        self._values = {int(t["index"]): np.zeros(t["shape"], t["dtype"]) for t in (*self._inputs, *self._outputs)}
+
+    def get_input_details(self) -> list[dict[str, Any]]:
+        return self._inputs
+
+    def get_output_details(self) -> list[dict[str, Any]]:
+        return self._outputs
+
+    def tensor(self, index: int) -> Callable[[], NDArray[Any]]:
+        return lambda: self._values[index]
+
+    def get_tensor(self, index: int) -> NDArray[Any]:
+        return self._values[index].copy()
+
+    def invoke(self) -> None:
+        """Raises InputError where the GPU was not used."""
+        for tensor, buffer in zip(self._inputs, self._fed, strict=True):
+            buffer.write(self._values[int(tensor["index"])])
+        self._model.run_by_index(0, self._fed, self._made)
+        for tensor, buffer in zip(self._outputs, self._made, strict=True):
+            value = self._values[int(tensor["index"])]
+            value[:] = np.asarray(buffer.read(value.size, value.dtype.type)).reshape(value.shape)
+        if self._cpu is not None:
+            self._compare_with_cpu()
+
+    def _compare_with_cpu(self) -> None:
+        for tensor in self._inputs:
+            self._cpu.tensor(tensor["index"])()[:] = self._values[int(tensor["index"])]
+        self._cpu.invoke()
+        floats = [tensor for tensor in self._outputs if np.issubdtype(tensor["dtype"], np.floating)]
+        same = [np.array_equal(self._cpu.get_tensor(t["index"]), self._values[int(t["index"])]) for t in floats]
+        if floats and all(same):
+            raise InputError(f"{self._path}: litert-gpu gives the CPU's result bit by bit: the GPU was not used")
+        self._cpu = None
+
+
+def compile_on_gpu(path: str | Path, *, enforce_f32: bool = True) -> tuple[Any, str]:
+    """A `CompiledModel` that is wholly the GPU's, and the device's name; raises InputError where it is not.
+
+    Args:
+        path: a ``.tflite``.
+        enforce_f32: compute in float32 on devices that have float16, too.
+    """
+    from ai_edge_litert.compiled_model import CompiledModel, GpuOptions, HardwareAccelerator, Options
+
+    options = Options(hardware_accelerators=HardwareAccelerator.GPU, gpu_options=GpuOptions(enforce_f32=enforce_f32))
+    with _native_log() as log:
+        try:
+            model = CompiledModel.from_file(str(path), options=options)
+            found = re.search(r"Selected adapter: (.+?), arch=", log())
+        except (RuntimeError, ValueError) as error:
+            reasons = _reasons(log()) or str(error).splitlines()[-1:]
+            raise InputError(f"{path}: litert-gpu does not take it whole ({'; '.join(reasons)})") from None
+    if not model.is_fully_accelerated():
+        raise InputError(f"{path}: litert-gpu leaves a part of it to the CPU")
+    return model, found.group(1) if found else "a GPU"
+
+
+def _reasons(log: str) -> list[str]:
+    """What the delegate says of the operations it does not take, each reason once, three at most."""
+    listed = log.partition("Following operations are not supported by GPU delegate:")[2].splitlines()
+    found = dict.fromkeys(
+        f"{kind}: {why.rpartition('. ')[0] or why}"
+        for kind, why in re.findall(r"^([A-Z0-9_]+): (.+)$", "\n".join(listed), re.M)
+    )
+    reasons = list(found)
+    return reasons[:3] + [f"and {len(reasons) - 3} more"] * (len(reasons) > 3)
+
+
+@contextmanager
+def _native_log() -> Iterator[Callable[[], str]]:
+    """Keeps what native code writes to standard error, and gives a way to read it."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+
+        def read() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            yield read
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def main() -> None:
+    """The probe: prints the device's name, or ends with another code than 0."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.tflite"
+        path.write_bytes(zlib.decompress(base64.b64decode(_PROBE)))
+        _, device = compile_on_gpu(path)
+    print(device)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))

@@ -1,0 +1,221 @@
+"""Files on LiteRT's GPU delegate, on whatever Vulkan device there is: `make test-gpu-delegate` for all of them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import segformer_tf.edge.gpu as gpu_module
+from convert import network
+from convert.error import relative_error
+from convert.export import export_tflite, synthetic_images
+from convert.graph import Graph, Tensor
+from convert.recipes import RECIPES
+from convert.verify import run_on
+from segformer_tf import SegFormer, build_segformer, load_segformer
+from segformer_tf.cli import main
+from segformer_tf.edge import Segmenter, fit_image, list_images, load_image, read_model_info
+from segformer_tf.edge.gpu import GpuInterpreter, find_gpu, require_gpu
+from segformer_tf.edge.runtime import GPU, choose_runtime, open_interpreter
+from segformer_tf.edge.worker import Worker
+from segformer_tf.errors import InputError
+from tests.helpers import perturb
+
+ROOT = Path(__file__).parents[2]
+TAKEN = [name for name, recipe in RECIPES.items() if GPU not in recipe.refused]
+# Of the largest logit and of the pixels. Dynamic and static int8 round otherwise on a CPU: the GPU computes in floats.
+EXACT, ROUNDED = (1e-4, 0.999), (0.05, 0.96)
+AGREEMENT = dict.fromkeys(RECIPES, EXACT) | dict.fromkeys(("dynamic_int8", "int8", "int8_mixed"), ROUNDED)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _device(request: pytest.FixtureRequest) -> None:
+    if find_gpu() is None:
+        pytest.skip("needs a Vulkan device: a GPU's driver, or SwiftShader (apt-get install chromium libvulkan1)")
+
+
+def agrees(recipe: str, gpu: np.ndarray, cpu: np.ndarray) -> bool:
+    error, same = AGREEMENT[recipe]
+    return relative_error(gpu, cpu) <= error and float((gpu.argmax(-1) == cpu.argmax(-1)).mean()) >= same
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "int8"])
+def test_the_gpu_gives_the_cpus_logits(tiny_files: dict, recipe: str) -> None:
+    pixels = synthetic_images((97, 161), 1)
+    assert agrees(recipe, *(run_on(tiny_files[recipe], pixels, runtime=runtime) for runtime in (GPU, "litert")))
+
+
+def test_a_class_map_is_right_there_and_the_segmenter_uses_it(tiny: SegFormer, tmp_path: Path) -> None:
+    out = tmp_path / "mapped.tflite"
+    exported = export_tflite(
+        tiny, out, recipe="fp32", size=(64, 96), runtimes=["litert", GPU], class_map=True
+    )  # compares the map as well
+    assert exported.verdicts[1].agreement == 1.0
+    assert require_gpu().name in read_model_info(out).created["verified"][1]
+    (photo,) = synthetic_images((120, 200), 1)
+    with Worker(out, runtime=GPU) as worker:
+        assert worker.device == require_gpu().name
+    here, there = (Segmenter(out, runtime=runtime) for runtime in ("litert", GPU))
+    assert (here(photo).mask == there(photo).mask).mean() > 0.999
+    there.close()
+
+
+def broadcasting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage 1's attention with the rows of the image as batches, as this project once wrote it."""
+
+    def matmul(self: Graph, name: str, x: Tensor, y: Tensor) -> Tensor:
+        return self.add_op("BATCH_MATMUL", name, [x, y], (*x.shape[:-1], y.shape[-1]))
+
+    rows = network._Writer._rows
+    monkeypatch.setattr(Graph, "matmul", matmul)
+    monkeypatch.setattr(
+        network._Writer, "_rows", lambda s, name, x, h: x if h == 1 and name[-1] == "q" else rows(s, name, x, h)
+    )
+
+
+def test_a_broadcast_product_is_refused_and_warned_of(
+    tiny: SegFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    broadcasting(monkeypatch)
+    out = tmp_path / "x.tflite"
+    with pytest.raises(
+        InputError, match=r"litert-gpu 2.* gets recipe fp32 wrong: relative error .* nothing was written"
+    ):
+        export_tflite(tiny, out, recipe="fp32", size=(64, 96), runtimes=["litert", GPU])
+    assert list(tmp_path.iterdir()) == []
+    tiny.save(tmp_path / "model.keras")
+    main(["export", str(tmp_path / "model.keras"), "--size", "64", "96", "--out", str(out)])
+    assert "warning, kept in the file: not for litert-gpu: litert-gpu 2" in capsys.readouterr().err
+    assert "not for litert-gpu" in read_model_info(out).created["warning"]
+    assert not any(GPU in name for name in read_model_info(out).created["verified"])
+    main(["info", str(out)])
+    assert "not for litert-gpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", ["int8_io", "w8a16"])
+def test_a_recipe_that_it_does_not_take_is_refused_by_name(
+    tiny: SegFormer, tiny_files: dict, toy_folder: Path, tmp_path: Path, recipe: str
+) -> None:
+    images = list_images([toy_folder / "train" / "images"])
+    with pytest.raises(
+        InputError, match=f"recipe {recipe} is not for litert-gpu: .* int16, which the GPU delegate does"
+    ):
+        export_tflite(tiny, tmp_path / "x.tflite", recipe=recipe, size=(64, 96), images=images, runtimes=[GPU])
+    with pytest.raises(InputError, match=r"litert-gpu does not take it whole \(.*INT16\) is not supported"):
+        Worker(tiny_files[recipe], runtime=GPU)
+
+
+def test_a_result_of_the_cpu_is_no_result_of_the_gpu(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ai_edge_litert.compiled_model import CompiledModel
+
+    path = tiny_files["weight_int8"]
+    monkeypatch.setenv("SEGFORMER_TF_GPU", "none")
+    monkeypatch.setattr(
+        gpu_module, "compile_on_gpu", lambda path, **_: (CompiledModel.from_file(str(path)), "a CPU in disguise")
+    )
+    interpreter = GpuInterpreter(path, lambda: open_interpreter(path, runtime="litert"))
+    with pytest.raises(InputError, match="gives the CPU's result bit by bit: the GPU was not used"):
+        interpreter.invoke()
+
+
+def test_without_a_device_it_is_said(tiny_files: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="litert-gpu runs in a process of its own"):
+        open_interpreter(tiny_files["fp32"], runtime=GPU)
+    nowhere = dict.fromkeys(("VK_ICD_FILENAMES", "VK_DRIVER_FILES"), str(tmp_path / "none.json"))
+    code = "from segformer_tf.edge.runtime import choose_runtime; choose_runtime('litert-gpu')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **nowhere}, capture_output=True, text=True, check=False
+    )
+    assert "InputError: litert-gpu: no Vulkan device was found" in done.stderr
+    assert choose_runtime(GPU) == GPU
+
+
+def test_benchmark_and_evaluate_use_it(
+    tiny_files: dict, toy_folder: Path, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    file = str(tiny_files["fp32"])
+    main(
+        [
+            "benchmark",
+            file,
+            "--runtime",
+            "litert",
+            GPU,
+            "--repeats",
+            "1",
+            "--warm-up",
+            "0",
+            "--csv",
+            str(tmp_path / "b"),
+        ]
+    )
+    gpu_row = (tmp_path / "b").read_text().splitlines()[-1]
+    assert require_gpu().name in gpu_row
+    scores = []
+    for runtime in ("litert", GPU):
+        main(["evaluate", file, "--data", str(toy_folder), "--runtime", runtime, "--json"])
+        told = capsys.readouterr()
+        scores.append(json.loads(told.out[told.out.index("{") :])["pixel_accuracy"])
+        assert (require_gpu().name in told.err) == (runtime == GPU)
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+@functools.cache
+def model_of(name: str) -> SegFormer:
+    if name == "camvid":
+        return load_segformer(ROOT / "models" / "camvid_b0.keras")
+    variant, decoder = name.split("-") if "-" in name else (name, "all_mlp")
+    return perturb(build_segformer(variant, num_classes=11, decoder=decoder))
+
+
+def on_gpu(path: Path, image: np.ndarray, *, enforce_f32: bool, tmp_path: Path) -> list[Any]:
+    """Every output of a file, in one precision, from a process of its own."""
+    np.save(tmp_path / "image.npy", image)
+    code = f"""
+import sys, numpy as np
+from segformer_tf.edge.gpu import GpuInterpreter
+from segformer_tf.edge.runtime import open_interpreter
+path, image, out = sys.argv[1:]
+model = GpuInterpreter(path, lambda: open_interpreter(path, runtime="litert"), enforce_f32={enforce_f32})
+model.tensor(model.get_input_details()[0]["index"])()[:] = np.load(image)
+model.invoke()
+np.savez(out, *(model.get_tensor(t["index"]) for t in model.get_output_details()))
+"""
+    arguments = [str(path), str(tmp_path / "image.npy"), str(tmp_path / "out.npz")]
+    environment = {**os.environ, **require_gpu().environment}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    with np.load(tmp_path / "out.npz") as made:
+        return list(made.values())
+
+
+@pytest.mark.gpu_delegate
+@pytest.mark.parametrize("class_map", [False, True], ids=["logits", "class map"])
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (97, 161)], ids=str)
+@pytest.mark.parametrize("model", ["tiny", "tiny-mmseg", "b0", "camvid"])
+@pytest.mark.parametrize("recipe", TAKEN)
+def test_every_recipe(
+    recipe: str, model: str, size: tuple[int, int], class_map: bool, toy_folder: Path, tmp_path: Path
+) -> None:
+    out, images = tmp_path / "file.tflite", list_images([toy_folder / "train" / "images"])
+    export_tflite(
+        model_of(model), out, recipe=recipe, size=size, images=images, runtimes=["litert"], class_map=class_map
+    )
+    image = fit_image(load_image(images[0]), size)
+    with Worker(out, runtime="litert") as worker:
+        logits, mask = worker.logits(image), worker.class_map
+    for enforce_f32 in (True, False):
+        made = on_gpu(out, image, enforce_f32=enforce_f32, tmp_path=tmp_path)
+        found = next(each[0] for each in made if each.dtype == np.float32)
+        assert agrees(recipe, found, logits), enforce_f32
+        if mask is not None:
+            there = next(each[0] for each in made if each.dtype == np.int32)
+            assert (there == mask).mean() >= AGREEMENT[recipe][1], enforce_f32
