@@ -59,7 +59,7 @@ class Gpu:
 @functools.cache
 def find_gpu() -> Gpu | None:
     """The device that the variables above name; else one of this machine; else SwiftShader; else None."""
-    if not find_spec("ai_edge_litert.compiled_model"):
+    if not find_spec("ai_edge_litert"):
         return None
     for environment in _candidates():
         try:
