@@ -11,7 +11,6 @@ import numpy as np
 from cyclopts import run
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from segformer_tf.backend import import_tensorflow
 from segformer_tf.edge.image import fit_image, list_images, load_image
@@ -31,7 +30,7 @@ def main(
     images: int = 2,
     csv_file: Path | None = None,
 ) -> None:
-    """Export every recipe and print how far its logits on the GPU are from those on the CPU and in Keras.
+    """Print how far the logits of each recipe on the GPU are from those on the CPU and in Keras, as a Markdown table.
 
     Parameters
     ----------
@@ -53,7 +52,7 @@ def main(
     from convert.verify import run_on
     from segformer_tf.checkpoint import load_segformer
 
-    loaded, device = load_segformer(model), f"{GPU} {runtime_version(GPU)}"
+    loaded = load_segformer(model)
     paths = list_images([calibration]) if calibration else []
     pixels = [fit_image(load_image(path), size) for path in evenly(paths, images)] or synthetic_images(size, images)
     keras = np.concatenate([loaded.logits(each[None]) for each in pixels])
@@ -79,10 +78,8 @@ def main(
             verdict = "right" if to_keras <= recipe.tolerance else "WRONG"
             errors = [f"{relative_error(gpu, cpu):.1e}", f"{same:.2%}", f"{to_keras:.1e}"]
             rows.append([recipe.name, *errors, f"{relative_error(cpu, keras):.1e}", verdict])
-    table = Table(*COLUMNS, title=f"{model.name}, {size[0]}x{size[1]}, {len(pixels)} images, {device}")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    print(f"{model.name}, {size[0]}x{size[1]}, {len(pixels)} images, {GPU} {runtime_version(GPU)}\n")
+    print("\n".join("| " + " | ".join(row) + " |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)))
     if csv_file:
         with atomic(csv_file) as part, part.open("w", newline="") as stream:
             csv.writer(stream).writerows([COLUMNS, *rows])
