@@ -190,6 +190,7 @@ def _keras_facts(path: Path) -> dict[str, str]:
         "depths": ", ".join(map(str, config.depths)),
         "decoder width": str(config.decoder_width),
         "epsilons": f"norm {config.norm_epsilon:g}, patch norm {config.patch_norm_epsilon:g}",
+        "normalization": config.normalization,
         "input": " x ".join("any" if n is None else str(n) for n in model.image_size),
         "classes": ", ".join(config.labels.names) if config.labels else f"{config.num_classes}, unnamed",
         **({"license": config.license} if config.license else {}),
