@@ -130,7 +130,12 @@ def compare_with_checkpoint(model: SegFormer, checkpoint: Checkpoint, images: Se
         ends = compare_logits(model.logits(pixels), last.result, size=size, tolerance=LOGITS_TOLERANCE)
         rows += ends.rows
         masks = ends.masks
-    notes = [f"{name} is {a:g} here, {b:g} there" for name, (a, b) in pairs.items() if a != b]
+    notes = list(checkpoint.notes)
+    if checkpoint.one_logit:
+        notes.append(
+            f"{checkpoint.path} has one logit x, compared as the two classes that `import` makes of it: (0, x)"
+        )
+    notes += [f"{name} is {a:g} here, {b:g} there" for name, (a, b) in pairs.items() if a != b]
     if apart > NORMALIZATION_TOLERANCE:
         ours, theirs = model.config.normalization, checkpoint.config.normalization
         notes.append(f"images are normalized by {ours} here, {theirs} there")
