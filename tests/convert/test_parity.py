@@ -20,7 +20,7 @@ pytestmark = pytest.mark.torch
 from convert.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras  # noqa: E402
 from convert.parity import compare_steps, compare_with_checkpoint, weight_differences  # noqa: E402
 from convert.reference import trace  # noqa: E402
-from tests.convert.test_import import CODE_BASES, GOLDEN  # noqa: E402
+from tests.convert.test_import import CODE_BASES, GOLDEN, one_logit  # noqa: E402
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 67, 98, 3), np.uint8)
 
@@ -100,6 +100,15 @@ def test_another_normalization_is_found(checkpoint: Checkpoint) -> None:
     ]
     assert not next(row for row in report.rows if row.name == "all: logits").passes
     assert compare_with_checkpoint(other, replace(checkpoint, config=halves), PIXELS[:1]).first_failure is None
+
+
+def test_one_logit_is_compared_as_two_classes(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(one_logit("smp", tmp_path))
+    report = compare_with_checkpoint(to_keras(checkpoint), checkpoint, PIXELS[:1])
+    assert report.first_failure is None
+    assert report.notes == [
+        f"{checkpoint.path} has one logit x, compared as the two classes that `import` makes of it: (0, x)"
+    ]
 
 
 def test_the_command(
