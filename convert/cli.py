@@ -97,7 +97,8 @@ def export(
     if license is not None:
         loaded.config = replace(loaded.config, license=license)
     if format == "transformers":
-        _export_transformers(loaded, out, size or run_size(model) or loaded.image_size)
+        height, width = size or run_size(model) or loaded.image_size
+        _export_transformers(loaded, out, (height, width))
         return
     if format == "keras":
         _export_keras(loaded, out)
@@ -181,6 +182,8 @@ def _tflite_facts(path: Path) -> dict[str, str]:
         return {**facts, "classes": "unnamed: no metadata of `segformer export`"}
     created = {key.replace("_", " "): str(value) for key, value in described.created.items()}
     terms = {"license": described.license} if described.license else {}
+    if described.bits:
+        facts["bits"] = f"{described.bits} of files of more than 8"
     return {**facts, "classes": ", ".join(described.labels.names), **created, **terms}
 
 
@@ -199,6 +202,7 @@ def _keras_facts(path: Path) -> dict[str, str]:
         "decoder width": str(config.decoder_width),
         "epsilons": f"norm {config.norm_epsilon:g}, patch norm {config.patch_norm_epsilon:g}",
         "normalization": config.normalization,
+        **({"bits": f"{config.image_bits} of files of more than 8"} if config.image_bits else {}),
         "input": " x ".join("any" if n is None else str(n) for n in model.image_size),
         "classes": ", ".join(config.labels.names) if config.labels else f"{config.num_classes}, unnamed",
         **({"license": config.license} if config.license else {}),

@@ -25,6 +25,8 @@ MIN_IMAGE_SIDE = 29  # below it a stage's sequence reduction has no key left
 IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_STD = (58.395, 57.12, 57.375)
 
+BITS = range(8, 17)  # that a channel of an image may have
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegFormerConfig:
@@ -48,6 +50,7 @@ class SegFormerConfig:
         decoder: "all_mlp", the paper's, or "mmseg", the other network that mmsegmentation 1.x trains under this name.
         labels: class names and colours that travel with the weights, or None.
         image_mean, image_std: of the network's input, RGB, on a scale of 0..255; see `normalize`.
+        image_bits: how many are used of image files of more than 8 a channel, 8 to 16; None for all 16.
         license: terms of the weights in a line, which travel with them, or "".
 
     Raises:
@@ -73,6 +76,7 @@ class SegFormerConfig:
     license: str = ""
     image_mean: Three = IMAGE_MEAN
     image_std: Three = IMAGE_STD
+    image_bits: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides"):
@@ -90,6 +94,7 @@ class SegFormerConfig:
             object.__setattr__(self, name, _three(name, getattr(self, name)))
         if min(self.image_std) <= 0:
             raise InputError(f"image_std must be positive. Received: image_std={self.image_std}")
+        check_bits(self.image_bits, name="image_bits")
         if self.decoder not in ("all_mlp", "mmseg"):
             raise InputError(f"decoder must be all_mlp or mmseg. Received: decoder={self.decoder!r}")
         for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
@@ -167,6 +172,13 @@ class SegFormerConfig:
             raise InputError(f"unknown SegFormerConfig fields: {sorted(unknown)}")
         labels = data.get("labels")
         return cls(**{**data, "labels": Labels.from_dict(labels) if labels is not None else None})
+
+
+def check_bits(bits: Any, *, name: str = "bits") -> int | None:
+    """`bits` as it was given, None for "not said"; raises InputError, which calls it `name`, for what is no depth."""
+    if bits is None or (type(bits) is int and bits in BITS):
+        return bits
+    raise InputError(f"{name} must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}")
 
 
 def normalize(pixels: Any, *, mean: Three = IMAGE_MEAN, std: Three = IMAGE_STD) -> Any:

@@ -22,11 +22,12 @@ from training.augment import Normalize
 from training.backup import Backup
 from training.check import check_not_negative, check_positive
 from training.config import TrainConfig
+from training.depth import settle_bits
 from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
 from training.pictures import plot_panel
 from training.pipeline import eval_batches, train_batches
 from training.run import Run
-from training.sources import Sample, Source, check_masks, open_source
+from training.sources import FolderSource, Sample, Source, check_masks, open_source
 from training.start import Start, copy_weights, read_start
 from training.strategy import this_place
 from training.task import Task
@@ -59,17 +60,21 @@ class Segmentation(Task):
         config = self.config
         self.source = open_source(config.data, config.train_split)
         self.validation = open_source(config.data, config.val_split)
-        height, width = config.eval_size or self.validation[0][0].shape[:2]
-        check_image_shape((None, height, width, 3), "--eval-size")
-        self.config = replace(config, eval_size=(height, width))
         if config.weights:  # a run that goes on has its own in the backup, and needs no more than the network
             path = run.last if run and Backup(run.backup).exists() else Path(config.weights)
             self._given = read_start(path, config.variant)
             self._normalize = self._given.config.normalize
-            self.config = replace(self.config, weights=Path(config.weights).resolve())
+            config = replace(config, weights=Path(config.weights).resolve())
         elif config.learning_rate <= 1e-4 and run is None and this_place().chief:
             print("from scratch: --learning-rate 6e-4 --head-multiplier 1 learns faster than the default, which suits "
                   "pretrained --weights")  # fmt: skip
+        both = self.source, self.validation
+        inherited = self._given.config.image_bits if self._given else None
+        files = [path for source in both if isinstance(source, FolderSource) for path in source.images]
+        bits = settle_bits(config, both, files, new=run is None, inherited=inherited)
+        height, width = config.eval_size or self.validation[0][0].shape[:2]
+        check_image_shape((None, height, width, 3), "--eval-size")
+        self.config = replace(config, bits=bits, eval_size=(height, width))
         if run is None:
             check_masks(self.source, self.validation)
 
@@ -77,7 +82,7 @@ class Segmentation(Task):
         labels, config = self.source.labels, self.config
         changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
         changes["license"] = _terms(self.source, self._given.config.license if self._given else "")
-        changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout}
+        changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout, "image_bits": config.bits}
         if self._given is None:
             return build_segformer(config.variant, dtype=config.precision, **changes)
         # epsilons, normalization, and mmseg's decoder belong to the weights
