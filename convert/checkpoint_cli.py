@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segformer_tf.backend import import_tensorflow
+from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.label_sets import find_labels
@@ -51,7 +53,8 @@ def import_checkpoint(
     Parameters
     ----------
     checkpoint
-        File, or a folder with model.safetensors or pytorch_model.bin (transformers' config.json gives the labels).
+        File, or a folder with model.safetensors or pytorch_model.bin (transformers' config.json gives the labels, its
+        preprocessor_config.json the normalization). A head of one logit becomes two classes, background and its own.
     out
         .keras file to write.
     from_hub
@@ -61,7 +64,8 @@ def import_checkpoint(
     num_classes
         Give the model a fresh classifier of so many classes.
     labels
-        Class names: ade20k, cityscapes, coco_stuff, voc, camvid, or a text file of one name a line.
+        Class names: ade20k, cityscapes, coco_stuff, voc, camvid, or a text file of one name a line. Of a head of one
+        logit its own name alone will do.
     license
         Terms of the weights, which are kept with them. Default: those of transformers' config.json if
         `segformer export` wrote it, a warning for the authors' files.
@@ -90,6 +94,13 @@ def import_checkpoint(
     taken = "encoder" if encoder_only else "all but the classifier" if num_classes else "everything"
     parameters = f"{config.parameter_count:,} parameters, {config.num_classes} classes"
     decoder = f"decoder {config.decoder}, {config.decoder_width} wide"
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    if found.one_logit and not fresh:
+        names_told = " and ".join(config.labels.names) if config.labels else "two"
+        print(f"its head has one logit, a sigmoid: two classes, {names_told}, of the same probabilities")
+    if (config.image_mean, config.image_std) != (IMAGE_MEAN, IMAGE_STD):
+        print(f"images are normalized by {config.normalization}")
     print(f"{found.dialect.name}: {taken} taken; {parameters}, {decoder} -> {out}")
 
 
@@ -97,7 +108,16 @@ def _download(repository: str) -> Path:
     """The files of a hub repository that an import reads; raises InputError where they cannot be had."""
     from huggingface_hub import snapshot_download
 
-    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "*.bin.index.json"]
+    from convert.preprocessor import FILE as PREPROCESSOR_FILE
+
+    patterns = [
+        "config.json",
+        PREPROCESSOR_FILE,
+        "*.safetensors",
+        "*.safetensors.index.json",
+        "pytorch_model*.bin",
+        "*.bin.index.json",
+    ]
     try:
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except Exception as error:  # whatever the network stack raises

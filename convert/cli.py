@@ -59,7 +59,7 @@ def export(
         A .keras file, or a run folder (its best weights).
     format
         tflite; keras: a .keras file of float16 weights without the optimizer; or transformers: a folder with
-        model.safetensors and config.json, for PyTorch.
+        model.safetensors, config.json and preprocessor_config.json, for PyTorch.
     recipe
         fp32; fp16: half the size; weight_int8: a quarter, computed in float; dynamic_int8: the same, products in int8;
         int8: convolutions in int8, calibrated, the fastest; int8_mixed: but for those that suffer most, see
@@ -68,7 +68,7 @@ def export(
     out
         File to write, ending in .tflite, or the folder of transformers.
     size
-        Height and width of the input. Default: what the run validated at.
+        Height and width of the input; of transformers, that images are resized to. Default: what the run validated at.
     calibration
         Images to calibrate int8 on and to verify with: a folder like data/train/images.
     runtime
@@ -92,13 +92,16 @@ def export(
     from convert.recipes import RECIPES
     from segformer_tf.checkpoint import load_segformer, run_size
 
-    if format != "tflite" and (size or calibration or runtime or class_map or recipe != "fp32"):
-        raise InputError(f"--format {format} takes no --recipe, --size, --calibration, --runtime or --class-map")
+    if format != "tflite" and (calibration or runtime or class_map or recipe != "fp32"):
+        raise InputError(f"--format {format} takes no --recipe, --calibration, --runtime or --class-map")
+    if format == "keras" and size:
+        raise InputError("--format keras takes no --size")
     loaded = load_segformer(model)
     if license is not None:
         loaded.config = replace(loaded.config, license=license)
     if format == "transformers":
-        _export_transformers(loaded, out)
+        height, width = size or run_size(model) or loaded.image_size
+        _export_transformers(loaded, out, (height, width))
         return
     if format == "keras":
         _export_keras(loaded, out)
@@ -140,10 +143,16 @@ def _export_keras(loaded: SegFormer, out: Path) -> None:
     print(f"{loaded.config.parameter_count:,} parameters as float16 -> {out}, {out.stat().st_size / 1e6:.2f} MB")
 
 
-def _export_transformers(loaded: SegFormer, out: Path) -> None:
+def _export_transformers(loaded: SegFormer, out: Path, size: tuple[int | None, int | None]) -> None:
     from convert.to_transformers import export_transformers, shift_of_epsilons
+    from segformer_tf.model import check_image_shape
 
-    export_transformers(loaded, out)
+    height, width = size
+    if height is None or width is None:
+        height, width = 512, 512  # transformers' own default
+        print("the model takes any size: its image processor there will stretch images to 512x512, or give --size H W")
+    check_image_shape((None, height, width, 3), "--size")
+    export_transformers(loaded, out, size=(height, width))
     print(f"{loaded.config.parameter_count:,} parameters -> {out}, read back bit by bit")
     if (shift := shift_of_epsilons(loaded)) is not None:
         print(
@@ -188,6 +197,8 @@ def _tflite_facts(path: Path) -> dict[str, str]:
         for key, value in described.created.items()
     }
     terms = {"license": described.license} if described.license else {}
+    if described.bits:
+        facts["bits"] = f"{described.bits} of files of more than 8"
     return {**facts, "classes": ", ".join(described.labels.names), **created, **terms}
 
 
@@ -205,6 +216,8 @@ def _keras_facts(path: Path) -> dict[str, str]:
         "depths": ", ".join(map(str, config.depths)),
         "decoder width": str(config.decoder_width),
         "epsilons": f"norm {config.norm_epsilon:g}, patch norm {config.patch_norm_epsilon:g}",
+        "normalization": config.normalization,
+        **({"bits": f"{config.image_bits} of files of more than 8"} if config.image_bits else {}),
         "input": " x ".join("any" if n is None else str(n) for n in model.image_size),
         "classes": ", ".join(config.labels.names) if config.labels else f"{config.num_classes}, unnamed",
         **({"license": config.license} if config.license else {}),

@@ -97,7 +97,9 @@ def export_tflite(
         )
     model = _in_float32(model)
     few = evenly(images, CALIBRATION_IMAGES)
-    pixels = [fit_image(load_image(path), size) for path in few] or synthetic_images(size, VERIFICATION_IMAGES)
+    pixels = [fit_image(load_image(path, bits=model.config.image_bits), size) for path in few] or synthetic_images(
+        size, VERIFICATION_IMAGES
+    )
     graph = quantised(model, chosen, size=size, images=pixels, runtimes=runtimes)
     content = to_tflite(with_class_map(graph, size) if class_map else graph)
     info = ModelInfo(
@@ -111,6 +113,7 @@ def export_tflite(
             "calibration_images": len(few) if chosen.needs_calibration else 0,
         },
         license=model.config.license,
+        bits=model.config.image_bits,
     )
     with atomic(out) as part:
 

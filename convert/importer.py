@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.dialects import DIALECTS, NVLABS, Dialect, Part, Rows
+from convert.preprocessor import Preprocessor, read_preprocessor
 from convert.state_dict import Tensors, read_state_dict
 from segformer_tf.config import VARIANTS, SegFormerConfig
 from segformer_tf.errors import InputError
@@ -41,9 +42,11 @@ class Checkpoint:
     Attributes:
         path: where it was read.
         dialect: whose names it has.
-        config: sizes read from the shapes, epsilons of the code base, labels if it had some.
+        config: sizes read from the shapes, epsilons of the code base, labels and normalization if it had some.
         weights: torch-layout tensors by our layer and torch's tensor, "encoder/stage1/block0/attn/q/weight".
         has_decoder: whether it is a segmenter, and not an encoder alone.
+        one_logit: whether its head had one, which became two classes.
+        notes: what it asks for that is done otherwise here, a line each.
     """
 
     path: Path
@@ -51,14 +54,20 @@ class Checkpoint:
     config: SegFormerConfig
     weights: Tensors
     has_decoder: bool
+    one_logit: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
     """Read a checkpoint and place its keys.
 
+    A head of one logit x is a sigmoid; it becomes two classes, background and the one it is for, with the logits
+    (0, x), whose softmax is that sigmoid.
+
     Args:
-        path: as `read_state_dict`; a ``config.json`` of transformers beside it gives labels and heads.
-        labels: names of the classes, over those of a config.json.
+        path: as `read_state_dict`; a ``config.json`` of transformers beside it gives labels and heads, a
+            ``preprocessor_config.json`` the normalization.
+        labels: names of the classes, over those of a config.json; of a head of one logit both or the one's.
 
     Raises:
         InputError: a file that cannot be read, an unknown dialect, or keys that do not fit, listed.
@@ -70,21 +79,27 @@ def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
     if empty := sorted(key for key, value in tensors.items() if value.size == 0):
         raise InputError(f"{path}: {empty[0]} has no elements")
     tensors = {key.removeprefix(wrap): value for key, value in tensors.items()}
-    described = _transformers_config(path) if dialect.name == "transformers" else {}
+    theirs = dialect.name == "transformers"
+    described, look = (_transformers_config(path), read_preprocessor(path)) if theirs else ({}, Preprocessor())
+    one_logit = _two_of_one(tensors, dialect)
     config, has_decoder = _sizes(path, tensors, dialect, root, described)
     held = sum(value.size for value in tensors.values())
     if config.encoder_parameter_count > held:  # never build what the file cannot fill
         raise InputError(f"{path}: {held} numbers for an encoder of {config.encoder_parameter_count}")
     try:
-        names = labels or (_described_labels(described, config.num_classes) if has_decoder else None)
+        logits = 1 if one_logit else config.num_classes
+        names = labels or (_described_labels(described, logits) if has_decoder else None)
+        names = _with_background(names) if one_logit else names
     except InputError as error:
         raise InputError(f"{path}: config.json: {error}") from None
     if names is not None and has_decoder and len(names.names) != config.num_classes:
         raise InputError(f"{path}: has {config.num_classes} classes. Received: {len(names.names)} labels")
     terms = str(described.get("license", "")) or dialect.terms
-    config = replace(config, labels=names if has_decoder else None, license=terms)
+    config = replace(
+        config, labels=names if has_decoder else None, license=terms, image_mean=look.mean, image_std=look.std
+    )
     weights = _placed(path, tensors, dialect, root, config, has_decoder)
-    return Checkpoint(path, dialect, config, weights, has_decoder)
+    return Checkpoint(path, dialect, config, weights, has_decoder, one_logit, look.notes)
 
 
 def checkpoint_of(model: SegFormer, path: Path) -> Checkpoint:
@@ -145,6 +160,24 @@ def _recognise(path: Path, tensors: Tensors) -> tuple[Dialect, str, str]:
     some = ", ".join(sorted(tensors, reverse=True)[:3])
     names = ", ".join(dict.fromkeys(dialect.name for dialect in DIALECTS))
     raise InputError(f"{path}: keys of no SegFormer that is known here ({names}). Received: {some}, …")
+
+
+def _two_of_one(tensors: Tensors, dialect: Dialect) -> bool:
+    """Put a row of zeros before the one of a head of one logit, so that it gives (0, x); whether it was one."""
+    keys = [dialect.decoder["linear_pred"] + name for name in ("weight", "bias")]
+    if any(key not in tensors or tensors[key].shape[:1] != (1,) for key in keys):
+        return False
+    for key in keys:
+        tensors[key] = np.concatenate([np.zeros_like(tensors[key]), tensors[key]])
+    return True
+
+
+def _with_background(names: Labels | None) -> Labels:
+    """Names of the classes of a head of one logit, whether both were given, its own or none."""
+    if names is not None and len(names.names) > 1:
+        return names
+    one = names.names[0] if names is not None and names.names[0].lower() != "background" else "foreground"
+    return Labels.named(["background", one])
 
 
 def _sizes(

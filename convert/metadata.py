@@ -16,7 +16,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from convert.flatbuffer import pack
-from segformer_tf.edge.metadata import INFO_FILE, INPUT_CONTRACT, LABELS_FILE, OUTPUT_CONTRACT, ModelInfo
+from segformer_tf.edge.metadata import INFO_FILE, LABELS_FILE, OUTPUT_CONTRACT, ModelInfo
 
 # Enum values of the schema.
 _FILE_AXIS_LABELS = 2
@@ -67,7 +67,7 @@ def _model_metadata(info: ModelInfo, size: tuple[int, int], class_map: bool) -> 
     inputs = t.table(
         {
             0: t.string("image"),
-            1: t.string("; ".join(f"{key}: {value}" for key, value in INPUT_CONTRACT.items())),
+            1: t.string("; ".join(f"{key}: {value}" for key, value in info.input_contract.items())),
             3: t.table({0: t.byte(_CONTENT_IMAGE), 1: image}),
             4: t.vector([t.table({0: t.byte(_PROCESS_NORMALIZATION), 1: identity})]),
             5: t.table({0: t.floats([255.0]), 1: t.floats([0.0])}),

@@ -19,7 +19,7 @@ import numpy as np
 
 from convert.fold import Affine, Map, affine, affine_in, array, batch_norm, centred, scale_in, then
 from convert.graph import Graph, Tensor
-from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
+from segformer_tf.config import SegFormerConfig
 from segformer_tf.layers import EfficientSelfAttention, MixFFN, OverlapPatchMerging, TransformerBlock
 from segformer_tf.model import STAGES, AllMLPDecoder, MixTransformerStage, MMSegDecoder, SegFormer
 
@@ -44,7 +44,7 @@ def network(model: SegFormer, size: tuple[int, int], *, runtime: str = "litert")
     """
     graph = Graph()
     writer = _Writer(graph, old=runtime == "tflite-runtime")
-    features = writer.mix_transformer(model.encoder.stages, graph.input("image", (1, *size, 3)))
+    features = writer.mix_transformer(model.encoder.stages, graph.input("image", (1, *size, 3)), model.config)
     decode = writer.all_mlp_decoder if isinstance(model.decoder, AllMLPDecoder) else writer.mmseg_decoder
     graph.outputs = [decode(model.decoder, features)]
     return graph
@@ -57,10 +57,11 @@ class _Writer:
     graph: Graph
     old: bool
 
-    def mix_transformer(self, stages: list[MixTransformerStage], image: Tensor) -> Features:
+    def mix_transformer(self, stages: list[MixTransformerStage], image: Tensor, config: SegFormerConfig) -> Features:
+        # As `SegFormerConfig.normalize`, the division in the first convolution.
         # The mean for every column: a vector of 3 would be broadcast pixel by pixel.
-        mean = np.tile(np.asarray(IMAGE_MEAN), (1, 1, image.shape[2], 1))
-        x, scale = self.graph.binary("SUB", "image/centred", image, mean), 1 / np.asarray(IMAGE_STD)
+        mean = np.tile(np.asarray(config.image_mean), (1, 1, image.shape[2], 1))
+        x, scale = self.graph.binary("SUB", "image/centred", image, mean), 1 / np.asarray(config.image_std)
         features: Features = {}
         for name, stage in zip(STAGES, stages, strict=True):
             normalised = self.stage(f"stage{name[1]}", stage, x, scale)

@@ -21,7 +21,6 @@ from PIL import Image
 from convert.importer import TENSORS, Checkpoint, to_torch_layout
 from convert.reference import Step, trace
 from convert.verify import compare
-from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.mask import logits_to_mask
@@ -32,6 +31,7 @@ from segformer_tf.model import SegFormer
 
 STEP_TOLERANCE = 1e-5  # relative error of one step in float32
 LOGITS_TOLERANCE = 1e-4  # of logits from end to end
+NORMALIZATION_TOLERANCE = 1e-4  # of mean and standard deviation, 0..255; files round them
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Row:
     """One comparison.
 
     Attributes:
-        name: "weights", a step as `convert.reference.Step` names it, "all: logits", or "all: mask".
+        name: "weights", "epsilons", "normalization", a step as `convert.reference.Step` names it, "all: logits", or
+            "all: mask".
         max_abs: largest difference; of a mask the share of pixels that differ.
         relative: Euclidean norm of the difference over the checkpoint's; of logits end to end both centred over
             classes, as `convert.verify` does; of a mask the share again.
@@ -111,11 +112,14 @@ def compare_with_checkpoint(model: SegFormer, checkpoint: Checkpoint, images: Se
     largest = float(np.max([difference for _, difference in differing], initial=0.0))
     rows = [Row("weights", largest, largest, 0.0)]
     pixels = np.stack(images)
-    normalized = ((pixels - np.asarray(IMAGE_MEAN)) / np.asarray(IMAGE_STD)).astype(np.float32)
+    normalized = checkpoint.config.normalize(pixels.astype(np.float64)).astype(np.float32)
     epsilons = ("norm_epsilon", "patch_norm_epsilon", "batch_norm_epsilon")
     pairs = {name: (getattr(model.config, name), getattr(checkpoint.config, name)) for name in epsilons}
     apart = max(abs(ours - theirs) for ours, theirs in pairs.values())
     rows.append(Row("epsilons", apart, apart, 0.0))  # what they do to a step can be less than its tolerance
+    looks = [np.concatenate([config.image_mean, config.image_std]) for config in (model.config, checkpoint.config)]
+    apart = float(np.abs(looks[0] - looks[1]).max())
+    rows.append(Row("normalization", apart, apart, NORMALIZATION_TOLERANCE))
     last = None
     for step in trace(checkpoint, normalized):
         rows += compare_steps(model, [step])
@@ -126,7 +130,15 @@ def compare_with_checkpoint(model: SegFormer, checkpoint: Checkpoint, images: Se
         ends = compare_logits(model.logits(pixels), last.result, size=size, tolerance=LOGITS_TOLERANCE)
         rows += ends.rows
         masks = ends.masks
-    notes = [f"{name} is {a:g} here, {b:g} there" for name, (a, b) in pairs.items() if a != b]
+    notes = list(checkpoint.notes)
+    if checkpoint.one_logit:
+        notes.append(
+            f"{checkpoint.path} has one logit x, compared as the two classes that `import` makes of it: (0, x)"
+        )
+    notes += [f"{name} is {a:g} here, {b:g} there" for name, (a, b) in pairs.items() if a != b]
+    if apart > NORMALIZATION_TOLERANCE:
+        ours, theirs = model.config.normalization, checkpoint.config.normalization
+        notes.append(f"images are normalized by {ours} here, {theirs} there")
     return Report(rows, differing, masks, notes)
 
 

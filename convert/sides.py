@@ -42,16 +42,18 @@ def compare_paths(
     """
     files = [path for path in (model, against) if path.suffix == ".tflite"]
     size = _size(model, against, files, size, runtime)
-    pixels = _pixels(images, size, VERIFICATION_IMAGES)
     if not files:
         ours = _keras(model)
         theirs = _checkpoint(against)
+        pixels = _pixels(images, size, VERIFICATION_IMAGES, ours.config.image_bits)
         return (
             pixels,
             ours.config.labels or Labels.numbered(ours.config.num_classes),
             compare_with_checkpoint(ours, theirs, pixels),
         )
     tolerance = max(_tolerance(path) for path in files)
+    info = find_model_info(files[0])
+    pixels = _pixels(images, size, VERIFICATION_IMAGES, info.bits if info else None)
     logits = [_logits(path, pixels, runtime) for path in (model, against)]
     report = compare_logits(*logits, size=size, tolerance=tolerance)
     return pixels, Labels.numbered(logits[0].shape[-1]), report
@@ -66,16 +68,16 @@ def int8_sensitivities(model: Path, *, images: Path | None, size: tuple[int, int
     loaded = _keras(model)
     size = size or run_size(model) or (512, 512)
     check_image_shape((None, *size, 3), "--size")
-    pixels = _pixels(images, size, SENSITIVITY_IMAGES)
+    pixels = _pixels(images, size, SENSITIVITY_IMAGES, loaded.config.image_bits)
     graph = network(loaded, size)
     found = ranges(graph, static_tensors(graph, worth_int8), pixels)
     return sensitivities(graph, found, worth_int8, pixels, progress=lambda steps: track(steps, transient=True))
 
 
-def _pixels(images: Path | None, size: tuple[int, int], count: int) -> list[Pixels]:
+def _pixels(images: Path | None, size: tuple[int, int], count: int, bits: int | None) -> list[Pixels]:
     if not images:
         return synthetic_images(size, 2)
-    return [fit_image(load_image(path), size) for path in evenly(list_images([images]), count)]
+    return [fit_image(load_image(path, bits=bits), size) for path in evenly(list_images([images]), count)]
 
 
 def _size(

@@ -12,6 +12,7 @@ import numpy as np
 from convert.dialects import TRANSFORMERS
 from convert.export import synthetic_images
 from convert.importer import TENSORS, read_checkpoint, to_torch_layout
+from convert.preprocessor import FILE, preprocessor_config
 from convert.state_dict import Tensors
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
@@ -19,14 +20,17 @@ from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer
 
 
-def export_transformers(model: SegFormer, out: Path) -> None:
-    """Write ``model.safetensors`` and ``config.json``, read them back and compare every tensor; whole or not at all.
+def export_transformers(model: SegFormer, out: Path, *, size: tuple[int, int]) -> None:
+    """Write ``model.safetensors``, ``config.json`` and ``preprocessor_config.json``; whole or not at all.
+
+    They are read back, and every tensor is compared.
 
     transformers computes every norm with epsilon 1e-5, whatever the model was trained with.
 
     Args:
         model: with the paper's decoder.
         out: folder to make.
+        size: (height, width) that transformers' image processor stretches images to.
 
     Raises:
         InputError: a decoder that transformers does not have, or a folder that exists or cannot be written.
@@ -45,6 +49,7 @@ def export_transformers(model: SegFormer, out: Path) -> None:
             made.mkdir()
             (made / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
             (made / "config.json").write_text(json.dumps(transformers_config(model.config), indent=2) + "\n", "utf-8")
+            (made / FILE).write_text(json.dumps(preprocessor_config(model.config, size), indent=2) + "\n", "utf-8")
             _read_back(model, made)
             made.rename(out)
     except OSError as error:
@@ -119,6 +124,8 @@ def _read_back(model: SegFormer, folder: Path) -> None:
         {"embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides", "mlp_ratio"},
     )
     assert all(getattr(found.config, name) == getattr(model.config, name) for name in sizes), found.config
+    for name in ("image_mean", "image_std"):
+        np.testing.assert_allclose(getattr(found.config, name), getattr(model.config, name), rtol=1e-6, atol=1e-6)
     for variable in model.weights:
         layer, _, name = variable.path.rpartition("/")
         ours = to_torch_layout(layer, np.asarray(variable.value, np.float32))

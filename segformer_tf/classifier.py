@@ -27,7 +27,7 @@ class MixTransformerClassifier(MultiWorkerFit, keras.Model):
         labels: names of the classes, which travel with the weights, in order.
         image_size: (height, width), either of them None for any.
 
-    Input: (B, H, W, 3) float, RGB normalised by `config.IMAGE_MEAN` and `IMAGE_STD`.
+    Input: (B, H, W, 3) float, RGB 0..255 after `SegFormerConfig.normalize`.
     Output: (B, num_classes) logits.
 
     Attributes:

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite
 from typing import Any
+
+import numpy as np
 
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 
 Four = tuple[int, int, int, int]
+Three = tuple[float, float, float]
 
 MIN_IMAGE_SIDE = 29  # below it a stage's sequence reduction has no key left
 
-# ImageNet's, RGB, on a scale of 0..255: a normalised image is (image - IMAGE_MEAN) / IMAGE_STD.
+# ImageNet's, RGB, on a scale of 0..255.
 IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_STD = (58.395, 57.12, 57.375)
+
+BITS = range(8, 17)  # that a channel of an image may have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +49,12 @@ class SegFormerConfig:
         batch_norm_epsilon: epsilon of the decoder's batch normalisation.
         decoder: "all_mlp", the paper's, or "mmseg", the other network that mmsegmentation 1.x trains under this name.
         labels: class names and colours that travel with the weights, or None.
+        image_mean, image_std: of the network's input, RGB, on a scale of 0..255; see `normalize`.
+        image_bits: how many are used of image files of more than 8 a channel, 8 to 16; None for all 16.
         license: terms of the weights in a line, which travel with them, or "".
 
     Raises:
-        InputError: a size that is not positive, or channels that heads do not divide.
+        InputError: a size that is not positive, channels that heads do not divide, or a normalization that is none.
     """
 
     num_classes: int
@@ -66,6 +74,9 @@ class SegFormerConfig:
     decoder: str = "all_mlp"
     labels: Labels | None = None
     license: str = ""
+    image_mean: Three = IMAGE_MEAN
+    image_std: Three = IMAGE_STD
+    image_bits: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides"):
@@ -79,6 +90,11 @@ class SegFormerConfig:
         for name in ("drop_path_rate", "dropout_rate"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise InputError(f"{name} must be in [0, 1). Received: {name}={getattr(self, name)}")
+        for name in ("image_mean", "image_std"):
+            object.__setattr__(self, name, _three(name, getattr(self, name)))
+        if min(self.image_std) <= 0:
+            raise InputError(f"image_std must be positive. Received: image_std={self.image_std}")
+        check_bits(self.image_bits, name="image_bits")
         if self.decoder not in ("all_mlp", "mmseg"):
             raise InputError(f"decoder must be all_mlp or mmseg. Received: decoder={self.decoder!r}")
         for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
@@ -123,6 +139,23 @@ class SegFormerConfig:
         """Trainable parameters of encoder and classification head, counted without building them."""
         return self.encoder_parameter_count + (self.embed_dims[-1] + 1) * self.num_classes
 
+    @property
+    def normalization(self) -> str:
+        """What `normalize` does, in words."""
+        mean, std = (", ".join(f"{value:g}" for value in three) for three in (self.image_mean, self.image_std))
+        return f"mean {mean}, std {std}"
+
+    def normalize(self, pixels: Any) -> Any:
+        """What the network takes of RGB on a scale of 0..255: ``(pixels - image_mean) / image_std``.
+
+        Args:
+            pixels: (..., 3), a numpy array or a TensorFlow tensor of floats.
+
+        Returns:
+            The same kind, of the same dtype; of integers in numpy float32 or what holds them.
+        """
+        return normalize(pixels, mean=self.image_mean, std=self.image_std)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the inverse of `from_dict`."""
         return asdict(self)
@@ -139,6 +172,31 @@ class SegFormerConfig:
             raise InputError(f"unknown SegFormerConfig fields: {sorted(unknown)}")
         labels = data.get("labels")
         return cls(**{**data, "labels": Labels.from_dict(labels) if labels is not None else None})
+
+
+def check_bits(bits: Any, *, name: str = "bits") -> int | None:
+    """`bits` as it was given, None for "not said"; raises InputError, which calls it `name`, for what is no depth."""
+    if bits is None or (type(bits) is int and bits in BITS):
+        return bits
+    raise InputError(f"{name} must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}")
+
+
+def normalize(pixels: Any, *, mean: Three = IMAGE_MEAN, std: Three = IMAGE_STD) -> Any:
+    """As `SegFormerConfig.normalize`, by ImageNet's mean and standard deviation unless others are given."""
+    if isinstance(pixels, np.ndarray):  # which would compute with a tuple in float64
+        kind = np.result_type(pixels.dtype, np.float32)
+        return (pixels - np.asarray(mean, kind)) / np.asarray(std, kind)
+    return (pixels - mean) / std
+
+
+def _three(name: str, values: Any) -> Three:
+    try:
+        red, green, blue = (float(value) for value in values)
+    except (TypeError, ValueError):
+        red = green = blue = float("nan")
+    if not all(map(isfinite, (red, green, blue))):
+        raise InputError(f"{name} must be three finite numbers, on a scale of 0..255. Received: {name}={values!r}")
+    return red, green, blue
 
 
 _B1_DIMS = (64, 128, 320, 512)

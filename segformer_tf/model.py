@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, MIN_IMAGE_SIDE, SegFormerConfig, variant_config
+from segformer_tf.config import MIN_IMAGE_SIDE, SegFormerConfig, variant_config
 from segformer_tf.errors import InputError
 from segformer_tf.layers import PACKAGE, OverlapPatchMerging, TransformerBlock, conv_init, linear_init
 from segformer_tf.multi_worker import MultiWorkerFit
@@ -285,7 +285,7 @@ class SegFormer(MultiWorkerFit, keras.Model):
         config: sizes, epsilons and labels.
         image_size: (height, width), either of them None for any.
 
-    Input: (B, H, W, 3) float, RGB normalised by `config.IMAGE_MEAN` and `IMAGE_STD`.
+    Input: (B, H, W, 3) float, RGB 0..255 after `SegFormerConfig.normalize`.
     Output: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes) logits. The 1/4 grid is the paper's; upsample logits, not the arg-max.
 
     Attributes:
@@ -335,9 +335,7 @@ class SegFormer(MultiWorkerFit, keras.Model):
             raise InputError(
                 f"the model takes images of {self.image_size} (height, width). Received: {pixels.shape[1:3]}"
             )
-        normalized = (pixels.astype(np.float32) - np.asarray(IMAGE_MEAN, np.float32)) / np.asarray(
-            IMAGE_STD, np.float32
-        )
+        normalized = self.config.normalize(pixels.astype(np.float32))
         return np.asarray(self.predict_on_batch(normalized), np.float32)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,19 +1,21 @@
 """Augmentation of image and mask together, in the authors' order; every step is a pure function of its seed.
 
-Images are float32 RGB 0..255 until `normalize`; masks are uint8 and only ever resampled to the nearest pixel.
+Images are float32 RGB 0..255 until they are normalized; masks are uint8 and only ever resampled to the nearest pixel.
 Order and ranges: arXiv 2105.15203, section 4.1, and the authors' data pipeline.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
+from segformer_tf.config import normalize
 from segformer_tf.labels import IGNORE_ID
 
 Pair = tuple[Any, Any]
+Normalize = Callable[[Any], Any]  # `SegFormerConfig.normalize`, of float32 images
 
 CROP_TRIES = 10
 
@@ -26,6 +28,7 @@ def augment(
     crop: tuple[int, int],
     scale: tuple[float, float],
     base: tuple[int, int] | None = None,
+    normalize: Normalize = normalize,
 ) -> Pair:
     """Scale jitter, random crop, flip, photometric distortion, normalisation, padding.
 
@@ -36,6 +39,7 @@ def augment(
         crop: (height, width) of the result.
         scale: range of the factor on the image's own size, or on `base`.
         base: (long side, short side) that every image is first fitted into, or None.
+        normalize: of the network's configuration.
 
     Returns:
         (crop, 3) float32 normalised image, (crop) uint8 mask.
@@ -115,11 +119,6 @@ def photometric_distortion(image: Any, seed: Any) -> Any:
     image = tf.cond(do[4], lambda: add_contrast(image), lambda: image)
     image = tf.cond(do[2] | do[3], lambda: adjust_color(image), lambda: image)
     return tf.cond(do[4], lambda: image, lambda: add_contrast(image))
-
-
-def normalize(image: Any) -> Any:
-    """RGB 0..255 of any numeric dtype to the network's float32 input."""
-    return (tf.cast(image, tf.float32) - IMAGE_MEAN) / IMAGE_STD
 
 
 def pad(image: Any, mask: Any, *, crop: tuple[int, int]) -> Pair:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from segformer_tf.config import VARIANTS, variant_config
+from segformer_tf.config import VARIANTS, check_bits, variant_config
 from segformer_tf.errors import InputError
 from segformer_tf.model import check_image_shape
 from training.config import RunConfig
@@ -17,6 +17,7 @@ def check_run(config: RunConfig) -> None:
     if config.variant not in VARIANTS:
         raise InputError(f"--variant must be one of {', '.join(VARIANTS)}. Received: {config.variant}")
     variant_config(config.variant, num_classes=1, drop_path_rate=config.drop_path)
+    check_bits(config.bits, name="--bits")
     if config.precision not in PRECISIONS:
         raise InputError(f"--precision must be one of {', '.join(PRECISIONS)}. Received: {config.precision}")
     check_positive(config, "steps", "epoch_steps", "batch_size", "accumulate", "learning_rate", "clip_norm")

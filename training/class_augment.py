@@ -11,7 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from training.augment import coin, normalize, photometric_distortion
+from segformer_tf.config import normalize
+from training.augment import coin, photometric_distortion
 
 AREA = (0.08, 1.0)  # of the crop, as a share of the image's
 RATIO = (3 / 4, 4 / 3)  # of the crop's width and height

@@ -18,11 +18,12 @@ Labelled = tuple[Pixels, int]
 class ClassSource(Protocol):
     """One split of a data set, read at random.
 
-    ``source[i]`` is (image, class): (H, W, 3) uint8 RGB and 0..C-1.
+    ``source[i]`` is (image, class): (H, W, 3) uint8 RGB and 0..C-1. `bits`, as `load_image` takes them, may be set.
     """
 
     name: str
     names: tuple[str, ...]
+    bits: int | None
 
     def __len__(self) -> int: ...
 
@@ -64,6 +65,7 @@ class ClassFolder:
         if not self._folder.is_dir():
             raise InputError(f"{self._folder}: no such folder; expected {root}/{split}/CLASS/*.jpg")
         self.name = Path(root).resolve().name
+        self.bits: int | None = None
         self.names = tuple(sorted(e.name for e in os.scandir(self._folder) if e.is_dir() and e.name[0] != "."))
         if not self.names:
             raise InputError(f"{self._folder}: no folder of a class in it; expected {self._folder}/CLASS/*.jpg")
@@ -76,7 +78,12 @@ class ClassFolder:
 
     def __getitem__(self, index: int) -> Labelled:
         label = int(np.searchsorted(self._ends, index, side="right"))
-        return load_image(self._folder / self.names[label] / self._file_names[index]), label
+        return load_image(self.path(index), bits=self.bits), label
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        label = int(np.searchsorted(self._ends, index, side="right"))
+        return self._folder / self.names[label] / self._file_names[index]
 
     def _files(self, name: str) -> list[str]:
         entries = os.listdir(self._folder / name)
@@ -94,6 +101,7 @@ class TfdsClasses:
         self._image_key, self._label_key = _image_and_label_keys(name, builder.info.features)
         self.names = tuple(builder.info.features[self._label_key].names)
         self.name = builder.info.name
+        self.bits: int | None = None
         builder = prepare(name, builder)
         splits = {each: each for each in builder.info.splits}
         self._records = open_records(name, builder, split, splits=splits, pictures=[self._image_key])

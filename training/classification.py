@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from segformer_tf.classifier import MixTransformerClassifier, build_classifier
 from segformer_tf.errors import InputError
 from training.class_augment import evaluation_view, training_view
 from training.class_objective import IGNORED, ClassificationLoss, TopK
-from training.class_sources import ClassSource, Labelled, open_classes
+from training.class_sources import ClassFolder, ClassSource, Labelled, open_classes
 from training.config import PretrainConfig
+from training.depth import settle_bits
 from training.pictures import plot_panel
 from training.pipeline import batches, endless_batches, eval_steps
 from training.run import Run
@@ -41,11 +43,18 @@ class Classification(Task):
     def open(self, run: Run | None) -> None:
         config = self.config
         self.source, self.validation = open_classes(config.data, config.train_split, config.val_split)
+        both = self.source, self.validation
+        files = (s.path(i) for s in both if isinstance(s, ClassFolder) for i in range(len(s)))
+        self.config = replace(config, bits=settle_bits(config, both, files, new=run is None))
 
     def model(self) -> MixTransformerClassifier:
         config = self.config
         return build_classifier(
-            config.variant, labels=self.source.names, dtype=config.precision, drop_path_rate=config.drop_path
+            config.variant,
+            labels=self.source.names,
+            dtype=config.precision,
+            drop_path_rate=config.drop_path,
+            image_bits=config.bits,
         )
 
     def loss(self) -> ClassificationLoss:

@@ -167,7 +167,7 @@ def evaluate(
     if picture:
         import matplotlib  # noqa: F401  for the line that it is missing to come before the hours
     from training.evaluate import evaluate as score
-    from training.evaluate import open_predictor
+    from training.evaluate import open_predictor, read_as_the_model_does
     from training.sources import open_source
 
     source = open_source(data, split)
@@ -177,6 +177,8 @@ def evaluate(
     with open_predictor(model, runtime=runtime, num_classes=len(source.labels.names), protocol=protocol) as predict:
         if predict.license:
             print(f"{model}: {predict.license}", file=sys.stderr)
+        if note := read_as_the_model_does(source, predict.bits):
+            print(note, file=sys.stderr)
         scores = score(predict, source, indices=indices)
     if picture:
         from training.pictures import plot_confusion

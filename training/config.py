@@ -36,6 +36,9 @@ class RunConfig:
     val_split: str = "val"
     """Split that picks the best weights."""
 
+    bits: int | None = None
+    """Bits that are used of image files of more than 8, such as 12 of 16. Default: the manifest's, or found."""
+
     steps: int = 40_000
     """Optimizer steps in all, a multiple of --epoch-steps."""
 

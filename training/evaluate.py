@@ -80,11 +80,13 @@ class Predictor:
         network: the model.
         protocol: how it is used, with the size that was found where none was given.
         license: terms of the weights, or "".
+        bits: as `load_image` takes them for this model.
     """
 
     network: Network
     protocol: EvalProtocol
     license: str
+    bits: int | None = None
 
     def __call__(self, image: Pixels) -> NDArray[np.uint8]:
         return predict_mask(self.network, image, self.protocol)
@@ -113,9 +115,9 @@ def open_predictor(
             _check_classes(model, worker.grid[2], num_classes)
             protocol = _for_one_size(protocol, worker.size, model)
             described = find_model_info(model)
-            terms = described.license if described else ""
+            terms, bits = (described.license, described.bits) if described else ("", None)
             # A window at the rim of a small image is smaller than the model.
-            yield Predictor(lambda pixels: worker.logits(fit_image(pixels, worker.size)), protocol, terms)
+            yield Predictor(lambda pixels: worker.logits(fit_image(pixels, worker.size)), protocol, terms, bits)
         return
 
     from segformer_tf.checkpoint import load_segformer, run_size
@@ -128,7 +130,8 @@ def open_predictor(
     if not (protocol.size or protocol.resize or protocol.slide):
         protocol = replace(protocol, size=run_size(model))
     # Keras traces twice, for the first size and for any other: many sizes are no more work.
-    yield Predictor(lambda pixels: loaded.logits(pixels[None])[0], protocol, loaded.config.license)
+    terms, bits = loaded.config.license, loaded.config.image_bits
+    yield Predictor(lambda pixels: loaded.logits(pixels[None])[0], protocol, terms, bits)
 
 
 def _for_one_size(protocol: EvalProtocol, size: tuple[int, int], model: Path) -> EvalProtocol:
@@ -165,6 +168,17 @@ def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, 
             raise InputError(f"{source.name}, sample {i}: {error}") from None
         images += 1
     return Scores(source.labels, images, matrix)
+
+
+def read_as_the_model_does(source: Source, bits: int | None) -> str | None:
+    """Have a split read as a model is used to, whatever its manifest says; a line where that is something else."""
+    said, source.bits = source.bits, bits
+    if said is None or said == bits:
+        return None
+    model = f"{bits} bits" if bits else "all 16 bits"
+    return (
+        f"the data is said to have {said} bits, the model takes {model} of files of more than 8, and so do its scores"
+    )
 
 
 def _check_classes(model: Path, has: int, wanted: int) -> None:

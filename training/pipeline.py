@@ -11,10 +11,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from segformer_tf.config import normalize
 from segformer_tf.edge.image import fit_image
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
-from training.augment import augment, normalize
+from training.augment import Normalize, augment
 from training.sources import Sample, Source
 
 
@@ -28,6 +29,7 @@ def train_batches(
     seed: int,
     start: int = 0,
     context: tf.distribute.InputContext | None = None,
+    normalize: Normalize = normalize,
 ) -> tf.data.Dataset:
     """Endless augmented batches, each epoch in its own order.
 
@@ -39,6 +41,7 @@ def train_batches(
         seed: of order and augmentation.
         start: number of samples already seen.
         context: this worker among the others, as tf.distribute gives it; None for the only one.
+        normalize: of the network's configuration; ImageNet's unless given.
 
     Yields:
         ((B / replicas, *crop, 3) float32 normalised, (B / replicas, *crop) uint8).
@@ -46,7 +49,7 @@ def train_batches(
 
     def load(index: Any, key: Any) -> Any:
         image, mask = _read(source, index)
-        return augment(image, mask, key, crop=crop, scale=scale, base=base)
+        return augment(image, mask, key, crop=crop, scale=scale, base=base, normalize=normalize)
 
     return endless_batches(len(source), load, batch_size=batch_size, seed=seed, start=start, context=context)
 
@@ -57,6 +60,7 @@ def eval_batches(
     size: tuple[int, int],
     batch_size: int,
     context: tf.distribute.InputContext | None = None,
+    normalize: Normalize = normalize,
 ) -> tf.data.Dataset:
     """Every sample once, in order: image by the image contract, mask stretched to the nearest pixel.
 
@@ -77,7 +81,7 @@ def eval_batches(
 
     def load(index: Any) -> Any:
         image, mask = tf.numpy_function(read, [index], (tf.uint8, tf.uint8), stateful=False)
-        return normalize(tf.ensure_shape(image, (*size, 3))), tf.ensure_shape(mask, size)
+        return normalize(tf.cast(tf.ensure_shape(image, (*size, 3)), tf.float32)), tf.ensure_shape(mask, size)
 
     numbers = tf.data.Dataset.range(eval_steps(source, batch_size) * batch_size)
     return batches(numbers, load, batch_size, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import inf
@@ -12,19 +13,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from segformer_tf.config import variant_config
+from segformer_tf.config import normalize, variant_config
 from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer, build_segformer, check_image_shape
+from training.augment import Normalize
 from training.backup import Backup
 from training.check import check_not_negative, check_positive
 from training.config import TrainConfig
+from training.depth import settle_bits
 from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
 from training.pictures import plot_panel
 from training.pipeline import eval_batches, train_batches
 from training.run import Run
-from training.sources import Sample, Source, check_masks, open_source
+from training.sources import FolderSource, Sample, Source, check_masks, open_source
 from training.start import Start, copy_weights, read_start
 from training.strategy import this_place
 from training.task import Task
@@ -42,6 +45,7 @@ class Segmentation(Task):
         super().__init__(config)
         self.head_multiplier = config.head_multiplier
         self._given: Start | None = None
+        self._normalize: Normalize = normalize
         variant_config(config.variant, num_classes=1, dropout_rate=config.dropout)
         check_positive(config, "head_multiplier")
         check_not_negative(config, "class_weights")
@@ -56,16 +60,21 @@ class Segmentation(Task):
         config = self.config
         self.source = open_source(config.data, config.train_split)
         self.validation = open_source(config.data, config.val_split)
-        height, width = config.eval_size or self.validation[0][0].shape[:2]
-        check_image_shape((None, height, width, 3), "--eval-size")
-        self.config = replace(config, eval_size=(height, width))
         if config.weights:  # a run that goes on has its own in the backup, and needs no more than the network
             path = run.last if run and Backup(run.backup).exists() else Path(config.weights)
             self._given = read_start(path, config.variant)
-            self.config = replace(self.config, weights=Path(config.weights).resolve())
+            self._normalize = self._given.config.normalize
+            config = replace(config, weights=Path(config.weights).resolve())
         elif config.learning_rate <= 1e-4 and run is None and this_place().chief:
             print("from scratch: --learning-rate 6e-4 --head-multiplier 1 learns faster than the default, which suits "
                   "pretrained --weights")  # fmt: skip
+        both = self.source, self.validation
+        inherited = self._given.config.image_bits if self._given else None
+        files = [path for source in both if isinstance(source, FolderSource) for path in source.images]
+        bits = settle_bits(config, both, files, new=run is None, inherited=inherited)
+        height, width = config.eval_size or self.validation[0][0].shape[:2]
+        check_image_shape((None, height, width, 3), "--eval-size")
+        self.config = replace(config, bits=bits, eval_size=(height, width))
         if run is None:
             check_masks(self.source, self.validation)
 
@@ -73,10 +82,10 @@ class Segmentation(Task):
         labels, config = self.source.labels, self.config
         changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
         changes["license"] = _terms(self.source, self._given.config.license if self._given else "")
-        changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout}
+        changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout, "image_bits": config.bits}
         if self._given is None:
             return build_segformer(config.variant, dtype=config.precision, **changes)
-        # epsilons, and mmseg's decoder, belong to the weights
+        # epsilons, normalization, and mmseg's decoder belong to the weights
         model = SegFormer(replace(self._given.config, **changes), dtype=config.precision)
         copy_weights(self._given, model)
         self._given = None  # a second model in memory
@@ -100,10 +109,11 @@ class Segmentation(Task):
             seed=config.seed,
             start=start,
             context=context,
+            normalize=self._normalize,
         )
 
     def eval_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return eval_batches(self.validation, size=self._size, batch_size=self.config.batch_size, context=context)
+        return self._eval_batches(self.validation, self.config.batch_size, context)
 
     def draw(self, model: SegFormer, out: Path) -> None:
         """A row for each sample: image, truth, prediction."""
@@ -123,7 +133,15 @@ class Segmentation(Task):
     def _shown(self) -> tuple[list[Sample], Any]:
         """Four samples, and the batch of them."""
         samples = [self.validation[int(i)] for i in np.unique(np.linspace(0, len(self.validation) - 1, 4).astype(int))]
-        return samples, next(iter(eval_batches(samples, size=self._size, batch_size=len(samples))))[0]
+        return samples, next(iter(self._eval_batches(samples, len(samples))))[0]
+
+    def _eval_batches(
+        self,
+        source: Sequence[Sample] | Source,
+        batch_size: int,
+        context: tf.distribute.InputContext | None = None,
+    ) -> tf.data.Dataset:
+        return eval_batches(source, size=self._size, batch_size=batch_size, context=context, normalize=self._normalize)
 
 
 def _terms(source: Source, inherited: str) -> str:

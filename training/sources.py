@@ -16,6 +16,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from segformer_tf.config import check_bits
 from segformer_tf.edge.image import IMAGE_SUFFIXES, Pixels, load_image, open_picture, upright_size
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID, Labels
@@ -28,12 +29,14 @@ class Source(Protocol):
     """One split of a data set, read at random.
 
     ``source[i]`` is (image, mask): (H, W, 3) uint8 RGB and (H, W) uint8 with class ids
-    0..C-1 and `IGNORE_ID`. `license` is its terms in a few words, or "".
+    0..C-1 and `IGNORE_ID`. `license` is its terms in a few words, or "". `bits`, as `load_image` takes them, may be
+    set, and of folders is the manifest's until then.
     """
 
     name: str
     license: str
     labels: Labels
+    bits: int | None
 
     def __len__(self) -> int: ...
 
@@ -60,7 +63,7 @@ def open_source(data: str, split: str) -> Source:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``dataset.json``: {"name", "license", "classes": [{"id", "name", "color"}], "ignore": [ids or colours]}.
+    """``dataset.json``: {"name", "license", "classes": [{"id", "name", "color"}], "ignore": [ids or colours], "bits"}.
 
     Attributes:
         name: of the data set.
@@ -68,6 +71,7 @@ class Manifest:
         labels: names and colours, in order of id.
         table: (256,) int16, class index of every raw mask value, `IGNORE_ID` for ignored ones, -1 for unknown ones.
         palette: class index, or `IGNORE_ID`, of every colour, packed as 0xRRGGBB; None where two classes share one.
+        bits: that images of more than 8 have, or None where that is not said.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Manifest:
     labels: Labels
     table: NDArray[np.int16]
     palette: dict[int, int] | None
+    bits: int | None
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -90,6 +95,7 @@ class Manifest:
                 if lacking := [c["id"] for c in classes if key not in c]:
                     raise InputError(f"class {lacking[0]}: missing key {key!r}")
             labels = Labels(tuple(c["name"] for c in classes), tuple(tuple(c["color"]) for c in classes))
+            bits = check_bits(data.get("bits"))
             name, license = str(data.get("name", path.parent.name)), str(data.get("license", ""))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
@@ -114,7 +120,8 @@ class Manifest:
         table = mapping_table(ids, ignored)
         palette = {_packed(color): i for i, color in enumerate(labels.colors)}
         distinct = len(palette) == len(ids) and not palette.keys() & set(colors)
-        return cls(name, license, labels, table, {**palette, **dict.fromkeys(colors, IGNORE_ID)} if distinct else None)
+        colored = {**palette, **dict.fromkeys(colors, IGNORE_ID)} if distinct else None
+        return cls(name, license, labels, table, colored, bits)
 
     def classes(self, raw: NDArray[np.uint8]) -> Mask:
         """Class indices of raw mask values, (H, W) ids or (H, W, 3) colours.
@@ -153,6 +160,7 @@ class FolderSource:
         self.name = manifest.name
         self.license = manifest.license
         self.labels = manifest.labels
+        self.bits = manifest.bits
         self._manifest = manifest
         images, masks = root / split / "images", root / split / "masks"
         if not images.is_dir() or not masks.is_dir():
@@ -175,7 +183,7 @@ class FolderSource:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        image, mask = load_image(self.images[index]), self._mask(index)
+        image, mask = load_image(self.images[index], bits=self.bits), self._mask(index)
         self._check_size(index, mask, (image.shape[0], image.shape[1]))
         return image, mask
 

@@ -76,7 +76,7 @@ def predict(
     spent, unread = [], []
     for path, name in zip(track(paths, "segmenting", console=console), names, strict=True):
         try:
-            pixels = load_image(path)
+            pixels = load_image(path, bits=segmenter.bits)
         except InputError as error:
             unread.append(str(error))
             continue

@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from segformer_tf.config import check_bits
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 
@@ -39,12 +40,25 @@ OUTPUT_CONTRACT = {
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Labels and recipe of an exported file, what made it (free JSON), and the terms of its weights, or ""."""
+    """What an exported file says.
+
+    Attributes:
+        labels, recipe: of the file.
+        created: what made it, free JSON.
+        license: terms of its weights, or "".
+        bits: as `load_image` takes them.
+    """
 
     labels: Labels
     recipe: str
     created: dict[str, Any]
     license: str = ""
+    bits: int | None = None
+
+    @property
+    def input_contract(self) -> dict[str, Any]:
+        """How the image has to be made."""
+        return INPUT_CONTRACT if self.bits is None else {**INPUT_CONTRACT, "bits": self.bits}
 
     def files(self, model: bytes) -> dict[str, bytes]:
         """The associated files that hold this, by name, and the digest of the flatbuffer they go behind."""
@@ -52,7 +66,7 @@ class ModelInfo:
             "format": FORMAT,
             "model": {"bytes": len(model), "sha256": sha256(model).hexdigest()},
             "recipe": self.recipe,
-            "input": INPUT_CONTRACT,
+            "input": self.input_contract,
             "output": OUTPUT_CONTRACT,
             "palette": self.labels.to_dict()["colors"],
             "created": self.created,
@@ -89,13 +103,14 @@ def find_model_info(path: str | Path) -> ModelInfo | None:
             raise InputError(f"{path}: metadata format {info['format']}, expected {FORMAT}; export the model again")
         _check_digest(path, info["model"])
         labels = Labels.from_dict({"names": names, "colors": info["palette"]})
-        return ModelInfo(labels, str(info["recipe"]), dict(info["created"]), str(info.get("license", "")))
+        terms, bits = str(info.get("license", "")), check_bits(info["input"].get("bits"), name=f"{path}: bits")
+        return ModelInfo(labels, str(info["recipe"]), dict(info["created"]), terms, bits)
     except InputError:
         raise
     except (_NoMetadata, zipfile.BadZipFile):
         return None
     # zipfile raises NotImplementedError for a compression it cannot read, RuntimeError for an encrypted entry.
-    except (OSError, KeyError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{path}: its metadata is damaged ({error})") from None
 
 

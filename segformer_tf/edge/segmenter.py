@@ -100,6 +100,7 @@ class Segmenter:
         recipe: how the file was quantised, or "unknown".
         size: (height, width) of the model's input.
         license: terms of the weights, or "".
+        bits: as `load_image` takes them for this model.
 
     Raises:
         InputError: no such file, a damaged one, no labels, no runtime, or a runtime that refuses the file.
@@ -127,6 +128,7 @@ class Segmenter:
             raise InputError(f"{path}: has {classes} classes. Received: {len(labels.names)} names")
         self.labels = labels
         self.recipe = self._model.recipe
+        self.bits = self._model.bits
         self.size = self._model.size
         self.logits = self._model.logits
 
@@ -147,7 +149,7 @@ def segment(model: TFLiteModel, image: ImageLike) -> tuple[Pixels, NDArray[np.ui
         InputError: an image that cannot be read.
     """
     clock = [perf_counter()]
-    pixels = load_image(image)
+    pixels = load_image(image, bits=model.bits)
     clock.append(perf_counter())
     fitted = fit_image(pixels, model.size)
     clock.append(perf_counter())

@@ -28,6 +28,7 @@ class TFLiteModel:
         size: (height, width) of the input.
         grid: (height, width, classes) of the logits.
         recipe: how the file was quantised, or "unknown".
+        bits: as `load_image` takes them for this model.
 
     Raises:
         InputError: no such file, a damaged one, a runtime that is missing or refuses it, or tensors of another kind.
@@ -47,6 +48,7 @@ class TFLiteModel:
             raise InputError(f"--threads must be positive. Received: {threads}")
         info = info or find_model_info(path)
         self.recipe = info.recipe if info else "unknown"
+        self.bits = info.bits if info else None
         self._interpreter = open_interpreter(path, runtime=runtime, threads=threads, intact=info is not None)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         shapes = [[int(n) for n in tensor["shape"]] for tensor in (*inputs, *outputs)]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from convert.dialects import DIALECTS
 from convert.importer import TENSORS, read_checkpoint, to_keras, to_keras_layout, to_torch_layout
 from convert.state_dict import read_state_dict
 from segformer_tf import build_segformer, load_segformer
@@ -110,6 +111,47 @@ def test_wrappers_and_prefixes_are_taken_off(code_base: str, tmp_path: Path) -> 
     assert wrapped.config == plain.config
     for name, tensor in plain.weights.items():
         np.testing.assert_array_equal(wrapped.weights[name], tensor)
+
+
+def one_logit(code_base: str, tmp_path: Path) -> Path:
+    """A golden checkpoint with the head of its second class alone."""
+    head = next(dialect for dialect in DIALECTS if dialect.name == CODE_BASES[code_base][0]).decoder["linear_pred"]
+
+    def cut(tensors: dict) -> None:
+        tensors.update({f"{head}{name}": tensors[f"{head}{name}"][1:2] for name in ("weight", "bias")})
+
+    return change(code_base, cut, tmp_path)
+
+
+def test_a_head_of_one_logit_is_two_classes(code_base: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    golden = np.load(GOLDEN / "logits.npz")
+    path = one_logit(code_base, tmp_path)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.one_logit
+    assert checkpoint.config.labels is not None
+    assert checkpoint.config.labels.names == ("background", "foreground")
+    logits = np.asarray(to_keras(checkpoint)(golden["image"]))
+    assert (logits[..., 0] == 0).all()
+    assert np.abs(logits[..., 1] - golden[code_base][..., 1]).max() < 3e-6
+    (tmp_path / "names.txt").write_text("crack\n")
+    main(["import", str(path), "--labels", str(tmp_path / "names.txt"), "--out", str(tmp_path / "x.keras")])
+    assert "one logit, a sigmoid: two classes, background and crack" in capsys.readouterr().out
+    assert load_segformer(tmp_path / "x.keras").config.labels.names == ("background", "crack")
+    # a fresh classifier is of as many classes as it is asked to be
+    assert to_keras(checkpoint, num_classes=5).config.num_classes == 5
+    with pytest.raises(InputError, match=r"has 2 classes. Received: 21 labels"):
+        read_checkpoint(path, labels=find_labels("voc"))
+
+
+@pytest.mark.parametrize(
+    ("name", "names"), [("crack", ("background", "crack")), ("Background", ("background", "foreground"))]
+)
+def test_the_one_name_of_a_config_json_is_the_foregrounds(name: str, names: tuple, tmp_path: Path) -> None:
+    one_logit("transformers", tmp_path).rename(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "segformer", "id2label": {"0": name}}))
+    labels = read_checkpoint(tmp_path).config.labels
+    assert labels is not None
+    assert labels.names == names
 
 
 def nvlabs_shapes() -> dict[str, tuple[int, ...]]:
@@ -462,7 +504,8 @@ def test_transformers_loads_what_we_export(tmp_path: Path, capsys: pytest.Captur
     model.save(tmp_path / "model.keras")
     main(["export", str(tmp_path / "model.keras"), "--format", "transformers", "--out", str(tmp_path / "hf")])
     assert "this model with 1e-06" in " ".join(capsys.readouterr().out.split())
-    assert sorted(p.name for p in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors"]
+    written = sorted(p.name for p in (tmp_path / "hf").iterdir())
+    assert written == ["config.json", "model.safetensors", "preprocessor_config.json"]
     theirs, told = transformers.SegformerForSemanticSegmentation.from_pretrained(
         tmp_path / "hf", output_loading_info=True
     )

@@ -51,6 +51,12 @@ def test_graph_is_the_network_at_full_width(variant: str) -> None:
     assert agrees(model, (97, 161))
 
 
+@pytest.mark.parametrize("runtime", ["litert", "tflite-runtime"])
+def test_graph_normalizes_as_the_model_does(runtime: str) -> None:
+    looks = {"image_mean": (127.5, 0.0, 20.0), "image_std": (127.5, 255.0, 1.0)}
+    assert agrees(perturb(build_segformer("tiny", num_classes=6, **looks)), (64, 96), runtime=runtime, tolerance=2e-4)
+
+
 def test_one_weight_is_seen() -> None:
     model = perturb(build_segformer("tiny", num_classes=6))
     written = network.network(model, (64, 96))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.torch
 from convert.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras  # noqa: E402
 from convert.parity import compare_steps, compare_with_checkpoint, weight_differences  # noqa: E402
 from convert.reference import trace  # noqa: E402
-from tests.convert.test_import import CODE_BASES, GOLDEN  # noqa: E402
+from tests.convert.test_import import CODE_BASES, GOLDEN, one_logit  # noqa: E402
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 67, 98, 3), np.uint8)
 
@@ -48,7 +48,8 @@ def test_both_sides_agree_at_every_step(checkpoint: Checkpoint) -> None:
     assert report.weights == []
     assert report.rows[0].name == "weights"
     assert report.rows[1].name == "epsilons"
-    steps = [row.name for row in report.rows[2:]]
+    assert report.rows[2].name == "normalization"
+    steps = [row.name for row in report.rows[3:]]
     assert steps[:3] == ["stage1/patch_embed", "stage1/block0", "c1"]
     assert steps[-7:] == ["decoder/c1", "decoder/c2", "decoder/c3", "decoder/c4", "logits", "all: logits", "all: mask"]
     assert max(row.relative for row in report.rows) < 2e-6
@@ -84,6 +85,30 @@ def test_epsilons_of_another_code_base_are_found(checkpoint: Checkpoint, changes
     assert report.first_failure.name == "epsilons"
     (name, value), *_ = changes.items()
     assert report.notes == [f"{name} is {value:g} here, {getattr(checkpoint.config, name):g} there"]
+
+
+def test_another_normalization_is_found(checkpoint: Checkpoint) -> None:
+    halves = replace(checkpoint.config, image_mean=(127.5,) * 3, image_std=(127.5,) * 3)
+    other = SegFormer(halves)
+    other.set_weights(to_keras(checkpoint).get_weights())
+    report = compare_with_checkpoint(other, checkpoint, PIXELS[:1])
+    assert report.first_failure is not None
+    assert report.first_failure.name == "normalization"
+    assert report.notes == [
+        "images are normalized by mean 127.5, 127.5, 127.5, std 127.5, 127.5, 127.5 here, "
+        "mean 123.675, 116.28, 103.53, std 58.395, 57.12, 57.375 there"
+    ]
+    assert not next(row for row in report.rows if row.name == "all: logits").passes
+    assert compare_with_checkpoint(other, replace(checkpoint, config=halves), PIXELS[:1]).first_failure is None
+
+
+def test_one_logit_is_compared_as_two_classes(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(one_logit("smp", tmp_path))
+    report = compare_with_checkpoint(to_keras(checkpoint), checkpoint, PIXELS[:1])
+    assert report.first_failure is None
+    assert report.notes == [
+        f"{checkpoint.path} has one logit x, compared as the two classes that `import` makes of it: (0, x)"
+    ]
 
 
 def test_the_command(

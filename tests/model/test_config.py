@@ -1,14 +1,40 @@
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from segformer_tf import Labels, SegFormerConfig, variant_config
 from segformer_tf.labels import bit_reversed_color
 
 
 def test_config_survives_plain_types() -> None:
-    config = variant_config("b2", num_classes=3, labels=Labels.named(["a", "b", "c"]), norm_epsilon=1e-5)
+    labels = Labels.named(["a", "b", "c"])
+    config = variant_config("b2", num_classes=3, labels=labels, norm_epsilon=1e-5, image_mean=(0, 1.5, 2))
     assert SegFormerConfig.from_dict(config.to_dict()) == config
+    assert SegFormerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_configuration_of_before_is_normalized_by_imagenet() -> None:
+    saved = variant_config("b0", num_classes=2).to_dict()
+    del saved["image_mean"], saved["image_std"]
+    assert SegFormerConfig.from_dict(saved) == variant_config("b0", num_classes=2)
+
+
+@pytest.mark.parametrize("values", [{}, {"image_mean": (127.5, 0.0, 1.0), "image_std": (127.5, 1.0, 2.0)}])
+def test_normalization_is_one_formula_in_numpy_and_tensorflow(values: dict) -> None:
+    config = variant_config("b0", num_classes=2, **values)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    mean = np.asarray(values.get("image_mean", (123.675, 116.28, 103.53)))
+    std = np.asarray(values.get("image_std", (58.395, 57.12, 57.375)))
+    single = (pixels.astype(np.float32) - mean.astype(np.float32)) / std.astype(np.float32)
+    for given in (pixels, pixels.astype(np.float32), tf.cast(pixels, tf.float32)):
+        normalized = config.normalize(given)
+        assert normalized.dtype == np.float32
+        np.testing.assert_array_equal(normalized, single)
+    np.testing.assert_array_equal(config.normalize(pixels.astype(np.float64)), (pixels - mean) / std)
 
 
 def test_drop_path_and_epsilons_are_the_authors() -> None:
@@ -27,6 +53,13 @@ def test_drop_path_and_epsilons_are_the_authors() -> None:
         ("depths", (2, 0, 2, 2)),
         ("drop_path_rate", 1.0),
         ("labels", Labels.named(["only one"])),
+        ("image_mean", (127.5, 127.5)),
+        ("image_mean", 127.5),
+        ("image_bits", 7),
+        ("image_mean", (127.5, 127.5, float("nan"))),
+        ("image_std", (127.5, 127.5, 0.0)),
+        ("image_std", (127.5, 127.5, -1.0)),
+        ("image_std", ("a", "b", "c")),
     ],
 )
 def test_bad_fields_are_refused(field: str, value: object) -> None:

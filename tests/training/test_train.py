@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from segformer_tf import build_classifier, build_segformer
 from segformer_tf.checkpoint import load_segformer, run_size
 from segformer_tf.cli import main
 from segformer_tf.edge import logits_to_mask
@@ -22,6 +23,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.metrics import confusion_matrix, mean_iou
 from tests.training.small import SMALL
 from training.config import TrainConfig
+from training.segmentation import Segmentation
 from training.sources import open_source
 from training.strategy import make_strategy
 from training.train import resume, train
@@ -102,8 +104,6 @@ def test_evaluate_takes_tflite_on_every_runtime(
 
 
 def test_a_model_of_other_classes_is_refused(toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    from segformer_tf import build_segformer
-
     build_segformer("tiny", num_classes=9).save(tmp_path / "nine.keras")
     with pytest.raises(SystemExit):
         main(["evaluate", str(tmp_path / "nine.keras"), "--data", str(toy_folder)])
@@ -111,14 +111,14 @@ def test_a_model_of_other_classes_is_refused(toy_folder: Path, tmp_path: Path, c
 
 
 def test_weights_to_start_from(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    from segformer_tf import build_segformer
-
-    given = build_segformer("tiny", num_classes=9, norm_epsilon=1e-5)
+    looks = {"image_mean": (127.5, 127.5, 127.5), "image_std": (127.5, 127.5, 127.5)}
+    given = build_segformer("tiny", num_classes=9, norm_epsilon=1e-5, **looks)
     given.save(tmp_path / "given.keras")
     slow = replace(config, learning_rate=1e-30, weight_decay=0.0, weights=tmp_path / "given.keras")
     model = load_segformer(train(replace(slow, out=tmp_path / "run")).root / "weights" / "last.keras")
     assert "weights of 9 classes, the data has 6: other classes, so a fresh" in capsys.readouterr().out
     assert model.config.norm_epsilon == 1e-5
+    assert model.config.image_mean == model.config.image_std == (127.5, 127.5, 127.5)
     for ours, theirs in zip(model.trainable_variables, given.trainable_variables, strict=True):
         if "linear_pred" not in ours.path:
             np.testing.assert_allclose(ours, theirs, atol=1e-20, err_msg=ours.path)
@@ -129,6 +129,24 @@ def test_weights_to_start_from(config: TrainConfig, tmp_path: Path, capsys: pyte
         train(replace(slow, weights=tmp_path / "b0.keras", out=tmp_path / "other"))
     with pytest.raises(InputError, match="no such model file"):
         train(replace(slow, weights=tmp_path / "none.keras", out=tmp_path / "other"))
+
+
+@pytest.mark.parametrize("kind", ["segmenter", "classifier"])
+def test_data_is_normalized_as_the_weights_were(kind: str, config: TrainConfig, tmp_path: Path) -> None:
+    looks = {"image_mean": (0.0, 0.0, 0.0), "image_std": (1.0, 1.0, 1.0)}
+    given = (
+        build_segformer("tiny", num_classes=9, **looks)
+        if kind == "segmenter"
+        else build_classifier("tiny", labels=["a", "b"], **looks)
+    )
+    given.save(tmp_path / "given.keras")
+    task = Segmentation(replace(config, weights=tmp_path / "given.keras", eval_size=(128, 128)))
+    task.open(None)
+    assert task.model().config.image_std == (1.0, 1.0, 1.0)
+    context = tf.distribute.InputContext()
+    for batches in (task.train_batches(0, context), task.eval_batches(context)):
+        images, _ = next(iter(batches))
+        assert 200 < np.asarray(images).max() <= 255
 
 
 def test_strategies() -> None:
@@ -166,7 +184,6 @@ def test_toy_shapes_cannot_be_solved_by_a_frozen_random_encoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The demo's training, but for the encoder, stays below 0.6; `make demo` itself passes 0.8."""
-    from segformer_tf import build_segformer
 
     def frozen(*args: object, **kwargs: object):
         model = build_segformer(*args, **kwargs)

@@ -1,0 +1,138 @@
+"""transformers' ``preprocessor_config.json``: what is done to an image before the network, read and written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, SegFormerConfig, Three
+from segformer_tf.errors import InputError
+
+FILE = "preprocessor_config.json"
+_LARGEST = 1 << 20  # bytes that are still believed
+_BILINEAR = 2  # Pillow's number of the filter
+_FILTERS = {0: "nearest", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """What a file says.
+
+    Attributes:
+        mean, std: of RGB on a scale of 0..255, as `SegFormerConfig` has them.
+        notes: what is done otherwise here, a line each.
+    """
+
+    mean: Three = IMAGE_MEAN
+    std: Three = IMAGE_STD
+    notes: tuple[str, ...] = ()
+
+
+def read_preprocessor(checkpoint: Path) -> Preprocessor:
+    """The file beside a checkpoint, or in its folder; where there is none, ImageNet's normalization.
+
+    Keys that it lacks are as `transformers.SegformerImageProcessor` has them.
+
+    Raises:
+        InputError: a file that cannot be read, or asks for what no configuration here can do.
+    """
+    path = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / FILE
+    if not path.is_file():
+        return Preprocessor()
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"larger than {_LARGEST} bytes")
+        told = json.loads(path.read_text("utf-8"))
+        if not isinstance(told, dict):
+            raise ValueError("no JSON object")
+    except (OSError, RecursionError, ValueError) as error:
+        raise InputError(f"{path}: not a configuration of an image processor ({error})") from None
+    try:
+        mean, std = _normalization(told)
+        return Preprocessor(mean, std, tuple(f"{path}: {note}" for note in _notes(told)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def preprocessor_config(config: SegFormerConfig, size: tuple[int, int]) -> dict[str, object]:
+    """What `transformers.AutoImageProcessor` reads, for images stretched to `size` (height, width)."""
+    height, width = size
+    return {
+        "image_processor_type": "SegformerImageProcessor",
+        "do_resize": True,
+        "size": {"height": height, "width": width},
+        "resample": _BILINEAR,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [_rounded(value / 255) for value in config.image_mean],
+        "image_std": [_rounded(value / 255) for value in config.image_std],
+        "do_reduce_labels": False,
+    }
+
+
+def _normalization(told: dict[str, Any]) -> tuple[Three, Three]:
+    for name in ("do_flip_channel_order", "rescale_offset", "offset"):
+        if _flag(told, name, default=False):
+            raise InputError(f"{name} cannot be followed: images are RGB here, and rescaled by a factor alone")
+    factor = told.get("rescale_factor", 1 / 255) if _flag(told, "do_rescale") else 1.0
+    if not _is_number(factor) or factor <= 0:
+        raise InputError(f"rescale_factor must be a positive number. Received: {factor!r}")
+    if not _flag(told, "do_normalize"):
+        return (0.0,) * 3, (_rounded(1 / factor),) * 3
+    mean = _three(told, "image_mean", [value / 255 for value in IMAGE_MEAN])
+    std = _three(told, "image_std", [value / 255 for value in IMAGE_STD])
+    if min(std) <= 0:
+        raise InputError(f"image_std must be positive. Received: {told['image_std']!r}")
+    # (pixels · factor - mean) / std
+    red, green, blue = (_rounded(value / factor) for value in mean)
+    red_std, green_std, blue_std = (_rounded(value / factor) for value in std)
+    return (red, green, blue), (red_std, green_std, blue_std)
+
+
+def _notes(told: dict[str, Any]) -> list[str]:
+    notes, size = [], told.get("size")
+    if _flag(told, "do_reduce_labels", default=False) or _flag(told, "reduce_labels", default=False):
+        notes.append('do_reduce_labels: class 0 here is id 1 of its masks; a manifest has ids from 1 and "ignore": [0]')
+    if _flag(told, "do_resize"):
+        if (resample := told.get("resample", _BILINEAR)) != _BILINEAR:
+            known = _FILTERS.get(resample, resample) if isinstance(resample, int) else resample
+            notes.append(f"resample is {known}; images are resized by the bilinear filter here")
+        if isinstance(size, dict) and not {"height", "width"} <= size.keys():
+            kept = ", ".join(f"{key} {value}" for key, value in size.items())
+            notes.append(f"size is {kept}, which keeps the ratio of sides; images are stretched to --size here")
+    for name in ("do_center_crop", "do_pad"):
+        if _flag(told, name, default=False):
+            notes.append(f"{name} is not followed; images are stretched whole here")
+    return notes
+
+
+def _flag(told: dict[str, Any], name: str, *, default: bool = True) -> bool:
+    value = told.get(name, default)
+    if value is None:  # which transformers takes for its default
+        return default
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false. Received: {value!r}")
+    return value
+
+
+def _three(told: dict[str, Any], name: str, default: list[float]) -> list[float]:
+    value = told.get(name)
+    if value is None:
+        return default
+    values = [value] * 3 if _is_number(value) else value
+    if not isinstance(values, list) or len(values) != 3 or not all(map(_is_number, values)):
+        raise InputError(f"{name} must be three numbers. Received: {value!r}")
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
+def _rounded(value: float) -> float:
+    """To what float32 tells apart, so that 0.485 · 255 is 123.675."""
+    return float(f"{value:.9g}")

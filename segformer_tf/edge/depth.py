@@ -1,0 +1,37 @@
+"""Pictures of more than 8 bits a channel: 10, 12 or 14 are often kept in 16, and the file does not say so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segformer_tf.errors import InputError
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a picture that is open, but not decoded yet, has more than 8 bits and does not say how many are used."""
+    tiles = getattr(image, "tile", None)  # how the file keeps them; a picture that was made in memory has none
+    args = tiles[0][3] if tiles else ""
+    rawmode = args[0] if isinstance(args, tuple) else args
+    if image.format == "PPM":  # says its largest value, and Pillow scales by it; but 65535 may be just the container's
+        return rawmode == "I;16B" or args[-1:] == (65535,)
+    return image.mode.startswith("I") or ";16" in str(rawmode)
+
+
+def largest_value(image: Image.Image) -> int:
+    """Of a deep picture; in colour, where Pillow reads the upper 8 bits alone, the largest that it may be."""
+    if image.mode.startswith("I"):
+        return int(np.asarray(image).max())
+    return int(np.asarray(image.convert("RGB")).max()) << 8 | 255
+
+
+def to_8_bits(grey: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """The upper 8 of `bits` bits; raises InputError for larger values."""
+    if (largest := int(grey.max())) >= 1 << bits:
+        raise InputError(
+            f"pixels reach {largest}, more than the {bits} bits (--bits) that its data set or model is said to have"
+        )
+    return (grey >> (bits - 8)).astype(np.uint8)
