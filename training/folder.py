@@ -73,7 +73,7 @@ class FolderSource:
         self.labels = self.manifest.labels
         images, masks = root / split / "images", root / split / "masks"
         if not images.is_dir() or not masks.is_dir():
-            splits = sorted(p.parent.name for p in root.glob("*/images"))
+            splits = sorted(p.parent.name for p in root.glob("*/images") if (p.parent / "masks").is_dir())
             here = f"splits here: {', '.join(splits)}" if splits else f"no split is here{recognize(root)}"
             raise InputError(f"{root / split}: expected folders images/ and masks/; {here}")
         self.images = image_files(images)

@@ -24,6 +24,8 @@ _LAYOUTS = (
     ),
     ("YOLO", ("data.yaml",), "outlines must be drawn as masks first"),
     ("YOLO", ("images/train", "labels/train/*.txt"), "outlines must be drawn as masks first"),
+    ("YOLO", ("train/images", "train/labels/*.txt"), "outlines must be drawn as masks first"),
+    ("ours under another name", ("train/images", "train/labels/*.png"), "rename labels to masks in every split"),
     ("mmsegmentation", ("img_dir", "ann_dir"), "move img_dir/train to train/images and ann_dir/train to train/masks"),
     ("SegNet's CamVid", ("train", "trainannot"), "move train to train/images and trainannot to train/masks"),
     ("images/train, with the split inside", ("images/train",), "move images/train to train/images, and so the masks"),
