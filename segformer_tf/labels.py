@@ -21,7 +21,8 @@ class Labels:
     """Names and RGB colours (0..255) of classes 0..C-1, in order.
 
     Raises:
-        InputError: no class, more than 255, counts that differ, or a colour outside 0..255.
+        InputError: no class, more than 255, counts that differ, one name twice (in any case), or a colour outside
+            0..255.
     """
 
     names: tuple[str, ...]
@@ -41,6 +42,9 @@ class Labels:
                 raise InputError(f"a class name is one non-empty line. Received: {name!r}")
             if len(color) != 3 or not all(0 <= v <= 255 for v in color):
                 raise InputError(f"colour of {name!r} must be three integers 0..255. Received: {color}")
+        if same := twins(self.names):
+            given = " and ".join(repr(self.names[i]) for i in same)
+            raise InputError(f"class names must be distinct, in any case. Received: {given}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the inverse of `from_dict`."""
@@ -74,6 +78,14 @@ class Labels:
             return cls.named(names)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+
+
+def twins(names: Sequence[str]) -> list[int]:
+    """Indices of the first names that differ in case and blanks alone; [] where all are distinct."""
+    at: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        at.setdefault(name.strip().casefold(), []).append(i)
+    return next((same for same in at.values() if len(same) > 1), [])
 
 
 def bit_reversed_color(index: int) -> Color:

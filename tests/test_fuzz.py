@@ -31,7 +31,9 @@ from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID, Labels
 from tests.helpers import noise
 from training.augment import augment
-from training.sources import FolderSource, Manifest, read_mask
+from training.folder import FolderSource
+from training.manifest import Manifest
+from training.masks import read_mask
 
 SOME = settings(max_examples=max(1, settings.default.max_examples // 4))  # for what takes long
 
@@ -126,7 +128,7 @@ def test_images(whole: int, damage: Damage, folder: Path) -> None:
 def test_masks(whole: int, damage: Damage, folder: Path) -> None:
     (folder / "mask.png").write_bytes(damage.of(PICTURES[whole]))
     with refused_in_a_line("mask.png"):
-        mask = read_mask(folder / "mask.png")
+        mask = read_mask(folder / "mask.png").values
         assert mask.dtype == np.uint8
         assert mask.ndim == 2 or mask.shape[2:] == (3,)
 

@@ -154,6 +154,9 @@ class TrainConfig(RunConfig):
     dropout: float = 0.1
     """Dropout of whole channels before the classifier."""
 
+    allow_missing_classes: bool = False
+    """Train although no training mask shows some class of dataset.json."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(RunConfig):

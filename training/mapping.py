@@ -1,31 +1,33 @@
-"""Raw mask values to class indices, by a table of 256 entries."""
+"""Raw mask values to class indices, by a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.edge.image import Pixels
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 
 Mask = NDArray[np.uint8]
+Sample = tuple[Pixels, Mask]
 
 
-def mapping_table(ids: Sequence[int], ignored: Iterable[int] = ()) -> NDArray[np.int16]:
+def mapping_table(class_of: Mapping[int, int], ignored: Iterable[int] = ()) -> NDArray[np.int16]:
     """Class index of every raw value.
 
     Args:
-        ids: raw value of class 0, 1, ...
-        ignored: raw values that do not count; `IGNORE_ID` is always among them.
+        class_of: class index of each raw value that means one.
+        ignored: raw values that do not count.
 
     Returns:
         (256,) int16: 0..C-1, `IGNORE_ID`, or -1 for a value that must not occur.
     """
     table = np.full(256, -1, np.int16)
-    table[[IGNORE_ID, *ignored]] = IGNORE_ID
-    table[list(ids)] = np.arange(len(ids))
+    table[list(ignored)] = IGNORE_ID
+    table[list(class_of)] = list(class_of.values())
     return table
 
 

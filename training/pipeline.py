@@ -16,7 +16,8 @@ from segformer_tf.edge.image import fit_image
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 from training.augment import Normalize, augment
-from training.sources import Sample, Source
+from training.mapping import Sample
+from training.sources import Source
 
 
 def train_batches(

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from segformer_tf.config import normalize, variant_config
 from segformer_tf.edge.draw import overlay
@@ -21,13 +22,17 @@ from segformer_tf.model import SegFormer, build_segformer, check_image_shape
 from training.augment import Normalize
 from training.backup import Backup
 from training.check import check_not_negative, check_positive
+from training.check_masks import check_masks
+from training.class_pixels import sampled_pixels
 from training.config import TrainConfig
 from training.depth import settle_bits
+from training.folder import FolderSource
+from training.mapping import Sample
 from training.objective import MeanIoU, SegmentationLoss, rare_class_weights
 from training.pictures import plot_panel
 from training.pipeline import eval_batches, train_batches
 from training.run import Run
-from training.sources import FolderSource, Sample, Source, check_masks, open_source
+from training.sources import Source, open_source
 from training.start import Start, copy_weights, read_start
 from training.strategy import this_place
 from training.task import Task
@@ -46,6 +51,7 @@ class Segmentation(Task):
         self.head_multiplier = config.head_multiplier
         self._given: Start | None = None
         self._normalize: Normalize = normalize
+        self._pixels: NDArray[np.int64] | None = None  # of each class, where the masks were checked
         variant_config(config.variant, num_classes=1, dropout_rate=config.dropout)
         check_positive(config, "head_multiplier")
         check_not_negative(config, "class_weights")
@@ -76,7 +82,12 @@ class Segmentation(Task):
         check_image_shape((None, height, width, 3), "--eval-size")
         self.config = replace(config, bits=bits, eval_size=(height, width))
         if run is None:
-            check_masks(self.source, self.validation)
+            self._pixels = check_masks(
+                self.source,
+                self.validation,
+                allow_missing=config.allow_missing_classes,
+                quiet=not this_place().chief,
+            )
 
     def model(self) -> SegFormer:
         labels, config = self.source.labels, self.config
@@ -93,7 +104,10 @@ class Segmentation(Task):
 
     def loss(self) -> SegmentationLoss:
         power = self.config.class_weights
-        return SegmentationLoss(rare_class_weights(self.source, power) if power else None)
+        if not power:
+            return SegmentationLoss()
+        pixels = sampled_pixels(self.source) if self._pixels is None else self._pixels
+        return SegmentationLoss(rare_class_weights(pixels, power))
 
     def metrics(self) -> list[keras.metrics.Metric]:
         return [MeanIoU(len(self.source.labels.names))]

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segformer_tf.errors import InputError
-from segformer_tf.labels import Labels
+from segformer_tf.labels import IGNORE_ID, Labels
 from training.datasets.table import DATA_SETS, DataSet
-from training.mapping import class_indices, mapping_table
+from training.mapping import Sample, class_indices, mapping_table
+from training.masks import raw_mask
 from training.records import first_line, open_builder, open_records, prepare, rgb
-from training.sources import Sample, mask_values
 
 
 class TfdsSource:
@@ -47,7 +47,7 @@ class TfdsSource:
             record = self._records[index]
             image = rgb(record[self._image_key])
             with Image.open(BytesIO(record[self._mask_key])) as opened:
-                raw = mask_values(opened)
+                raw = raw_mask(opened).values
         except Exception as error:  # readers of records and pictures raise whatever a broken file leads them to
             raise InputError(f"{self.name} sample {index}: not readable ({first_line(error)})") from None
         if raw.shape != image.shape[:2]:
@@ -78,4 +78,4 @@ def _meaning(name: str, row: DataSet | None, feature: Any) -> tuple[Labels, NDAr
         raise InputError(
             f"tfds:{name}: its mask names no classes; expected a LabeledImage feature, or one of {', '.join(DATA_SETS)}"
         )
-    return Labels.named(names), mapping_table(range(len(names)))
+    return Labels.named(names), mapping_table({i: i for i in range(len(names))}, (IGNORE_ID,))

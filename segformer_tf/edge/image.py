@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ ImageLike = str | Path | Image.Image | Pixels
 # JPEG covers MPO, which many phones write. Left out: readers that run other programs (EPS) or serve no photograph.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 _STRIP_BYTES = 1 << 16
+# Where Pillow finds a PNG's EXIF before its pixels, and how far from its end what stands behind them begins.
+_EXIF_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
+_EXIF_BYTES = (1 << 16) + 64
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -50,12 +54,43 @@ def load_image(image: ImageLike, *, bits: int | None = None) -> Pixels:
         return _upright_rgb(opened, bits)
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """(height, width) that `load_image` will give, from the file's head; raises InputError as it does."""
+@dataclass(frozen=True)
+class Head:
+    """What an image's file says before its pixels.
+
+    Attributes:
+        stored: (height, width) of the pixels in the file.
+        turn: EXIF's orientation, 1 (none) to 8.
+    """
+
+    stored: tuple[int, int]
+    turn: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) that `load_image` gives."""
+        height, width = self.stored
+        return (width, height) if self.turn in (5, 6, 7, 8) else (height, width)
+
+
+def read_head(path: Path) -> Head:
+    """Size and turn of an image, from its file's head; raises InputError as `load_image` does."""
     with open_picture(path, formats=_FORMATS, kind="image") as opened:
-        told = opened.format != "PNG" or "exif" in opened.info  # a PNG is decoded to look for EXIF behind its pixels
-        on_its_side = told and opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return opened.size if on_its_side else (opened.height, opened.width)
+        width, height = opened.size
+        if opened.format == "TIFF":  # whose size Pillow has turned already
+            width, height = (int(opened.getexif()[tag]) for tag in (0x0100, 0x0101))
+        elif opened.format == "PNG" and not _EXIF_KEYS & opened.info.keys():
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _EXIF_BYTES))
+                if b"eXIf" not in file.read():  # to look for EXIF behind the pixels, Pillow would decode them
+                    return Head((height, width), 1)
+        turn = opened.getexif().get(0x0112, 1)
+        return Head((height, width), turn if turn in range(1, 9) else 1)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) that `load_image` will give; raises InputError as it does."""
+    return read_head(path).upright
 
 
 def is_deep_file(path: Path) -> bool:
@@ -131,6 +166,11 @@ def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder, in name order, without hidden files (macOS leaves a ``._a.jpg`` for every a.jpg)."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+
+
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
     """Image files among `paths`, folders searched one level deep, in name order.
 
@@ -141,7 +181,7 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            found += image_files(path)
         elif path.exists():
             found.append(path)
         else:

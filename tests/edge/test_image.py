@@ -11,7 +11,7 @@ from PIL import Image
 
 from segformer_tf.edge import fit_image, list_images, load_image
 from segformer_tf.edge import image as image_module
-from segformer_tf.edge.image import upright_size
+from segformer_tf.edge.image import Head, read_head, upright_size
 from segformer_tf.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
@@ -29,7 +29,28 @@ def test_exif_turns_the_image_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was held on its side: rotate 90 degrees clockwise to see it upright
     Image.fromarray(PIXELS).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(load_image(tmp_path / "turned.png"), np.rot90(PIXELS, -1))
-    assert upright_size(tmp_path / "turned.png") == (30, 20)
+    for suffix in ("png", "jpg", "tif", "webp"):
+        Image.fromarray(PIXELS).save(tmp_path / f"turned.{suffix}", exif=exif)
+        assert read_head(tmp_path / f"turned.{suffix}") == Head((20, 30), 6)
+        assert upright_size(tmp_path / f"turned.{suffix}") == load_image(tmp_path / f"turned.{suffix}").shape[:2]
+
+
+def test_exif_behind_a_pngs_pixels_turns_it_too(tmp_path: Path) -> None:
+    exif, path = Image.Exif(), tmp_path / "turned.png"
+    exif[0x0112] = 3
+    Image.fromarray(PIXELS).save(path, exif=exif)
+    data = path.read_bytes()
+    at, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4
+    path.write_bytes(data[:at] + data[end:-12] + data[at:end] + data[-12:])
+    np.testing.assert_array_equal(load_image(path), PIXELS[::-1, ::-1])
+    assert read_head(path) == Head((20, 30), 3)
+
+
+def test_hidden_files_of_a_folder_are_left_alone(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png"):
+        Image.fromarray(PIXELS).save(tmp_path / name)
+    assert list_images([tmp_path]) == [tmp_path / "a.png"]
+    assert list_images([tmp_path / "._a.png"]) == [tmp_path / "._a.png"]  # it was asked for
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])

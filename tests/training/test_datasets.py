@@ -24,8 +24,10 @@ from segformer_tf.labels import IGNORE_ID
 from tests.training.small import SMALL
 from training.datasets.builders import Ade20k
 from training.datasets.table import DATA_SETS
+from training.folder import FolderSource
 from training.mapping import class_indices
-from training.sources import FolderSource, open_source, read_mask
+from training.masks import read_mask
+from training.sources import open_source
 from training.tfds_source import TfdsSource
 from training.toy import SPLITS
 from training.train import train
@@ -144,7 +146,7 @@ def shared(folder: str) -> Path:
 
 
 def _mapped(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    raw = read_mask(path)
+    raw = read_mask(path).values
     return raw, class_indices(raw, DATA_SETS[name].table(), known_to=name)
 
 
@@ -154,7 +156,7 @@ def test_cityscapes_ids_become_its_train_ids() -> None:
     assert paths
     for path in paths:
         raw, mask = _mapped("cityscapes", path)
-        train_ids = read_mask(Path(str(path).replace("labelIds", "labelTrainIds")))
+        train_ids = read_mask(Path(str(path).replace("labelIds", "labelTrainIds"))).values
         for value in np.unique(raw):
             assert np.bincount(train_ids[raw == value]).argmax() == DATA_SETS["cityscapes"].table()[value]
         around = np.lib.stride_tricks.sliding_window_view(np.pad(mask, 2, mode="edge"), (5, 5))
@@ -187,7 +189,7 @@ def test_camvid_is_what_its_folder_says(camvid: Path) -> None:
     folder = FolderSource(camvid, "test")
     assert folder.labels == DATA_SETS["camvid"].labels
     for i in (0, 100, 232):
-        raw, mask = _mapped("camvid", folder._masks[i])
+        raw, mask = _mapped("camvid", folder.masks[i])
         np.testing.assert_array_equal(mask, folder[i][1])
         assert 11 in raw
 

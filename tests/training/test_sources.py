@@ -12,7 +12,9 @@ from PIL import Image
 from segformer_tf.errors import InputError
 from segformer_tf.label_sets import find_labels
 from segformer_tf.labels import IGNORE_ID
-from training.sources import FolderSource, open_source, read_mask
+from training.folder import FolderSource
+from training.masks import read_mask
+from training.sources import open_source
 from training.toy import NAMES, SPLITS, draw_sample
 
 
@@ -31,7 +33,7 @@ def test_palette_masks_give_indices_not_colors(tmp_path: Path) -> None:
     picture = Image.fromarray(indices).convert("P")
     picture.putpalette([7, 7, 7] * 256)  # every colour the same: only indices can tell classes apart
     picture.save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), indices)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png").values, indices)
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_folders_that_do_not_fit_give_one_line(broken: Path) -> None:
     with pytest.raises(InputError, match=r"2\.png: mask is \(64, 128\), its image \(128, 128\)"):
         source[1]
     Image.fromarray(np.zeros((128, 128), np.uint16)).save(train / "masks" / "3.png")
-    with pytest.raises(InputError, match=r"3\.png: a mask is an 8-bit index, palette or RGB PNG. Received: mode I"):
+    with pytest.raises(InputError, match=r"3\.png: a mask is an 8-bit index, palette or RGB PNG .* Received: mode I"):
         source[2]
     for content in (b"", b"no png", (train / "masks" / "5.png").read_bytes()[:99]):
         (train / "masks" / "4.png").write_bytes(content)
@@ -98,7 +100,7 @@ def test_colour_masks_are_read_by_the_manifests_colours(broken: Path) -> None:
     [
         ({"classes": None}, "not a usable manifest"),
         ({"classes": [{"id": 0, "name": "a"}]}, "missing key 'color'"),
-        ({"classes": [{"id": 300, "name": "a", "color": [0, 0, 0]}]}, r"ids must be distinct, 0\.\.254"),
+        ({"classes": [{"id": 300, "name": "a", "color": [0, 0, 0]}]}, r"ids must be distinct, 0\.\.255"),
         ({"ignore": [0]}, "not both a class and ignored"),
         ({"ignore": [[1, 2]]}, "not a usable manifest"),
         ({"classes": []}, "expected 1 to 255 class names"),
@@ -153,7 +155,7 @@ def test_ade20k_masks_count_from_one(ade20k: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"classes": classes, "ignore": [0]}))
     source = FolderSource(tmp_path, "val")
     for i in range(len(source)):
-        raw = read_mask(source._masks[i])
+        raw = read_mask(source.masks[i]).values
         mask = source[i][1]
         assert raw.max() <= 150
         np.testing.assert_array_equal(mask, np.where(raw == 0, IGNORE_ID, raw.astype(int) - 1))

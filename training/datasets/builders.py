@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from segformer_tf.errors import InputError
-from training.sources import read_mask
+from training.masks import read_mask
 
 Pairs = list[tuple[Path, Path]]  # an image and its mask
 
@@ -65,7 +65,7 @@ class SemanticBuilder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, pairs: Pairs) -> Iterator[tuple[str, dict[str, Any]]]:
         for image, mask in pairs:
             # as indices: a palette PNG kept whole would be read as colours by some decoders
-            yield image.stem, {"image": str(image), "mask": read_mask(mask)[..., None]}
+            yield image.stem, {"image": str(image), "mask": read_mask(mask).values[..., None]}
 
 
 def _pairs(images: Path, masks: Path, *, suffix: str, stems: list[str] | None = None) -> Pairs:
@@ -74,7 +74,8 @@ def _pairs(images: Path, masks: Path, *, suffix: str, stems: list[str] | None = 
     Raises:
         InputError: the path of what is missing.
     """
-    found = sorted(images.glob(f"*{suffix}")) if stems is None else [images / f"{stem}{suffix}" for stem in stems]
+    there = (path for path in images.glob(f"*{suffix}") if path.name[0] != ".")
+    found = sorted(there) if stems is None else [images / f"{stem}{suffix}" for stem in stems]
     pairs = [(image, masks / f"{image.stem}.png") for image in found]
     if not pairs:
         raise InputError(f"{images}/*{suffix}")

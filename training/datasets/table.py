@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.label_sets import LABEL_SETS
-from segformer_tf.labels import Labels
+from segformer_tf.labels import IGNORE_ID, Labels
 from training.mapping import mapping_table
 
 
@@ -46,7 +46,8 @@ class DataSet:
 
     def table(self) -> NDArray[np.int16]:
         """(256,) int16, as `mapping_table`."""
-        return mapping_table(self.ids, self.ignored)
+        class_of = {raw: i for i, raw in enumerate(self.ids)}
+        return mapping_table(class_of, (*self.ignored, IGNORE_ID))
 
 
 # Things that COCO has ids for and no pixels: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door,

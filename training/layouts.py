@@ -1,0 +1,53 @@
+"""Recognizes the layouts that data sets come in, to say so where a folder is none of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+_OURS = "expected here are dataset.json and {train,val,test}/{images,masks}"
+
+# What a folder of each holds, as patterns, and what helps.
+_LAYOUTS = (
+    ("PASCAL VOC", ("JPEGImages", "SegmentationClass"), "VOC 2012 itself comes as --data tfds:voc2012"),
+    ("ADE20K", ("images/training", "annotations/training"), "ADE20K itself comes as --data tfds:ade20k"),
+    ("Cityscapes", ("leftImg8bit", "gtFine"), "Cityscapes itself comes as --data tfds:cityscapes"),
+    ("Cityscapes", ("*_leftImg8bit.png", "*_gtFine_*.png"), "Cityscapes itself comes as --data tfds:cityscapes"),
+    ("Roboflow's masks", ("train/_classes.csv",), "a mask there is x_mask.png beside x.jpg"),
+    ("Roboflow's masks", ("train/*_mask.png",), "a mask there is x_mask.png beside x.jpg"),
+    ("Roboflow's COCO", ("train/_annotations.coco.json",), "outlines must be drawn as masks first"),
+    (
+        "COCO",
+        ("annotations/*.json",),
+        "outlines must be drawn as masks first; --data tfds:coco_stuff has masks",
+    ),
+    ("YOLO", ("data.yaml",), "outlines must be drawn as masks first"),
+    ("YOLO", ("images/train", "labels/train/*.txt"), "outlines must be drawn as masks first"),
+    ("YOLO", ("train/images", "train/labels/*.txt"), "outlines must be drawn as masks first"),
+    ("ours under another name", ("train/images", "train/labels/*.png"), "rename labels to masks in every split"),
+    ("mmsegmentation", ("img_dir", "ann_dir"), "move img_dir/train to train/images and ann_dir/train to train/masks"),
+    ("SegNet's CamVid", ("train", "trainannot"), "move train to train/images and trainannot to train/masks"),
+    ("images/train, with the split inside", ("images/train",), "move images/train to train/images, and so the masks"),
+    ("one split alone", ("images", "masks"), "move a part of both folders to train, another to val"),
+)
+_NEAR = 200  # folders that are looked at
+
+
+def recognize(root: Path) -> str:
+    """What a folder that is not ours looks like and what to do, to be put into a line; "" where it is unknown."""
+    if (root.parent / "dataset.json").is_file():
+        return f" (this is one split of {root.parent}; give --data {root.parent})"
+    for folder in islice(_folders(root), _NEAR):
+        for name, holds, hint in _LAYOUTS:
+            if all(next(folder.glob(pattern), None) for pattern in holds):
+                inside = "" if folder == root else f"{folder.relative_to(root)} in "
+                return f" ({inside}it looks like {name}: {', '.join(holds)}; {_OURS}; {hint})"
+    return ""
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """The folder and what is in it, two levels deep: archives bring VOCdevkit/VOC2012 and the like."""
+    yield root
+    for pattern in ("*", "*/*"):
+        yield from (path for path in sorted(root.glob(pattern)) if path.is_dir() and path.name[0] != ".")
