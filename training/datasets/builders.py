@@ -74,7 +74,7 @@ def _pairs(images: Path, masks: Path, *, suffix: str, stems: list[str] | None = 
     Raises:
         InputError: the path of what is missing.
     """
-    found = sorted(images.glob(f"*{suffix}")) if stems is None else [images / f"{stem}{suffix}" for stem in stems]
+    found = sorted(images.glob(f"[!.]*{suffix}")) if stems is None else [images / f"{stem}{suffix}" for stem in stems]
     pairs = [(image, masks / f"{image.stem}.png") for image in found]
     if not pairs:
         raise InputError(f"{images}/*{suffix}")
