@@ -169,7 +169,7 @@ def _tflite_facts(path: Path) -> dict[str, str]:
     interpreter = open_interpreter(path, intact=described is not None)
     facts = {"recipe": described.recipe if described else "unknown", "size": f"{path.stat().st_size / 1e6:.2f} MB"}
     for kind, details in (("input", interpreter.get_input_details()), ("output", interpreter.get_output_details())):
-        facts[kind] = ", ".join(f"{t['dtype'].__name__} {[int(n) for n in t['shape']]}" for t in details)
+        facts[kind] = ", ".join(f"{t['dtype'].__name__} {[int(n) for n in t['shape_signature']]}" for t in details)
     if described is None:
         return {**facts, "classes": "unnamed: no metadata of `segformer export`"}
     created = {key.replace("_", " "): str(value) for key, value in described.created.items()}

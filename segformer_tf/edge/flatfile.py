@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from segformer_tf.errors import InputError
@@ -40,6 +41,7 @@ _NAMES = {number: name for name, number in TELLING.items()}
 _NORMALIZATION = 1  # NormalizationOptions among ProcessUnitOptions
 _DEEPEST = 16  # operations between an output and what tells of it
 
+_Bytes = bytes | mmap
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -65,12 +67,12 @@ def read_flatfile(path: str | Path) -> FlatFile:
         InputError: not one, or a damaged one.
     """
     try:
-        data = memoryview(Path(path).read_bytes())
-        model = _Table(data, _indirect(data, 0))
-        graph = model.children(2)[0]
-        tensors = graph.children(0)
-        inputs = tuple(tensors[i].ints(7) or tensors[i].ints(0) for i in graph.ints(1))
-        return FlatFile(inputs, _sources(model, graph), _normalization(model))
+        with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            model = _Table(data, _indirect(data, 0))
+            graph = model.children(2)[0]
+            tensors = graph.children(0)
+            inputs = tuple(tensors[i].ints(7) or tensors[i].ints(0) for i in graph.ints(1))
+            return FlatFile(inputs, _sources(model, graph), _normalization(model))
     except (OSError, IndexError, struct.error, ValueError, OverflowError) as error:
         raise InputError(f"{path}: a damaged TFLite file ({error})") from None
 
@@ -78,7 +80,7 @@ def read_flatfile(path: str | Path) -> FlatFile:
 class _Table:
     """A table of a flatbuffer, its fields by slot; what is left out reads as nothing or 0."""
 
-    def __init__(self, data: memoryview, start: int) -> None:
+    def __init__(self, data: _Bytes, start: int) -> None:
         self._data, self._start = data, start
         self._slots = start - struct.unpack_from("<i", data, start)[0]
         if not 0 <= self._slots <= len(data) - 4:
@@ -122,13 +124,13 @@ class _Table:
         start, count = self._vector(slot, 4)
         return struct.unpack_from(f"<{count}f", self._data, start)
 
-    def content(self, slot: int) -> memoryview:
+    def content(self, slot: int) -> bytes:
         """Bytes, or a string's."""
         start, count = self._vector(slot, 1)
         return self._data[start : start + count]
 
 
-def _indirect(data: memoryview, place: int) -> int:
+def _indirect(data: _Bytes, place: int) -> int:
     return place + int(struct.unpack_from("<I", data, place)[0])
 
 
@@ -151,7 +153,7 @@ def _sources(model: _Table, graph: _Table) -> tuple[str, ...]:
 
 def _normalization(model: _Table) -> Normalization | None:
     for entry in model.children(6):
-        if bytes(entry.content(0)) != b"TFLITE_METADATA":
+        if entry.content(0) != b"TFLITE_METADATA":
             continue
         data = model.children(4)[entry.number(1, "I")].content(0)
         for graph in _Table(data, _indirect(data, 0)).children(3)[:1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from tests.edge.foreign import (
 )
 from tests.test_cli import line
 from tests.test_fuzz import refused_in_a_line
+from training.evaluate import open_predictor
 
 TWO, THREE, ONE = (Labels.named(names) for names in (["dark", "bright"], ["r", "g", "b"], ["bright"]))
 IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -264,9 +266,7 @@ def test_cut_and_changed_files_are_refused_in_a_line(tmp_path: Path) -> None:
             read_flatfile(path)
 
 
-def test_from_the_command_line(
-    tmp_path: Path, toy_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(PHOTO).save("photo.png")
     Path("one.txt").write_text("bright\n")
@@ -287,3 +287,19 @@ def test_from_the_command_line(
     contract = ("--size", 8, 12, "--mean", 127.5, "--std", 127.5, "--runtime", "litert")
     main([str(a) for a in ("benchmark", path, "--repeats", 1, *contract)])
     assert "8x12" in capsys.readouterr().out
+    main(["info", str(path)])
+    assert "float32 [1, -1, -1, 3]" in capsys.readouterr().out
+    for kind in ("images", "masks"):
+        Path("data", "test", kind).mkdir(parents=True)
+    classes = [{"id": i, "name": name, "color": [i, 0, 0]} for i, name in enumerate(TWO.names)]
+    Path("data", "dataset.json").write_text(json.dumps({"name": "data", "classes": classes, "ignore": []}))
+    Path("photo.png").rename("data/test/images/photo.png")
+    Image.fromarray(BRIGHT).save("data/test/masks/photo.png")
+    main([str(a) for a in ("evaluate", path, "--data", "data", "--json", *contract)])
+    assert json.loads(capsys.readouterr().out)["mean_iou"] == 1.0
+    main([str(a) for a in ("verify", path, "--against", path, "--size", 40, 60, *contract[3:])])
+    with (
+        pytest.raises(InputError, match=r"are for a \.tflite from elsewhere"),
+        open_predictor(Path("x.keras"), runtime=None, num_classes=2, contract=Contract(mean=(0.0,), std=(1.0,))),
+    ):
+        pass
