@@ -14,6 +14,7 @@ from rich.table import Table
 
 from segformer_tf.backend import import_tensorflow
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
+from segformer_tf.edge.options import ForeignOptions
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.label_sets import find_labels
@@ -134,6 +135,7 @@ def verify(
     images: Path | None = None,
     size: tuple[int, int] | None = None,
     runtime: str | None = None,
+    foreign: Annotated[ForeignOptions | None, Parameter(name="*")] = None,
     picture: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     overwrite: bool = False,
@@ -192,7 +194,8 @@ def verify(
     from convert.parity import write_picture
     from convert.sides import compare_paths
 
-    pixels, labels, report = compare_paths(model, against, images=images, size=size, runtime=runtime)
+    contract = (foreign or ForeignOptions()).contract(size)
+    pixels, labels, report = compare_paths(model, against, images=images, size=size, runtime=runtime, contract=contract)
     if as_json:
         print(json.dumps({"model": str(model), "against": str(against), **report.to_dict()}, indent=1, allow_nan=False))
     else:

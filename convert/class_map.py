@@ -8,7 +8,9 @@ from convert.graph import Graph, Op, Tensor, constant
 
 
 def with_class_map(graph: Graph, size: tuple[int, int]) -> Graph:
-    """The graph with a second output, ``mask`` (1, height, width) int32: arg-max of the logits at the input's size.
+    """The graph with another output, ``mask`` (1, height, width) int32: arg-max of the logits at the input's size.
+
+    The logits stay last: MediaPipe's ImageSegmenter makes its masks of the last output, whatever it is.
 
     It costs full-size logits, memory and time, on a CPU about as much as the network; the arg-max stays outside the
     delegate.
@@ -27,5 +29,5 @@ def with_class_map(graph: Graph, size: tuple[int, int]) -> Graph:
     mask = Tensor("mask", shape[:3], np.int32)
     axis = constant("mask/axis", np.array([3], np.int32))
     made.ops.append(Op("ARG_MAX", [full, axis], mask, {"outputType": "INT32"}))
-    made.outputs = [logits, mask]
+    made.outputs = [mask, logits]
     return made

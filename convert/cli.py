@@ -77,7 +77,8 @@ def export(
         written with a warning if it is wrong there. For tflite-runtime alone the graph takes a form that is faster
         there.
     class_map
-        Add a second output, class ids at the input's size, for apps without this library. About twice the time.
+        Add an output, mask, int32 class ids [1, H, W] at the input's size, for apps without this library; about twice
+        the time. It stands before the logits, for MediaPipe reads the last output and makes its own masks of that.
     license
         Terms of the weights, which are kept in the file and said by who uses it. Default: those of the model.
     overwrite
@@ -189,7 +190,7 @@ def _tflite_facts(path: Path) -> dict[str, str]:
     interpreter = open_interpreter(path, intact=described is not None)
     facts = {"recipe": described.recipe if described else "unknown", "size": f"{path.stat().st_size / 1e6:.2f} MB"}
     for kind, details in (("input", interpreter.get_input_details()), ("output", interpreter.get_output_details())):
-        facts[kind] = f"{details[0]['dtype'].__name__} {[int(n) for n in details[0]['shape']]}"
+        facts[kind] = ", ".join(f"{t['dtype'].__name__} {[int(n) for n in t['shape_signature']]}" for t in details)
     if described is None:
         return {**facts, "classes": "unnamed: no metadata of `segformer export`"}
     created = {

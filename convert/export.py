@@ -68,7 +68,7 @@ def export_tflite(
         images: files to calibrate on and to compare on; up to `CALIBRATION_IMAGES`, evenly chosen. Without
             them the comparison uses synthetic images, and recipes that calibrate are refused.
         runtimes: target runtimes, of `segformer_tf.edge.runtime.RUNTIMES`.
-        class_map: add the class map at the input's size as a second output.
+        class_map: add the class map at the input's size as another output, before the logits.
         try_gpu: run it on the GPU as well, where there is one; what fails there is a warning, kept in the file.
 
     Raises:

@@ -29,11 +29,11 @@ def add_metadata(model: bytes, info: ModelInfo, *, size: tuple[int, int], out: P
     """Write `model` with `info` inside to `out`.
 
     Args:
-        model: a TFLite flatbuffer with one input and one output, or a second one, the class map.
+        model: a TFLite flatbuffer with one input and one output, the logits, or the class map before them.
         info: labels, recipe and provenance.
         size: (height, width) of the input.
         out: file to write.
-        class_map: whether there is a second output.
+        class_map: whether there is one.
     """
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
     buffer = schema.BufferT()
@@ -84,7 +84,7 @@ def _model_metadata(info: ModelInfo, size: tuple[int, int], class_map: bool) -> 
     mask = t.table(
         {0: t.string("mask"), 1: t.string("Class ids, (height, width) of the input."), 6: t.vector([labels])}
     )
-    subgraph = t.table({2: t.vector([inputs]), 3: t.vector([outputs, mask] if class_map else [outputs])})
+    subgraph = t.table({2: t.vector([inputs]), 3: t.vector([mask, outputs] if class_map else [outputs])})
     root = t.table(
         {
             0: t.string("SegFormer"),

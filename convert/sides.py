@@ -20,6 +20,7 @@ from convert.sensitivity import Sensitivity, sensitivities
 from convert.static import static_tensors
 from convert.verify import run_on
 from segformer_tf.checkpoint import load_segformer, run_size
+from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.image import Pixels, fit_image, list_images, load_image
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.runtime import choose_runtime
@@ -33,15 +34,24 @@ _UNKNOWN_RECIPE = 0.15  # tolerance of a .tflite that does not say how it was ma
 
 
 def compare_paths(
-    model: Path, against: Path, *, images: Path | None, size: tuple[int, int] | None, runtime: str | None
+    model: Path,
+    against: Path,
+    *,
+    images: Path | None,
+    size: tuple[int, int] | None,
+    runtime: str | None,
+    contract: Contract | None = None,
 ) -> tuple[list[Pixels], Labels, Report]:
     """Compare two files; gives the images both saw, the classes' labels, and the report.
+
+    `contract` is for a ``.tflite`` from elsewhere on either side.
 
     Raises:
         InputError: a file that cannot be read, networks of other sizes, or sizes that do not fit.
     """
     files = [path for path in (model, against) if path.suffix == ".tflite"]
-    size = _size(model, against, files, size, runtime)
+    contracts = {path: None if find_model_info(path) else contract for path in files}
+    size = _size(model, against, contracts, size, runtime)
     if not files:
         ours = _keras(model)
         theirs = _checkpoint(against)
@@ -54,7 +64,7 @@ def compare_paths(
     tolerance = max(_tolerance(path) for path in files)
     info = find_model_info(files[0])
     pixels = _pixels(images, size, VERIFICATION_IMAGES, info.bits if info else None)
-    logits = [_logits(path, pixels, runtime) for path in (model, against)]
+    logits = [_logits(path, pixels, runtime, contracts.get(path)) for path in (model, against)]
     report = compare_logits(*logits, size=size, tolerance=tolerance)
     return pixels, Labels.numbered(logits[0].shape[-1]), report
 
@@ -81,11 +91,15 @@ def _pixels(images: Path | None, size: tuple[int, int], count: int, bits: int | 
 
 
 def _size(
-    model: Path, against: Path, files: list[Path], size: tuple[int, int] | None, runtime: str | None
+    model: Path,
+    against: Path,
+    contracts: dict[Path, Contract | None],
+    size: tuple[int, int] | None,
+    runtime: str | None,
 ) -> tuple[int, int]:
     fixed = {}
-    for path in files:
-        with Worker(path, runtime=runtime) as worker:
+    for path, contract in contracts.items():
+        with Worker(path, runtime=runtime, contract=contract) as worker:
             fixed[path] = worker.size
     if len(set(fixed.values())) > 1 or (size and fixed and size not in fixed.values()):
         raise InputError(f"sizes do not fit: {', '.join(f'{p} {s}' for p, s in fixed.items())}, --size {size}")
@@ -116,8 +130,10 @@ def _checkpoint(path: Path) -> Checkpoint:
     return checkpoint_of(load_segformer(path), path) if _is_keras(path) else read_checkpoint(path)
 
 
-def _logits(path: Path, pixels: Sequence[Pixels], runtime: str | None) -> NDArray[np.float32]:
+def _logits(
+    path: Path, pixels: Sequence[Pixels], runtime: str | None, contract: Contract | None
+) -> NDArray[np.float32]:
     if path.suffix == ".tflite":
-        return run_on(path, pixels, runtime=choose_runtime(runtime))
+        return run_on(path, pixels, runtime=choose_runtime(runtime), contract=contract)
     model = load_segformer(path) if _is_keras(path) else to_keras(read_checkpoint(path))
     return np.concatenate([model.logits(image[None]) for image in pixels])

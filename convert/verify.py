@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from convert.error import relative_error
 from convert.recipes import Recipe
+from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.edge.runtime import GPU, runtime_version
@@ -80,13 +81,15 @@ def compare(logits: NDArray[np.float32], expected: NDArray[np.float32], *, name:
     )
 
 
-def run_on(path: Path, images: Sequence[Pixels], *, runtime: str) -> NDArray[np.float32]:
-    """Logits of a file on a runtime, (B, h, w, C), computed in a process of its own.
+def run_on(
+    path: Path, images: Sequence[Pixels], *, runtime: str, contract: Contract | None = None
+) -> NDArray[np.float32]:
+    """Logits of a file on a runtime, (B, h, w, C), computed in a process of its own; `contract` as `Worker`.
 
     Raises:
         InputError: the runtime refuses the file, crashes on it or hangs.
     """
-    with Worker(path, runtime=runtime) as worker:
+    with Worker(path, runtime=runtime, contract=contract) as worker:
         made = []
         for image in images:
             made.append(worker.logits(image))

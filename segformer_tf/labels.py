@@ -71,7 +71,7 @@ class Labels:
         try:
             if Path(path).stat().st_size > _LARGEST:
                 raise InputError(f"{path}: expected class names, one a line. Received: more than {_LARGEST} bytes")
-            names = Path(path).read_text("utf-8").splitlines()
+            names = Path(path).read_text("utf-8-sig").splitlines()  # Windows' editors write a BOM
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: expected class names, one a line ({error})") from None
         try:

@@ -14,6 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from segformer_tf.backend import import_tensorflow
+from segformer_tf.edge.options import ForeignOptions
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
 from training.config import PretrainConfig, RunConfig, TrainConfig
@@ -112,6 +113,7 @@ def evaluate(
     split: str = "test",
     protocol: Annotated[EvalProtocol | None, Parameter(name="*")] = None,
     runtime: str | None = None,
+    foreign: Annotated[ForeignOptions | None, Parameter(name="*")] = None,
     picture: Path | None = None,
     overwrite: bool = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -139,7 +141,8 @@ def evaluate(
             --scales 0.5 0.75 1 1.25 1.5 1.75 2 --flip
 
     A .tflite sees images of one size. It takes --flip and --protocol, and --slide if its crop is that size; with
-    --slide also --size, --resize, --align and --scales, without it none of these.
+    --slide also --size, --resize, --align and --scales, without it none of these. One from elsewhere that takes images
+    of any size is given --size, or the crop of --slide.
 
     Parameters
     ----------
@@ -174,11 +177,15 @@ def evaluate(
     console = Console(stderr=True)
     quiet = not console.is_terminal
     indices = track(range(len(source)), "evaluating", console=console, transient=True, disable=quiet)
-    with open_predictor(model, runtime=runtime, num_classes=len(source.labels.names), protocol=protocol) as predict:
+    contract = (foreign or ForeignOptions()).contract(None)
+    classes = len(source.labels.names)
+    with open_predictor(model, runtime=runtime, num_classes=classes, protocol=protocol, contract=contract) as predict:
         if predict.license:
             print(f"{model}: {predict.license}", file=sys.stderr)
         if note := read_as_the_model_does(source, predict.bits):
             print(note, file=sys.stderr)
+        if predict.said:
+            print(f"{model}: {predict.said}", file=sys.stderr)
         scores = score(predict, source, indices=indices)
     if picture:
         from training.pictures import plot_confusion

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.image import Pixels, fit_image
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.worker import Worker
@@ -81,12 +82,14 @@ class Predictor:
         protocol: how it is used, with the size that was found where none was given.
         license: terms of the weights, or "".
         bits: as `load_image` takes them for this model.
+        said: how a ``.tflite`` from elsewhere is used, or "".
     """
 
     network: Network
     protocol: EvalProtocol
     license: str
     bits: int | None = None
+    said: str = ""
 
     def __call__(self, image: Pixels) -> NDArray[np.uint8]:
         return predict_mask(self.network, image, self.protocol)
@@ -94,7 +97,12 @@ class Predictor:
 
 @contextmanager
 def open_predictor(
-    model: Path, *, runtime: str | None, num_classes: int, protocol: EvalProtocol | None = None
+    model: Path,
+    *,
+    runtime: str | None,
+    num_classes: int,
+    protocol: EvalProtocol | None = None,
+    contract: Contract | None = None,
 ) -> Iterator[Predictor]:
     """A predictor by a ``.tflite`` (in a process of its own), a ``.keras`` file or a run folder.
 
@@ -103,21 +111,29 @@ def open_predictor(
         runtime: for a ``.tflite``.
         num_classes: what the data has.
         protocol: how images are seen; None stretches them whole to the model's size.
+        contract: what a ``.tflite`` from elsewhere does not say of itself, but for its size: that is the protocol's.
 
     Raises:
-        InputError: a model that cannot be read or has another number of classes, or a protocol that makes no sense or
-            does not suit it.
+        InputError: a model that cannot be read or has another number of classes, a protocol that makes no sense or
+            does not suit it, or a contract for a model that is no ``.tflite``.
     """
+    if contract not in (None, Contract()) and model.suffix != ".tflite":
+        raise InputError(f"{model}: --mean, --std and --foreground-above are for a .tflite from elsewhere")
     protocol = protocol or EvalProtocol()
     protocol.check()
     if model.suffix == ".tflite":
-        with Worker(model, runtime=runtime) as worker:
+        described = find_model_info(model)
+        if described is None:  # it may take any size
+            seen = (protocol.slide[0], protocol.slide[0]) if protocol.slide else protocol.size
+            contract = replace(contract or Contract(), size=seen)
+            protocol = protocol if protocol.slide else replace(protocol, size=None)
+        with Worker(model, runtime=runtime, contract=contract) as worker:
             _check_classes(model, worker.grid[2], num_classes)
             protocol = _for_one_size(protocol, worker.size, model)
-            described = find_model_info(model)
             terms, bits = (described.license, described.bits) if described else ("", None)
             # A window at the rim of a small image is smaller than the model.
-            yield Predictor(lambda pixels: worker.logits(fit_image(pixels, worker.size)), protocol, terms, bits)
+            network = lambda pixels: worker.logits(fit_image(pixels, worker.size))  # noqa: E731
+            yield Predictor(network, protocol, terms, bits, worker.said)
         return
 
     from segformer_tf.checkpoint import load_segformer, run_size

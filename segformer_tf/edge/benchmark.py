@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf import __version__
+from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.image import upright_size
 from segformer_tf.edge.machine import cores, processor
 from segformer_tf.edge.matmul import GFLOP, Matmul
+from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, runtime_version
 from segformer_tf.edge.segmenter import STAGES
 from segformer_tf.edge.stopwatch import Stopwatch
@@ -35,7 +37,7 @@ class Timing:
         recipe: how it was quantised, or "unknown".
         height: of the input.
         width: of the input.
-        classes: of the logits.
+        classes: of the logits; 0 where the file gives class ids.
         runtime: its name.
         runtime_version: its version.
         image_height: of the image that was segmented, and so of the mask.
@@ -133,12 +135,13 @@ def time_files(
     image: Path | None = None,
     gmac: float | None = None,
     scores: Sequence[float] | None = None,
+    contract: Contract | None = None,
     watch: Callable[[range], Iterable[int]] = iter,
 ) -> Benchmark:
     """Time every file on every runtime from a picture to its mask, each in a process of its own, calls interleaved.
 
     Args:
-        models: ``.tflite`` files that take RGB 0..255 and give logits.
+        models: ``.tflite`` files.
         runtimes: to use; None takes all that are installed.
         threads: CPU threads.
         repeats: timed calls of each file on each runtime.
@@ -146,6 +149,7 @@ def time_files(
         image: a picture to segment; None takes a JPEG of each file's own input size.
         gmac: 10^9 multiply-accumulates to count shares by; None takes those found in each file.
         scores: mean IoU of each file, to stand beside its timings.
+        contract: for those files that are from elsewhere.
         watch: wraps the turns, as a progress bar does.
 
     Raises:
@@ -166,11 +170,12 @@ def time_files(
         raise InputError(f"expected scores of each of {len(models)} files. Received: {len(scores)}")
     asked = [choose_runtime(runtime) for runtime in runtimes or installed_runtimes()] or [choose_runtime(None)]
     image_size = upright_size(image) if image else None
+    contracts = [None if find_model_info(model) else contract for model in models]
     date = datetime.now().astimezone().isoformat(timespec="seconds")
     with ExitStack() as stack:
         pairs = [
-            (i, stack.enter_context(Stopwatch(model, runtime=runtime, threads=threads, image=image)))
-            for i, model in enumerate(models)
+            (i, stack.enter_context(Stopwatch(model, runtime=runtime, threads=threads, image=image, contract=said)))
+            for i, (model, said) in enumerate(zip(models, contracts, strict=True))
             for runtime in asked
         ]
         matmul = stack.enter_context(Matmul(threads))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,15 +15,14 @@ from rich.console import Console
 from rich.progress import track
 
 from segformer_tf.edge.benchmark import time_files
-from segformer_tf.edge.image import list_images, load_image
+from segformer_tf.edge.given import model_and_images
+from segformer_tf.edge.image import load_image
+from segformer_tf.edge.options import ForeignOptions
 from segformer_tf.edge.report import files_table, read_scores, runtimes_table, speed_table, write_csv, write_picture
 from segformer_tf.edge.segmenter import Result, Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, make_folder, refuse_existing
 from segformer_tf.labels import Labels
-
-# Of a clone of the repository; a wheel has no model in it.
-DEFAULT_MODEL = Path("models") / "camvid_b0_int8.tflite"
 
 
 def predict(
@@ -31,6 +31,8 @@ def predict(
     runtime: str | None = None,
     threads: int | None = None,
     labels: Path | None = None,
+    size: tuple[int, int] | None = None,
+    foreign: Annotated[ForeignOptions | None, Parameter(name="*")] = None,
     overwrite: bool = False,
 ) -> None:
     """Segment images with a TFLite file; needs no TensorFlow.
@@ -46,11 +48,15 @@ def predict(
 
         segformer predict model.tflite photos/ --out seen/ --runtime tflite-runtime
 
+    One from elsewhere needs the names of its classes, and what it does not say itself:
+
+        segformer predict theirs.tflite photos/ --labels names.txt --mean 127.5 --std 127.5
+
     Parameters
     ----------
     files
-        A file made by `segformer export`, then images or folders of images. Without a .tflite first, the street
-        scenes model of this repository is taken.
+        A file made by `segformer export`, then images or folders of images. Of images alone, the street scenes model
+        of this repository is taken.
     out
         Folder for the pictures; made if it is missing.
     runtime
@@ -58,19 +64,25 @@ def predict(
     threads
         CPU threads. Default: all cores, four at most. On a busy machine tflite-runtime is far faster with 1.
     labels
-        Text file of class names, one a line, for a .tflite from elsewhere. It must take RGB 0..255.
+        Text file of class names, one a line, for a .tflite from elsewhere; one name is enough where it gives one
+        channel.
+    size
+        Height and width, for a .tflite that takes images of any size.
     overwrite
         Replace what an earlier run wrote.
     """
-    model, images = _model_and_images(files)
-    paths = list_images(images)
+    model, paths = model_and_images(files)
     names = _output_names(paths)
-    segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=Labels.read(labels) if labels else None)
+    contract = (foreign or ForeignOptions()).contract(size)
+    named = Labels.read(labels) if labels else None
+    segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=named, **asdict(contract))
     if not overwrite:
         refuse_existing([out / "predictions.json", *(path for name in names for path in Result.paths(out, name))])
     make_folder(out)
     if segmenter.license:
         print(f"{model}: {segmenter.license}", file=sys.stderr)
+    if segmenter.said:
+        print(f"{model}: {segmenter.said}", file=sys.stderr)
     console = Console()
     records: dict[str, object] = {}
     spent, unread = [], []
@@ -90,24 +102,6 @@ def predict(
         console.print(f"{_counted(len(spent))}, median {np.median(spent):.1f} ms from pixels to mask -> {out}")
     if unread:
         raise InputError("\n".join([*unread, f"left out: {len(unread)} of {_counted(len(paths))}"]))
-
-
-def _model_and_images(files: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
-    """The model to use, and the images."""
-    named = bool(files) and files[0].suffix.lower() in (".tflite", ".keras")  # the latter is refused by name
-    images = files[1:] if named else files
-    if not images:
-        raise InputError("no image given; expected [MODEL.tflite] and images or folders of images")
-    return files[0] if named else _default_model(), images
-
-
-def _default_model() -> Path:
-    beside = Path(__file__).parents[2] / DEFAULT_MODEL
-    for path in (beside, DEFAULT_MODEL):
-        if path.is_file():
-            print(f"model: {path}", file=sys.stderr)
-            return path
-    raise InputError(f"no .tflite given, and no {DEFAULT_MODEL} here, which a clone of the repository has")
 
 
 def _counted(images: int) -> str:
@@ -134,6 +128,8 @@ def benchmark(
     image: Path | None = None,
     gmac: float | None = None,
     scores: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
+    size: tuple[int, int] | None = None,
+    foreign: Annotated[ForeignOptions | None, Parameter(name="*")] = None,
     csv: Path | None = None,
     picture: Path | None = None,
     overwrite: bool = False,
@@ -177,7 +173,7 @@ def benchmark(
     Parameters
     ----------
     models
-        Files made by `segformer export`, or others that take RGB 0..255 and give logits.
+        Files made by `segformer export`, or others.
     runtime
         Runtimes to use. Default: all that are installed.
     threads
@@ -193,6 +189,8 @@ def benchmark(
         the figure.
     scores
         What `segformer evaluate MODEL --json` printed, one file for each model in order: adds mean IoU.
+    size
+        Height and width, for those models that take images of any size.
     csv
         File to write all rows to, with versions, machine and date.
     picture
@@ -214,6 +212,7 @@ def benchmark(
         image=image,
         gmac=gmac,
         scores=[read_scores(path) for path in scores] if scores else None,
+        contract=(foreign or ForeignOptions()).contract(size),
         # No thread that draws while others are timed.
         watch=lambda turns: track(turns, "timing", console=console, transient=True, auto_refresh=False),
     )

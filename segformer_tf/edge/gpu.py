@@ -59,6 +59,8 @@ class Gpu:
 @functools.cache
 def find_gpu() -> Gpu | None:
     """The device that the variables above name; else one of this machine; else SwiftShader; else None."""
+    if name := os.environ.get(_CHOSEN):
+        return Gpu(name, {})
     if not find_spec("ai_edge_litert"):
         return None
     for environment in _candidates():

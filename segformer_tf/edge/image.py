@@ -5,10 +5,15 @@ EXIF-upright RGB, stretched to the model's size by Pillow's bilinear filter (ant
 
 from __future__ import annotations
 
+import os
+import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +23,7 @@ from segformer_tf.edge.depth import is_deep, largest_value, to_8_bits
 from segformer_tf.errors import InputError
 
 Pixels = NDArray[np.uint8]
-ImageLike = str | Path | Image.Image | Pixels
+ImageLike = str | Path | Image.Image | Pixels | bytes | bytearray | memoryview | BinaryIO
 
 # JPEG covers MPO, which many phones write. Left out: readers that run other programs (EPS) or serve no photograph.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
@@ -33,8 +38,10 @@ def load_image(image: ImageLike, *, bits: int | None = None) -> Pixels:
     """Read an image as the contract wants it.
 
     Args:
-        image: a path, a PIL image, or an (H, W, 3) uint8 RGB array. Grey, palette, CMYK and 16-bit pictures become
-            8-bit RGB; an alpha channel is dropped.
+        image: a path, a PIL image, the bytes of an image file or a file object open for reading them, or an
+            (H, W, 3) uint8 array of **RGB**: OpenCV's arrays are BGR, which nobody can tell, so give
+            ``image[..., ::-1]`` of those. Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; an alpha channel
+            is dropped.
         bits: how many are used of a picture of more than 8, 8 to 16; their upper 8 are taken. None takes 16.
 
     Returns:
@@ -42,15 +49,23 @@ def load_image(image: ImageLike, *, bits: int | None = None) -> Pixels:
 
     Raises:
         InputError: not a readable image, one of more than 179 million pixels (Pillow's limit), one with values beyond
-            `bits`, or an array of another shape or dtype.
+            `bits`, a URL, an array of another shape or dtype, or something else.
     """
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise InputError(f"expected an RGB array (H, W, 3) of uint8. Received: {image.dtype} {image.shape}")
-        return image
+        return _checked(image)
     if isinstance(image, Image.Image):
         return _upright_rgb(image, bits)
-    with open_picture(Path(image), formats=_FORMATS, kind="image") as opened:
+    if isinstance(image, bytes | bytearray | memoryview):
+        image = BytesIO(image)
+    elif isinstance(image, str | os.PathLike):
+        refuse_url(image)
+        image = Path(image)
+    elif not hasattr(image, "read"):
+        raise InputError(
+            "expected an image: a path, a PIL image, an array, or the bytes of a file or a file object. "
+            f"Received: {type(image).__name__}"
+        )
+    with open_picture(image, formats=_FORMATS, kind="image") as opened:
         return _upright_rgb(opened, bits)
 
 
@@ -88,6 +103,27 @@ def read_head(path: Path) -> Head:
         return Head((height, width), turn if turn in range(1, 9) else 1)
 
 
+def refuse_url(path: str | Path) -> None:
+    """Raises InputError for a URL, also one that went through a `Path`."""
+    if re.match("[a-z][a-z0-9+.-]+:/", str(path)):
+        raise InputError(f"{path}: a URL; expected a file, so download it first, or give its bytes in Python")
+
+
+def _checked(image: NDArray[Any]) -> Pixels:
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and 0 not in image.shape:
+        return image
+    way = ""
+    if image.dtype.kind == "f":
+        way = "; of floats 0..1 that is (image * 255).round().astype(np.uint8)"
+    elif image.ndim == 2:
+        way = "; of a grey one that is np.stack([image] * 3, axis=-1)"
+    elif image.ndim == 3 and image.shape[2] == 4:
+        way = "; without its alpha that is image[..., :3]"
+    elif image.ndim == 4:
+        way = "; one image at a time"
+    raise InputError(f"expected an RGB array (H, W, 3) of uint8{way}. Received: {image.dtype} {image.shape}")
+
+
 def upright_size(path: Path) -> tuple[int, int]:
     """(height, width) that `load_image` will give; raises InputError as it does."""
     return read_head(path).upright
@@ -106,22 +142,28 @@ def largest_value_of(path: Path) -> int:
 
 
 @contextmanager
-def open_picture(path: Path, *, formats: tuple[str, ...], kind: str) -> Iterator[Image.Image]:
+def open_picture(source: Path | BinaryIO, *, formats: tuple[str, ...], kind: str) -> Iterator[Image.Image]:
     """A picture file, open; whatever goes wrong with it becomes one line that calls it a `kind`.
+
+    Pillow refuses more than 179 million pixels, and warns from half of that. The warning is silenced for the whole
+    process, once, for to do so for a moment would let other threads lose their own filters.
 
     Raises:
         InputError: no such file, or one that Pillow cannot read as one of `formats`.
     """
-    if not path.is_file():  # nor a folder, nor a pipe, which would wait for ever
-        raise InputError(f"{path}: no such {kind}")
+    name = str(source) if isinstance(source, Path) else "bytes"
+    if isinstance(source, Path) and not source.is_file():  # nor a folder, nor a pipe, which would wait for ever
+        raise InputError(f"{name}: no such {kind}")
+    if not any(f[0] == "ignore" and f[2] is Image.DecompressionBombWarning for f in warnings.filters):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
-        with Image.open(path, formats=formats) as opened:
+        with Image.open(source, formats=formats) as opened:
             yield opened
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{name}: {error}") from None
     except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not a readable {kind} ({reason})") from None
+        raise InputError(f"{name}: not a readable {kind} ({reason})") from None
 
 
 def _upright_rgb(image: Image.Image, bits: int | None) -> Pixels:
@@ -172,7 +214,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Image files among `paths`, folders searched one level deep, in name order.
+    """Image files among `paths`, folders searched one level deep as `image_files`, in name order.
 
     Raises:
         InputError: a path that does not exist, or no image at all.
@@ -185,6 +227,7 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
+            refuse_url(path)
             raise InputError(f"{path}: no such file or folder")
     if not found:
         raise InputError(f"no image ({', '.join(IMAGE_SUFFIXES)}) in {', '.join(map(str, given))}")

@@ -54,6 +54,12 @@ def logits_to_mask(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArra
     return mask
 
 
+def ids_to_mask(ids: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Class ids (h, w) at another size (height, width), each pixel as its nearest, of half-pixel centres."""
+    rows, columns = ((np.arange(n) * 2 + 1) * of // (2 * n) for n, of in zip(size, ids.shape, strict=True))
+    return ids[rows[:, None], columns]
+
+
 def resized_rows(logits: NDArray[np.float32], size: tuple[int, int]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """The half-pixel bilinear resize that `logits_to_mask` takes the arg-max of, some rows at a time.
 

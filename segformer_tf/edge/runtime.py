@@ -35,7 +35,12 @@ def runtime_version(runtime: str) -> str:
 
 
 def open_interpreter(
-    path: str | Path, *, runtime: str | None = None, threads: int | None = None, intact: bool = False
+    path: str | Path,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    intact: bool = False,
+    shape: tuple[int, ...] | None = None,
 ) -> Any:
     """An interpreter with its tensors allocated.
 
@@ -46,6 +51,7 @@ def open_interpreter(
         threads: CPU threads; None leaves it to the runtime.
         intact: the file is known to be as it was exported. Any other is first run in a process of its own, for
             a damaged one can end the process that loads it. This guards against damage, not against malice.
+        shape: to give its first input, of a file that leaves that open.
 
     Raises:
         InputError: the runtime is unknown, not installed or at odds with TensorFlow, or refuses the file.
@@ -57,10 +63,12 @@ def open_interpreter(
             "use runtime='litert', or segformer_tf.edge.worker.Worker"
         )
     if runtime == GPU:
-        return GpuInterpreter(path, lambda: _open(path, "litert", threads))
+        if shape:
+            raise InputError(f"{path}: litert-gpu takes files of one input size only")
+        return GpuInterpreter(path, lambda: _open(path, "litert", threads, None))
     if not intact:
-        _try_elsewhere(path, runtime)
-    return _open(path, runtime, threads)
+        _try_elsewhere(path, runtime, shape)
+    return _open(path, runtime, threads, shape)
 
 
 def child_environment(runtime: str | None) -> dict[str, str]:
@@ -84,21 +92,23 @@ def choose_runtime(runtime: str | None) -> str:
     return runtime or installed[0]
 
 
-def _open(path: str | Path, runtime: str, threads: int | None) -> Any:
+def _open(path: str | Path, runtime: str, threads: int | None, shape: tuple[int, ...] | None) -> Any:
     module = import_module(f"{RUNTIMES[runtime]}.interpreter")
     try:
         with native_silence():  # what goes wrong comes as an exception
             interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
+            if shape:
+                interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], shape)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path}: {runtime} {runtime_version(runtime)} refuses it ({_first_line(error)})") from None
     return interpreter
 
 
-def _try_elsewhere(path: str | Path, runtime: str) -> None:
+def _try_elsewhere(path: str | Path, runtime: str, shape: tuple[int, ...] | None) -> None:
     """Load and run a file in another process; raises InputError where that does not end well."""
     code = "import sys; from segformer_tf.edge.runtime import run_once; run_once(*sys.argv[1:])"
-    command = [sys.executable, "-P", "-c", code, str(path), runtime]
+    command = [sys.executable, "-P", "-c", code, str(path), runtime, *map(str, shape or ())]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TRIAL_SECONDS)
     except subprocess.TimeoutExpired:
@@ -113,10 +123,10 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def run_once(path: str, runtime: str) -> None:
+def run_once(path: str, runtime: str, *shape: str) -> None:
     """Load a file and run it; ends the process with one line where that cannot be done."""
     try:
-        _open(path, runtime, 1).invoke()
+        _open(path, runtime, 1, tuple(map(int, shape))).invoke()
     except InputError as error:
         sys.exit(str(error))
     except (RuntimeError, ValueError) as error:

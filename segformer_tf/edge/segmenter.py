@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -11,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.image import ImageLike, Pixels, fit_image, load_image
-from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.edge.metadata import find_model_info, read_model_info
-from segformer_tf.edge.tflite import TFLiteModel
+from segformer_tf.edge.tflite import TFLiteModel, answer_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.labels import Labels
@@ -90,10 +91,16 @@ class Segmenter:
     """An exported SegFormer, ready to run.
 
     Args:
-        path: a ``.tflite`` made by ``segformer export``, or another one that takes RGB 0..255 and gives logits.
+        path: a ``.tflite`` made by ``segformer export``, or another one, which needs `labels` and may need the rest.
         runtime: "litert" or "tflite-runtime"; None takes the preferred one that is installed.
         threads: CPU threads; None takes all cores, four at most.
-        labels: names and colours of the classes; None takes those in the file.
+        labels: names and colours of the classes; None takes those in the file. Of a file of one channel: one name, or
+            background's and its own.
+        size: (height, width), for a file that takes images of any size.
+        mean: of one value or three (R, G, B), for a file from elsewhere: it sees ``(x - mean) / std`` of x in 0..255.
+        std: likewise.
+        foreground_above: for a file of one channel, the value above which a pixel is foreground: 0 of logits, 0.5 of
+            probabilities. None: as the operation says that it ends in.
 
     Attributes:
         labels: class names and colours.
@@ -101,9 +108,11 @@ class Segmenter:
         size: (height, width) of the model's input.
         license: terms of the weights, or "".
         bits: as `load_image` takes them for this model.
+        said: how a file from elsewhere is used; "" of our own.
 
     Raises:
-        InputError: no such file, a damaged one, no labels, no runtime, or a runtime that refuses the file.
+        InputError: no such file, a damaged one, no labels, no runtime, a runtime that refuses the file, or a file from
+            elsewhere that needs more said, or says other things.
 
     Example:
         >>> result = Segmenter("model.tflite")("photo.jpg")
@@ -117,28 +126,43 @@ class Segmenter:
         runtime: str | None = None,
         threads: int | None = None,
         labels: Labels | None = None,
+        size: tuple[int, int] | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        foreground_above: float | None = None,
     ) -> None:
+        contract = Contract(size=size, mean=_each(mean), std=_each(std), foreground_above=foreground_above)
         described = find_model_info(path) if labels else read_model_info(path)
         if labels is None:
             assert described is not None  # `read_model_info` gives one
             labels = described.labels
         self.license = described.license if described else ""
-        self._model = TFLiteModel(path, runtime=runtime, threads=threads, info=described)
-        if len(labels.names) != (classes := self._model.grid[2]):
-            raise InputError(f"{path}: has {classes} classes. Received: {len(labels.names)} names")
+        self._model = TFLiteModel(path, runtime=runtime, threads=threads, info=described, contract=contract)
+        if self._model.one_channel and len(labels.names) == 1:
+            labels = Labels(("background", *labels.names), ((0, 0, 0), *labels.colors))
+        if (classes := self._model.grid[2]) and len(labels.names) != classes:
+            one = " (background and one channel)" if self._model.one_channel else ""
+            raise InputError(f"{path}: has {classes} classes{one}. Received: {len(labels.names)} names")
         self.labels = labels
         self.recipe = self._model.recipe
         self.bits = self._model.bits
         self.size = self._model.size
+        self.said = self._model.said
         self.logits = self._model.logits
 
     def __call__(self, image: ImageLike) -> Result:
-        """Segment one image: a path, a PIL image, or (H, W, 3) uint8 RGB.
+        """Segment one image; threads may share the segmenter, the network takes their images in turn.
+
+        Args:
+            image: a path, a PIL image, the bytes of an image file or a file object, or (H, W, 3) uint8 **RGB**. OpenCV
+                gives BGR: pass ``image[..., ::-1]``.
 
         Raises:
-            InputError: an image that cannot be read.
+            InputError: an image that cannot be read, or class ids beyond the labels.
         """
         pixels, mask, speed = segment(self._model, image)
+        if (largest := int(mask.max())) >= len(self.labels.names):
+            raise InputError(f"the file gives class id {largest}. Received: names of 0..{len(self.labels.names) - 1}")
         return Result(pixels, mask, self.labels, speed)
 
 
@@ -153,8 +177,12 @@ def segment(model: TFLiteModel, image: ImageLike) -> tuple[Pixels, NDArray[np.ui
     clock.append(perf_counter())
     fitted = fit_image(pixels, model.size)
     clock.append(perf_counter())
-    logits = model.logits(fitted)
+    answer = model.answer(fitted)
     clock.append(perf_counter())
-    mask = logits_to_mask(logits, (pixels.shape[0], pixels.shape[1]))
+    mask = answer_to_mask(answer, (pixels.shape[0], pixels.shape[1]))
     clock.append(perf_counter())
     return pixels, mask, dict(zip(STAGES, (np.diff(clock) * 1e3).tolist(), strict=True))
+
+
+def _each(values: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(float(value) for value in np.atleast_1d(values))

@@ -1,8 +1,8 @@
 """A file on a runtime, timed in a process of its own.
 
-``python -m segformer_tf.edge.stopwatch MODEL RUNTIME THREADS IMAGE``. One process for each, so that their memory can
-be told apart and no runtime's threads get in another's way. An empty IMAGE stands for a picture made here, of the
-model's size.
+``python -m segformer_tf.edge.stopwatch MODEL RUNTIME THREADS IMAGE CONTRACT``. One process for each, so that their
+memory can be told apart and no runtime's threads get in another's way. An empty IMAGE stands for a picture made here,
+of the model's size.
 
 Protocol: one line of JSON (`Stopwatch`'s attributes) after the first image, then for each line on standard input the
 milliseconds of `STAGES` for one image, as a line of JSON.
@@ -21,6 +21,7 @@ from PIL import Image
 
 from segformer_tf.edge.child import Child, answer_stream
 from segformer_tf.edge.contents import Contents
+from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.machine import peak_memory
 from segformer_tf.edge.runtime import GPU, child_environment
 from segformer_tf.edge.segmenter import segment
@@ -35,6 +36,7 @@ class Stopwatch(Child):
         runtime: as `TFLiteModel`.
         threads: as `TFLiteModel`.
         image: a picture to segment; None takes one of the model's size.
+        contract: as `TFLiteModel`.
 
     Attributes:
         path: as given.
@@ -49,9 +51,17 @@ class Stopwatch(Child):
         InputError: the runtime refuses the file, crashes on it or hangs, or the image cannot be read.
     """
 
-    def __init__(self, path: Path, *, runtime: str, threads: int, image: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        runtime: str,
+        threads: int,
+        image: Path | None = None,
+        contract: Contract | None = None,
+    ) -> None:
         self.path, self.runtime = path, runtime
-        arguments = (str(path), runtime, str(threads), str(image or ""))
+        arguments = (str(path), runtime, str(threads), str(image or ""), (contract or Contract()).to_json())
         environment = child_environment(runtime)
         super().__init__("segformer_tf.edge.stopwatch", *arguments, name=f"{path}: {runtime}", environment=environment)
         told = json.loads(self.read())
@@ -82,10 +92,10 @@ def sample_jpeg(size: tuple[int, int]) -> bytes:
     return written.getvalue()
 
 
-def main(path: str, runtime: str, threads: str, image: str) -> None:
+def main(path: str, runtime: str, threads: str, image: str, contract: str) -> None:
     """The child's side."""
     answers = answer_stream()
-    model = TFLiteModel(path, runtime=runtime, threads=int(threads))
+    model = TFLiteModel(path, runtime=runtime, threads=int(threads), contract=Contract.from_json(contract))
     jpeg = b"" if image else sample_jpeg(model.size)
 
     def once() -> list[float]:

@@ -1,4 +1,4 @@
-"""A `TFLiteModel` in a process of its own: ``python -m segformer_tf.edge.worker MODEL RUNTIME``.
+"""A `TFLiteModel` in a process of its own: ``python -m segformer_tf.edge.worker MODEL RUNTIME CONTRACT``.
 
 For three reasons: some files crash some runtimes; tflite-runtime 2.14 refuses every file in a process that has
 TensorFlow loaded (their symbols collide: "vector::reserve"); and a process has one GPU driver for good.
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.child import Child, answer_stream
+from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.runtime import child_environment
 from segformer_tf.edge.tflite import TFLiteModel
@@ -30,25 +31,36 @@ class Worker(Child):
         path: as `TFLiteModel`.
         runtime: as `TFLiteModel`.
         seconds: how long one image may take.
+        contract: as `TFLiteModel`.
 
     Attributes:
         size: (height, width) of the input.
         grid: (height, width, classes) of the logits.
-        class_map: as `TFLiteModel.class_map`.
+        class_map: class ids of the last image, `size` int32, where the file makes them itself (``--class-map``).
+        said: as `TFLiteModel.said`.
 
     Raises:
-        InputError: the runtime refuses the file, crashes on it or hangs; also from `logits`.
+        InputError: the runtime refuses the file, crashes on it or hangs, or the file gives no logits; also from
+            `logits`.
     """
 
-    def __init__(self, path: str | Path, *, runtime: str | None = None, seconds: float = 300.0) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        runtime: str | None = None,
+        seconds: float = 300.0,
+        contract: Contract | None = None,
+    ) -> None:
         name = runtime or "the runtime"
+        arguments = (str(path), runtime or "", (contract or Contract()).to_json())
         environment = child_environment(runtime)
-        arguments = (str(path), runtime or "")
         super().__init__("segformer_tf.edge.worker", *arguments, name=name, seconds=seconds, environment=environment)
         shapes = json.loads(self.read())
         self.size: tuple[int, int] = (shapes["size"][0], shapes["size"][1])
         self.grid: tuple[int, int, int] = tuple(shapes["grid"])
         self._makes_map = bool(shapes["class_map"])
+        self.said = str(shapes["said"])
         self.class_map: NDArray[np.int32] | None = None
 
     def logits(self, fitted: Pixels) -> NDArray[np.float32]:
@@ -62,18 +74,20 @@ class Worker(Child):
         return logits
 
 
-def main(model: str, runtime: str) -> None:
+def main(model: str, runtime: str, contract: str) -> None:
     """The child's side."""
     answers = answer_stream()
-    loaded = TFLiteModel(model, runtime=runtime or None)
+    loaded = TFLiteModel(model, runtime=runtime or None, contract=Contract.from_json(contract))
+    if not loaded.grid[2]:
+        raise InputError(f"{model}: gives class ids, where logits are needed; only predict and benchmark run it")
     height, width = loaded.size
-    shapes = {"size": loaded.size, "grid": loaded.grid, "class_map": loaded.class_map() is not None}
+    shapes = {"size": loaded.size, "grid": loaded.grid, "class_map": loaded.makes_map, "said": loaded.said}
     answers.write(json.dumps(shapes).encode() + b"\n")
     answers.flush()
     while len(image := sys.stdin.buffer.read(height * width * 3)) == height * width * 3:
-        logits = loaded.logits(np.frombuffer(image, np.uint8).reshape(height, width, 3))
+        logits, class_map = loaded.logits_and_map(np.frombuffer(image, np.uint8).reshape(height, width, 3))
         answers.write(np.ascontiguousarray(logits).tobytes())
-        if (class_map := loaded.class_map()) is not None:
+        if class_map is not None:
             answers.write(np.ascontiguousarray(class_map).tobytes())
         answers.flush()
 

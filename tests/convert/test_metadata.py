@@ -11,6 +11,9 @@ import flatbuffers.number_types as number
 from flatbuffers.table import Table
 from tensorflow.lite.python import schema_py_generated as schema
 
+from convert.export import export_tflite
+from segformer_tf import SegFormer
+
 
 def metadata_of(path: Path) -> bytes:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
@@ -41,10 +44,14 @@ class Reader:
     def child(self, slot: int) -> Reader:
         return Reader(self.table.Bytes, self.table.Indirect(self._field(slot)))
 
-    def only(self, slot: int) -> Reader:
+    def each(self, slot: int) -> list[Reader]:
         offset = self._field(slot) - self.table.Pos
-        assert self.table.VectorLen(offset) == 1
-        return Reader(self.table.Bytes, self.table.Indirect(self.table.Vector(offset)))
+        starts = (self.table.Vector(offset) + 4 * i for i in range(self.table.VectorLen(offset)))
+        return [Reader(self.table.Bytes, self.table.Indirect(start)) for start in starts]
+
+    def only(self, slot: int) -> Reader:
+        (child,) = self.each(slot)
+        return child
 
     def floats(self, slot: int) -> list[float]:
         offset = self._field(slot) - self.table.Pos
@@ -77,3 +84,18 @@ def test_associated_files_are_a_zip_behind_the_model(tiny_files: dict) -> None:
     assert info["recipe"] == "fp32"
     assert len(info["palette"]) == 6
     assert {"range", "resize", "orientation", "normalization"} <= set(info["input"])
+
+
+def test_logits_are_the_last_output_of_a_file_with_a_class_map(tiny: SegFormer, tmp_path: Path) -> None:
+    """MediaPipe 1.2.3 makes its masks of the last output; of a file whose last is the map it made noise."""
+    path = tmp_path / "map.tflite"
+    export_tflite(tiny, path, recipe="fp32", size=(64, 96), runtimes=["litert"], class_map=True)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    graph = model.subgraphs[0]
+    assert [(t.name, list(t.shape)) for t in (graph.tensors[i] for i in graph.outputs)] == [
+        (b"mask", [1, 64, 96]),
+        (b"logits", [1, 16, 24, 6]),
+    ]
+    buffer = metadata_of(path)
+    root = Reader(buffer, flatbuffers.encode.Get(flatbuffers.packer.uoffset, buffer, 0))
+    assert [output.string(0) for output in root.only(3).each(3)] == ["mask", "logits"]

@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from io import BytesIO, StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,40 @@ def test_path_pil_and_array_give_the_same(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(path)
     for given in (path, str(path), Image.fromarray(PIXELS), PIXELS):
         np.testing.assert_array_equal(load_image(given), PIXELS)
+
+
+def test_bytes_and_file_objects_are_read(tmp_path: Path) -> None:
+    stream = BytesIO()
+    Image.fromarray(PIXELS).save(stream, "PNG")
+    content = stream.getvalue()
+    (tmp_path / "image.png").write_bytes(content)
+    for given in (content, bytearray(content), memoryview(content), BytesIO(content), stream):
+        np.testing.assert_array_equal(load_image(given), PIXELS)
+    with (tmp_path / "image.png").open("rb") as file:
+        np.testing.assert_array_equal(load_image(file), PIXELS)
+    for broken in (b"", b"no image", content[:200], BytesIO(), StringIO("text")):
+        with pytest.raises(InputError, match="bytes: not a readable image"):
+            load_image(broken)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "expected an image: a path, a PIL image, an array, .* Received: NoneType"),
+        ([PIXELS], "Received: list"),
+        (PIXELS[..., 0], r"np\.stack\(\[image\] \* 3, axis=-1\)\. Received: uint8 \(20, 30\)"),
+        (PIXELS / np.float32(255), r"\(image \* 255\)\.round\(\).* Received: float32 \(20, 30, 3\)"),
+        (PIXELS[None], r"one image at a time\. Received: uint8 \(1, 20, 30, 3\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"image\[\.\.\., :3\]\. Received: uint8 \(4, 4, 4\)"),
+        (PIXELS.astype(np.int64), r"expected an RGB array \(H, W, 3\) of uint8\. Received: int64"),
+        ("https://example.org/a.jpg", "https://example.org/a.jpg: a URL; expected a file"),
+        (Path("s3://bucket/a.jpg"), "s3:/bucket/a.jpg: a URL"),
+    ],
+)
+def test_what_is_no_image_says_what_was_expected(given: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        load_image(given)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_exif_turns_the_image_upright(tmp_path: Path) -> None:
@@ -114,6 +150,20 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
         load_image(tmp_path / "bomb.png")
 
 
+def test_a_large_picture_is_read_without_a_warning(tmp_path: Path) -> None:
+    """Pillow warns from 89 million pixels; warnings are errors here."""
+    Image.new("1", (10_000, 9_500)).save(tmp_path / "large.png")
+    for _ in range(2):
+        assert upright_size(tmp_path / "large.png") == (9_500, 10_000)
+    with pytest.raises(InputError, match="not a readable image"):
+        upright_size_of(tmp_path, 14_000, 14_000)
+
+
+def upright_size_of(folder: Path, width: int, height: int) -> tuple[int, int]:
+    (folder / "head.png").write_bytes(png(width, height, bits=8, kind=2, data=b""))
+    return upright_size(folder / "head.png")
+
+
 def test_pipes_and_folders_are_no_images(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", tmp_path):
@@ -144,7 +194,7 @@ def test_unreadable_images_give_one_line(tmp_path: Path) -> None:
 
 
 def test_folders_are_searched_and_nothing_is_an_error(tmp_path: Path) -> None:
-    for name in ("b.jpg", "a.PNG", "notes.txt"):
+    for name in ("b.jpg", "a.PNG", "notes.txt", "._a.PNG", ".DS_Store", ".hidden.jpg"):
         (tmp_path / name).touch()
     assert [p.name for p in list_images([tmp_path])] == ["a.PNG", "b.jpg"]
     (tmp_path / "none").mkdir()
@@ -152,3 +202,5 @@ def test_folders_are_searched_and_nothing_is_an_error(tmp_path: Path) -> None:
         list_images([tmp_path / "none"])
     with pytest.raises(InputError, match="no such file or folder"):
         list_images([tmp_path / "missing"])
+    with pytest.raises(InputError, match="a URL; expected a file"):
+        list_images([Path("https://example.org/a.jpg")])

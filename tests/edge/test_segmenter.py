@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ from segformer_tf.cli import main
 from segformer_tf.edge import (
     Segmenter,
     fit_image,
+    given,
     installed_runtimes,
     logits_to_mask,
     open_interpreter,
     read_model_info,
 )
-from segformer_tf.edge import cli as edge_cli
 from segformer_tf.edge.benchmark import time_files
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
@@ -123,6 +124,22 @@ def test_a_model_from_elsewhere_runs_with_labels_given(
             Labels.read(names)
 
 
+def test_a_bom_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes("\ufeffsky\r\nroad\r\n".encode())
+    assert Labels.read(tmp_path / "names.txt").names == ("sky", "road")
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "int8"])
+def test_threads_share_one(tiny_files: dict, recipe: str) -> None:
+    segmenter = Segmenter(tiny_files[recipe], runtime="litert", threads=1)
+    photos = [np.random.default_rng(i).integers(0, 256, (60, 80, 3), np.uint8) for i in range(8)]
+    alone = [segmenter(photo).mask for photo in photos]
+    assert len({mask.tobytes() for mask in alone}) == 8
+    with ThreadPoolExecutor(8) as pool:
+        for i, result in enumerate(pool.map(segmenter, photos * 20)):
+            np.testing.assert_array_equal(result.mask, alone[i % 8])
+
+
 def test_models_of_another_kind_are_refused(tmp_path: Path) -> None:
     import tensorflow as tf
 
@@ -132,7 +149,7 @@ def test_models_of_another_kind_are_refused(tmp_path: Path) -> None:
     function = tf.function(double, input_signature=[tf.TensorSpec((1, 8), tf.float32)])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
     (tmp_path / "other.tflite").write_bytes(converter.convert())
-    with pytest.raises(InputError, match=r"other\.tflite: expected RGB 0\.\.255 .* Received: float32 \[1, 8\] in"):
+    with pytest.raises(InputError, match=r"other\.tflite: expected an RGB image .* Received: float32 \[1, 8\] in"):
         Segmenter(tmp_path / "other.tflite", labels=Labels.numbered(6))
 
 
@@ -160,7 +177,7 @@ def test_predict_without_a_model_takes_that_of_the_clone(
     tiny_files: dict, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(edge_cli, "DEFAULT_MODEL", Path("models") / "other.tflite")
+    monkeypatch.setattr(given, "DEFAULT_MODEL", Path("models") / "other.tflite")
     images = str(toy_folder / "test" / "images")
     with pytest.raises(SystemExit):
         main(["predict", images])

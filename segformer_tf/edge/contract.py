@@ -1,0 +1,66 @@
+"""What a ``.tflite`` from elsewhere does not say of itself, as its user says it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+from segformer_tf.errors import InputError
+
+
+@dataclass(frozen=True)
+class Contract:
+    """How to use a file that `segformer export` did not make; files that it made need nothing of this.
+
+    Attributes:
+        size: (height, width) of the input, for a file that takes images of any size.
+        mean: of one value or three (R, G, B): the network sees ``(x - mean) / std`` of x in 0..255, as in
+            NormalizationOptions of TFLite's metadata. None takes those in the file, or what its integers stand for.
+        std: likewise.
+        foreground_above: where the file gives one channel, the value above which a pixel is foreground. None: above
+            0.5 where the file ends in a sigmoid, above 0 where it ends in a convolution.
+
+    Raises:
+        InputError: values that cannot be used.
+    """
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    foreground_above: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise InputError(f"--size must be a height and a width. Received: {self.size}")
+        if (self.mean is None) != (self.std is None):
+            raise InputError("--mean and --std go together: the network sees (x - mean) / std of 0..255")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and (len(values) not in (1, 3) or not all(map(isfinite, values))):
+                given = spelt(values) or "none"
+                raise InputError(f"--{name} must be one number, or three for R, G, B. Received: {given}")
+        if self.std is not None and not all(value > 0 for value in self.std):
+            raise InputError(f"--std must be positive. Received: {spelt(self.std)}")
+        if self.foreground_above is not None and not isfinite(self.foreground_above):
+            raise InputError(f"--foreground-above must be a number. Received: {self.foreground_above}")
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and std, where they are given."""
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
+
+    def to_json(self) -> str:
+        """For a process that is to use the same file."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """The inverse of `to_json`."""
+        told: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(text).items()}
+        return cls(**told)
+
+
+def spelt(values: tuple[float, ...]) -> str:
+    """Numbers as they are typed."""
+    return " ".join(f"{value:g}" for value in values)

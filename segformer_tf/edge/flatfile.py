@@ -1,0 +1,165 @@
+"""Reads from a ``.tflite`` what no runtime tells: sizes left open, metadata, where its outputs come from.
+
+Slots and numbers are those of TensorFlow's ``schema.fbs`` and ``metadata_schema.fbs``. A device has no flatbuffers
+package, and the little that is asked for needs none.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+from segformer_tf.errors import InputError
+
+# Operations by the schema's numbers: those whose values are their input's, at most resized or stored otherwise ...
+KEEPING = {
+    "DEQUANTIZE": 6,
+    "RESHAPE": 22,
+    "RESIZE_BILINEAR": 23,
+    "TRANSPOSE": 39,
+    "SQUEEZE": 43,
+    "CAST": 53,
+    "EXPAND_DIMS": 70,
+    "RESIZE_NEAREST_NEIGHBOR": 97,
+    "QUANTIZE": 114,
+}
+# ... and those that tell what an output is.
+TELLING = {
+    "ADD": 0,
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 4,
+    "FULLY_CONNECTED": 9,
+    "LOGISTIC": 14,
+    "SOFTMAX": 25,
+    "ARG_MAX": 56,
+    "TRANSPOSE_CONV": 67,
+    "BATCH_MATMUL": 126,
+}
+_NAMES = {number: name for name, number in TELLING.items()}
+_NORMALIZATION = 1  # NormalizationOptions among ProcessUnitOptions
+_DEEPEST = 16  # operations between an output and what tells of it
+
+_Bytes = bytes | mmap
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class FlatFile:
+    """What the file's flatbuffer says.
+
+    Attributes:
+        inputs: the shape of every input, -1 where any number will do.
+        sources: of every output the operation of `TELLING` that its values come from, or "".
+        normalization: mean and std in the metadata of the first input, if there is any.
+    """
+
+    inputs: tuple[tuple[int, ...], ...]
+    sources: tuple[str, ...]
+    normalization: Normalization | None
+
+
+def read_flatfile(path: str | Path) -> FlatFile:
+    """Look into a ``.tflite``.
+
+    Raises:
+        InputError: not one, or a damaged one.
+    """
+    try:
+        with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            model = _Table(data, _indirect(data, 0))
+            graph = model.children(2)[0]
+            tensors = graph.children(0)
+            inputs = tuple(tensors[i].ints(7) or tensors[i].ints(0) for i in graph.ints(1))
+            return FlatFile(inputs, _sources(model, graph), _normalization(model))
+    except (OSError, IndexError, struct.error, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: a damaged TFLite file ({error})") from None
+
+
+class _Table:
+    """A table of a flatbuffer, its fields by slot; what is left out reads as nothing or 0."""
+
+    def __init__(self, data: _Bytes, start: int) -> None:
+        self._data, self._start = data, start
+        self._slots = start - struct.unpack_from("<i", data, start)[0]
+        if not 0 <= self._slots <= len(data) - 4:
+            raise ValueError("a table points out of it")
+        self._length = struct.unpack_from("<H", data, self._slots)[0]
+
+    def _field(self, slot: int) -> int | None:
+        place = 4 + 2 * slot
+        offset = struct.unpack_from("<H", self._data, self._slots + place)[0] if place < self._length else 0
+        return self._start + offset if offset else None
+
+    def number(self, slot: int, kind: str) -> int:
+        """A scalar of a struct kind."""
+        place = self._field(slot)
+        return 0 if place is None else int(struct.unpack_from(f"<{kind}", self._data, place)[0])
+
+    def child(self, slot: int) -> _Table | None:
+        place = self._field(slot)
+        return None if place is None else _Table(self._data, _indirect(self._data, place))
+
+    def _vector(self, slot: int, width: int) -> tuple[int, int]:
+        """Where its items start, and how many there are."""
+        place = self._field(slot)
+        if place is None:
+            return 0, 0
+        start = _indirect(self._data, place)
+        count = struct.unpack_from("<I", self._data, start)[0]
+        if start + 4 + width * count > len(self._data):
+            raise ValueError("a list is longer than it")
+        return start + 4, count
+
+    def children(self, slot: int) -> list[_Table]:
+        start, count = self._vector(slot, 4)
+        return [_Table(self._data, _indirect(self._data, start + 4 * i)) for i in range(count)]
+
+    def ints(self, slot: int) -> tuple[int, ...]:
+        start, count = self._vector(slot, 4)
+        return struct.unpack_from(f"<{count}i", self._data, start)
+
+    def floats(self, slot: int) -> tuple[float, ...]:
+        start, count = self._vector(slot, 4)
+        return struct.unpack_from(f"<{count}f", self._data, start)
+
+    def content(self, slot: int) -> bytes:
+        """Bytes, or a string's."""
+        start, count = self._vector(slot, 1)
+        return self._data[start : start + count]
+
+
+def _indirect(data: _Bytes, place: int) -> int:
+    return place + int(struct.unpack_from("<I", data, place)[0])
+
+
+def _sources(model: _Table, graph: _Table) -> tuple[str, ...]:
+    codes = [max(code.number(0, "b"), code.number(3, "i")) for code in model.children(1)]
+    made_by = {tensor: op for op in graph.children(3) for tensor in op.ints(2)}
+
+    def source(tensor: int) -> str:
+        for _ in range(_DEEPEST):
+            if (op := made_by.get(tensor)) is None:
+                return ""
+            code = codes[op.number(0, "I")]
+            if code not in KEEPING.values():
+                return _NAMES.get(code, "")
+            tensor = op.ints(1)[0]
+        return ""
+
+    return tuple(source(tensor) for tensor in graph.ints(2))
+
+
+def _normalization(model: _Table) -> Normalization | None:
+    for entry in model.children(6):
+        if entry.content(0) != b"TFLITE_METADATA":
+            continue
+        data = model.children(4)[entry.number(1, "I")].content(0)
+        for graph in _Table(data, _indirect(data, 0)).children(3)[:1]:
+            for image in graph.children(2)[:1]:
+                for unit in image.children(4):
+                    options = unit.child(1)
+                    if unit.number(0, "B") == _NORMALIZATION and options:
+                        return options.floats(0), options.floats(1)
+    return None
