@@ -170,7 +170,7 @@ def verify(
     size
         Height and width both see. Default: a .tflite's own, what a run validated at, or 512 512.
     runtime
-        litert or tflite-runtime, for a .tflite. Default: the faster one that is installed.
+        litert, tflite-runtime or litert-gpu, for a .tflite. Default: the faster one on the CPU that is installed.
     picture
         PNG to write, a row an image: the image, the model's mask, the other's, and in red where they differ.
     as_json

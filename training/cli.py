@@ -153,7 +153,7 @@ def evaluate(
     split
         Split to score.
     runtime
-        litert or tflite-runtime, for a .tflite. Default: the faster one that is installed.
+        litert, tflite-runtime or litert-gpu, for a .tflite. Default: the faster one on the CPU that is installed.
     picture
         A .png to write the confusion matrix to, each row in shares of its class.
     overwrite

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Mapping
 from threading import Timer
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import IO, BinaryIO, Self
 
 from segformer_tf.errors import InputError
 
@@ -48,6 +49,8 @@ class Child:
             env={**os.environ, **(environment or {})},
         )
 
+        self._end = weakref.finalize(self, _end, self._process, self._errors)
+
     def write(self, question: bytes) -> None:
         """Send bytes."""
         assert self._process.stdin is not None
@@ -71,10 +74,8 @@ class Child:
         return answer
 
     def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+        """End the process; whoever forgets it leaves that to the garbage collector."""
+        self._end()
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +93,12 @@ class Child:
         if code < 0:
             return InputError(f"{self._name} crashed ({signal.Signals(-code).name})")
         return InputError(lines[-1] if lines else f"{self._name} ended without a reason")
+
+
+def _end(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+    process.kill()
+    process.communicate()
+    errors.close()
 
 
 def answer_stream() -> BinaryIO:

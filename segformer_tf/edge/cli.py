@@ -60,7 +60,8 @@ def predict(
     out
         Folder for the pictures; made if it is missing.
     runtime
-        litert or tflite-runtime. Default: the faster one that is installed.
+        litert, tflite-runtime, or litert-gpu, which runs it on a GPU or on SwiftShader. Default: the faster one on the
+        CPU that is installed.
     threads
         CPU threads. Default: all cores, four at most. On a busy machine tflite-runtime is far faster with 1.
     labels
@@ -175,7 +176,7 @@ def benchmark(
     models
         Files made by `segformer export`, or others.
     runtime
-        Runtimes to use. Default: all that are installed.
+        Runtimes to use, of litert, tflite-runtime and litert-gpu. Default: all on the CPU that are installed.
     threads
         CPU threads.
     repeats

@@ -16,7 +16,9 @@ from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.image import ImageLike, Pixels, fit_image, load_image
 from segformer_tf.edge.metadata import find_model_info, read_model_info
+from segformer_tf.edge.runtime import GPU
 from segformer_tf.edge.tflite import TFLiteModel, answer_to_mask
+from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.labels import Labels
@@ -92,7 +94,7 @@ class Segmenter:
 
     Args:
         path: a ``.tflite`` made by ``segformer export``, or another one, which needs `labels` and may need the rest.
-        runtime: "litert" or "tflite-runtime"; None takes the preferred one that is installed.
+        runtime: "litert", "tflite-runtime" or "litert-gpu"; None takes the preferred one on the CPU that is installed.
         threads: CPU threads; None takes all cores, four at most.
         labels: names and colours of the classes; None takes those in the file. Of a file of one channel: one name, or
             background's and its own.
@@ -108,7 +110,7 @@ class Segmenter:
         size: (height, width) of the model's input.
         license: terms of the weights, or "".
         bits: as `load_image` takes them for this model.
-        said: how a file from elsewhere is used; "" of our own.
+        said: the GPU that is used, and how a file from elsewhere is; "" of our own on a CPU.
 
     Raises:
         InputError: no such file, a damaged one, no labels, no runtime, a runtime that refuses the file, or a file from
@@ -137,7 +139,11 @@ class Segmenter:
             assert described is not None  # `read_model_info` gives one
             labels = described.labels
         self.license = described.license if described else ""
-        self._model = TFLiteModel(path, runtime=runtime, threads=threads, info=described, contract=contract)
+        self._model: TFLiteModel | Worker
+        if runtime == GPU:
+            self._model = Worker(path, runtime=runtime, contract=contract)
+        else:
+            self._model = TFLiteModel(path, runtime=runtime, threads=threads, info=described, contract=contract)
         if self._model.one_channel and len(labels.names) == 1:
             labels = Labels(("background", *labels.names), ((0, 0, 0), *labels.colors))
         if (classes := self._model.grid[2]) and len(labels.names) != classes:
@@ -166,7 +172,7 @@ class Segmenter:
         return Result(pixels, mask, self.labels, speed)
 
 
-def segment(model: TFLiteModel, image: ImageLike) -> tuple[Pixels, NDArray[np.uint8], dict[str, float]]:
+def segment(model: TFLiteModel | Worker, image: ImageLike) -> tuple[Pixels, NDArray[np.uint8], dict[str, float]]:
     """What `Segmenter` does with an image, for a file that may have no labels: `image`, `mask` and `speed` of `Result`.
 
     Raises:

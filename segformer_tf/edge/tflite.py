@@ -18,6 +18,7 @@ from segformer_tf.edge.flatfile import FlatFile, read_flatfile
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.mask import ids_to_mask, logits_to_mask
 from segformer_tf.edge.metadata import ModelInfo, find_model_info
+from segformer_tf.edge.runtime import GPU, runtime_version
 from segformer_tf.edge.tensors import EXPECTED_INPUT, EXPECTED_OUTPUT, RAW, class_output, pixel_input
 from segformer_tf.errors import InputError
 
@@ -30,7 +31,7 @@ class TFLiteModel:
 
     Args:
         path: a ``.tflite``; one without metadata of ``segformer export`` is tried in another process first.
-        runtime: "litert" or "tflite-runtime"; None takes the preferred one that is installed.
+        runtime: as `open_interpreter`.
         threads: CPU threads; None takes all cores, four at most.
         info: what `find_model_info` says of the file, where the caller has it: the file is not hashed again.
         contract: what a file from elsewhere does not say of itself.
@@ -42,7 +43,7 @@ class TFLiteModel:
         bits: as `load_image` takes them for this model.
         one_channel: whether the two classes are background and what is above a threshold of the file's one channel.
         makes_map: whether the file gives class ids beside the logits (``--class-map``).
-        said: how a file from elsewhere is used; "" of our own.
+        said: the GPU that is used, and how a file from elsewhere is; "" of our own on a CPU.
 
     Raises:
         InputError: no such file, a damaged one, a runtime that is missing or refuses it, tensors of another kind, or a
@@ -76,6 +77,7 @@ class TFLiteModel:
             path, runtime=runtime, threads=threads, intact=info is not None, shape=shape
         )
         self._turn = Lock()
+        self._device = f"{GPU} {runtime_version(GPU)}" if runtime == GPU else ""
         try:
             self._agree(file, contract)
         except InputError as error:
@@ -101,7 +103,8 @@ class TFLiteModel:
         self.makes_map = bool(maps)
         self.grid = self._output.grid
         self.one_channel = self._output.threshold is not None
-        self.said = "; ".join(filter(None, (self._input.said, self._output.said))) if file else ""
+        use = (self._input.said, self._output.said) if file else ()
+        self.said = "; ".join(filter(None, (self._device, *use)))
 
     def answer(self, fitted: Pixels) -> NDArray[Any]:
         """What the file says of an image that has the model's size.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from segformer_tf.errors import InputError
 
 
 class Worker(Child):
-    """Runs a file on a runtime elsewhere; a context manager.
+    """Runs a file on a runtime elsewhere; a context manager. Threads may share it: they take turns.
 
     Args:
         path: as `TFLiteModel`.
@@ -36,8 +37,8 @@ class Worker(Child):
     Attributes:
         size: (height, width) of the input.
         grid: (height, width, classes) of the logits.
+        recipe, bits, one_channel, said: as `TFLiteModel`.
         class_map: class ids of the last image, `size` int32, where the file makes them itself (``--class-map``).
-        said: as `TFLiteModel.said`.
 
     Raises:
         InputError: the runtime refuses the file, crashes on it or hangs, or the file gives no logits; also from
@@ -60,18 +61,23 @@ class Worker(Child):
         self.size: tuple[int, int] = (shapes["size"][0], shapes["size"][1])
         self.grid: tuple[int, int, int] = tuple(shapes["grid"])
         self._makes_map = bool(shapes["class_map"])
-        self.said = str(shapes["said"])
+        self.recipe, self.said = str(shapes["recipe"]), str(shapes["said"])
+        self.one_channel, self.bits = bool(shapes["one_channel"]), shapes["bits"]
+        self._turn = Lock()
         self.class_map: NDArray[np.int32] | None = None
 
     def logits(self, fitted: Pixels) -> NDArray[np.float32]:
         """As `TFLiteModel.logits`."""
         if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
             raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
-        self.write(fitted.tobytes())
-        logits = np.frombuffer(self.read(4 * int(np.prod(self.grid))), np.float32).reshape(self.grid)
-        if self._makes_map:
-            self.class_map = np.frombuffer(self.read(4 * int(np.prod(self.size))), np.int32).reshape(self.size)
+        with self._turn:
+            self.write(fitted.tobytes())
+            logits = np.frombuffer(self.read(4 * int(np.prod(self.grid))), np.float32).reshape(self.grid)
+            if self._makes_map:
+                self.class_map = np.frombuffer(self.read(4 * int(np.prod(self.size))), np.int32).reshape(self.size)
         return logits
+
+    answer = logits
 
 
 def main(model: str, runtime: str, contract: str) -> None:
@@ -81,7 +87,15 @@ def main(model: str, runtime: str, contract: str) -> None:
     if not loaded.grid[2]:
         raise InputError(f"{model}: gives class ids, where logits are needed; only predict and benchmark run it")
     height, width = loaded.size
-    shapes = {"size": loaded.size, "grid": loaded.grid, "class_map": loaded.makes_map, "said": loaded.said}
+    shapes = {
+        "size": loaded.size,
+        "grid": loaded.grid,
+        "class_map": loaded.makes_map,
+        "recipe": loaded.recipe,
+        "bits": loaded.bits,
+        "one_channel": loaded.one_channel,
+        "said": loaded.said,
+    }
     answers.write(json.dumps(shapes).encode() + b"\n")
     answers.flush()
     while len(image := sys.stdin.buffer.read(height * width * 3)) == height * width * 3:

@@ -24,7 +24,7 @@ from segformer_tf import SegFormer, build_segformer, load_segformer
 from segformer_tf.cli import main
 from segformer_tf.edge import Segmenter, fit_image, list_images, load_image, read_model_info
 from segformer_tf.edge.gpu import GpuInterpreter, find_gpu, require_gpu
-from segformer_tf.edge.runtime import GPU, choose_runtime, open_interpreter
+from segformer_tf.edge.runtime import GPU, choose_runtime, open_interpreter, runtime_version
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from tests.helpers import perturb
@@ -61,11 +61,10 @@ def test_a_class_map_is_right_there_and_the_segmenter_uses_it(tiny: SegFormer, t
     assert exported.verdicts[1].agreement == 1.0
     assert require_gpu().name in read_model_info(out).created["verified"][1]
     (photo,) = synthetic_images((120, 200), 1)
-    with Worker(out, runtime=GPU) as worker:
-        assert worker.device == require_gpu().name
     here, there = (Segmenter(out, runtime=runtime) for runtime in ("litert", GPU))
     assert (here(photo).mask == there(photo).mask).mean() > 0.999
-    there.close()
+    assert (here.said, there.said) == ("", f"litert-gpu {runtime_version(GPU)}")
+    assert there.recipe == "fp32"
 
 
 def broadcasting(monkeypatch: pytest.MonkeyPatch) -> None:
