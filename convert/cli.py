@@ -155,6 +155,8 @@ def _export_transformers(loaded: SegFormer, out: Path, size: tuple[int | None, i
     check_image_shape((None, height, width, 3), "--size")
     export_transformers(loaded, out, size=(height, width))
     print(f"{loaded.config.parameter_count:,} parameters -> {out}, read back bit by bit")
+    if bits := loaded.config.image_bits:
+        print(f"this model takes {bits} bits of files of more than 8, transformers does not: give it images of 8 bits")
     if (shift := shift_of_epsilons(loaded)) is not None:
         print(
             f"transformers computes every norm with epsilon 1e-5, this model with {loaded.config.norm_epsilon:g} and "

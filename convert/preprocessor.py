@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from segformer_tf.errors import InputError
 
 FILE = "preprocessor_config.json"
 _LARGEST = 1 << 20  # bytes that are still believed
+_SMALLEST = 1e-9  # of a number that is believed: float32 holds what comes of such
 _BILINEAR = 2  # Pillow's number of the filter
 _FILTERS = {0: "nearest", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamming"}
 
@@ -79,13 +79,13 @@ def _normalization(told: dict[str, Any]) -> tuple[Three, Three]:
         if _flag(told, name, default=False):
             raise InputError(f"{name} cannot be followed: images are RGB here, and rescaled by a factor alone")
     factor = told.get("rescale_factor", 1 / 255) if _flag(told, "do_rescale") else 1.0
-    if not _is_number(factor) or factor <= 0:
+    if not _is_number(factor) or not factor > _SMALLEST:
         raise InputError(f"rescale_factor must be a positive number. Received: {factor!r}")
     if not _flag(told, "do_normalize"):
         return (0.0,) * 3, (_rounded(1 / factor),) * 3
     mean = _three(told, "image_mean", [value / 255 for value in IMAGE_MEAN])
     std = _three(told, "image_std", [value / 255 for value in IMAGE_STD])
-    if min(std) <= 0:
+    if not min(std) > _SMALLEST:
         raise InputError(f"image_std must be positive. Received: {told['image_std']!r}")
     # (pixels · factor - mean) / std
     red, green, blue = (_rounded(value / factor) for value in mean)
@@ -99,11 +99,12 @@ def _notes(told: dict[str, Any]) -> list[str]:
         notes.append('do_reduce_labels: class 0 here is id 1 of its masks; a manifest has ids from 1 and "ignore": [0]')
     if _flag(told, "do_resize"):
         if (resample := told.get("resample", _BILINEAR)) != _BILINEAR:
-            known = _FILTERS.get(resample, resample) if isinstance(resample, int) else resample
+            known = (_FILTERS.get(resample) if isinstance(resample, int) else None) or repr(resample)
             notes.append(f"resample is {known}; images are resized by the bilinear filter here")
         if isinstance(size, dict) and not {"height", "width"} <= size.keys():
-            kept = ", ".join(f"{key} {value}" for key, value in size.items())
-            notes.append(f"size is {kept}, which keeps the ratio of sides; images are stretched to --size here")
+            notes.append(
+                f"size is {json.dumps(size)}, which keeps the ratio of sides; images are stretched to --size here"
+            )
     for name in ("do_center_crop", "do_pad"):
         if _flag(told, name, default=False):
             notes.append(f"{name} is not followed; images are stretched whole here")
@@ -130,7 +131,9 @@ def _three(told: dict[str, Any], name: str, default: list[float]) -> list[float]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < 1 / _SMALLEST  # and a nan is not
 
 
 def _rounded(value: float) -> float:

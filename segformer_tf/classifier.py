@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from segformer_tf import tensorflow_backend  # noqa: F401  before Keras is imported
+
+# isort: split
 import keras
 from keras import layers
 
@@ -13,10 +16,11 @@ from segformer_tf.errors import InputError
 from segformer_tf.layers import PACKAGE, linear_init
 from segformer_tf.model import MixTransformer, as_config
 from segformer_tf.multi_worker import MultiWorkerFit
+from segformer_tf.unquantized import Dense, Unquantized
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class MixTransformerClassifier(MultiWorkerFit, keras.Model):
+class MixTransformerClassifier(Unquantized, MultiWorkerFit, keras.Model):
     """`MixTransformer`, the mean of c4 over its grid, and one linear map to classes, as a Keras functional model.
 
     c4 is normalised by the last stage's LayerNorm, so nothing stands between the mean and ``head``.
@@ -60,7 +64,7 @@ class MixTransformerClassifier(MultiWorkerFit, keras.Model):
         encoder = MixTransformer(config, dtype=dtype, name="encoder")
         policy = encoder.dtype_policy
         pool = layers.GlobalAveragePooling2D(dtype=policy, name="pool")
-        head = layers.Dense(config.num_classes, kernel_initializer=linear_init(), dtype=policy, name="head")
+        head = Dense(config.num_classes, kernel_initializer=linear_init(), dtype=policy, name="head")
         super().__init__(inputs=image, outputs=head(pool(encoder(image)["c4"])), name=name, **kwargs)
         self.config = config
         self.labels = tuple(labels)

@@ -192,7 +192,7 @@ def normalize(pixels: Any, *, mean: Three = IMAGE_MEAN, std: Three = IMAGE_STD) 
 def _three(name: str, values: Any) -> Three:
     try:
         red, green, blue = (float(value) for value in values)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         red = green = blue = float("nan")
     if not all(map(isfinite, (red, green, blue))):
         raise InputError(f"{name} must be three finite numbers, on a scale of 0..255. Received: {name}={values!r}")

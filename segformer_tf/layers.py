@@ -9,8 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from segformer_tf import tensorflow_backend  # noqa: F401  before Keras is imported
+
+# isort: split
 import keras
 from keras import initializers, layers, ops
+
+from segformer_tf.unquantized import Dense
 
 PACKAGE = "segformer_tf"
 
@@ -268,8 +273,8 @@ class TransformerBlock(layers.Layer):
         return {**super().get_config(), **self._config}
 
 
-def _linear(units: int, parent: layers.Layer, name: str) -> layers.Dense:
-    return layers.Dense(units, kernel_initializer=linear_init(), dtype=parent.dtype_policy, name=name)
+def _linear(units: int, parent: layers.Layer, name: str) -> Dense:
+    return Dense(units, kernel_initializer=linear_init(), dtype=parent.dtype_policy, name=name)
 
 
 def _ceil_div(size: int | None, stride: int) -> int | None:

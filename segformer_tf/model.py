@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from segformer_tf import tensorflow_backend  # noqa: F401  before Keras is imported
+
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf
@@ -16,6 +19,7 @@ from segformer_tf.config import MIN_IMAGE_SIDE, SegFormerConfig, variant_config
 from segformer_tf.errors import InputError
 from segformer_tf.layers import PACKAGE, OverlapPatchMerging, TransformerBlock, conv_init, linear_init
 from segformer_tf.multi_worker import MultiWorkerFit
+from segformer_tf.unquantized import Dense, Unquantized
 
 STAGES = ("c1", "c2", "c3", "c4")
 
@@ -147,7 +151,7 @@ class AllMLPDecoder(layers.Layer):
         c, policy = self.config, self.dtype_policy
         # These five hold weights only: `call` composes them.
         self.linear_c = [
-            layers.Dense(c.decoder_width, kernel_initializer=linear_init(), dtype=policy, name=f"linear_{stage}")
+            Dense(c.decoder_width, kernel_initializer=linear_init(), dtype=policy, name=f"linear_{stage}")
             for stage in STAGES
         ]
         self.linear_fuse = layers.Conv2D(
@@ -278,7 +282,7 @@ class MMSegDecoder(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SegFormer(MultiWorkerFit, keras.Model):
+class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
     """SegFormer as a Keras functional model.
 
     Args:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from segformer_tf import tensorflow_backend  # noqa: F401  before Keras is imported
+
+# isort: split
 import keras
 import tensorflow as tf
 from keras import tree

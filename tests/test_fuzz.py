@@ -22,9 +22,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convert.importer import read_checkpoint
-from segformer_tf import SegFormer, SegFormerConfig, load_segformer
+from convert.preprocessor import FILE as PREPROCESSOR_FILE
+from convert.preprocessor import read_preprocessor
+from segformer_tf import SegFormer, SegFormerConfig, load_segformer, variant_config
 from segformer_tf.config import MIN_IMAGE_SIDE
 from segformer_tf.edge import fit_image, load_image, logits_to_mask
+from segformer_tf.edge.image import is_deep_file, largest_value_of
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.tflite import TFLiteModel
 from segformer_tf.errors import InputError
@@ -115,11 +118,13 @@ def test_whole_files_are_accepted(folder: Path, tiny_files: dict, whole_keras: P
     assert isinstance(load_segformer(whole_keras), SegFormer)
 
 
-@given(whole=WHOLE, damage=DAMAGES)
-def test_images(whole: int, damage: Damage, folder: Path) -> None:
+@given(whole=WHOLE, damage=DAMAGES, bits=st.sampled_from([None, 8, 12, 16]))
+def test_images(whole: int, damage: Damage, bits: int | None, folder: Path) -> None:
     (folder / "image.png").write_bytes(damage.of(PICTURES[whole]))
     with refused_in_a_line("image.png"):
-        pixels = load_image(folder / "image.png")
+        if is_deep_file(folder / "image.png"):
+            assert largest_value_of(folder / "image.png") is not None
+        pixels = load_image(folder / "image.png", bits=bits)
         assert pixels.dtype == np.uint8
         assert pixels.shape[2:] == (3,)
 
@@ -141,7 +146,13 @@ JSON = st.recursive(
 COLORS = st.lists(st.integers(-1, 300) | JSON, min_size=2, max_size=4) | JSON
 CLASSES = st.fixed_dictionaries({}, optional={"id": st.integers(-2, 300) | JSON, "name": JSON, "color": COLORS})
 MANIFESTS = st.fixed_dictionaries(
-    {}, optional={"name": JSON, "classes": st.lists(CLASSES | JSON, max_size=3) | JSON, "ignore": JSON | COLORS}
+    {},
+    optional={
+        "name": JSON,
+        "classes": st.lists(CLASSES | JSON, max_size=3) | JSON,
+        "ignore": JSON | COLORS,
+        "bits": st.integers(7, 17) | JSON,
+    },
 )
 
 
@@ -284,6 +295,28 @@ def test_keras_files_of_any_configuration(field: str, value: object, whole_keras
     path = rewrite(whole_keras, "config.json", change)
     with refused_in_a_line("model.keras"):
         assert isinstance(load_segformer(path), SegFormer)
+
+
+NUMBERS = st.none() | st.floats() | st.integers() | st.integers(10**300, 10**400) | JSON
+PREPROCESSORS = st.fixed_dictionaries(
+    {},
+    optional={
+        **{f"do_{name}": st.booleans() | JSON for name in ("resize", "rescale", "normalize", "pad", "center_crop")},
+        **{name: NUMBERS | st.tuples(NUMBERS, NUMBERS, NUMBERS) for name in ("image_mean", "image_std")},
+        **dict.fromkeys(("rescale_factor", "resample"), NUMBERS),
+        "size": st.dictionaries(st.text(max_size=5), JSON) | JSON,
+    },
+)
+
+
+@given(data=st.binary(max_size=200) | (JSON | PREPROCESSORS).map(lambda value: json.dumps(value).encode()))
+def test_preprocessor_configurations(data: bytes, folder: Path) -> None:
+    (folder / PREPROCESSOR_FILE).write_bytes(data)
+    with refused_in_a_line(PREPROCESSOR_FILE):
+        found = read_preprocessor(folder)
+        config = variant_config("tiny", num_classes=1, image_mean=found.mean, image_std=found.std)
+        assert np.isfinite(config.normalize(PIXELS)).all()
+        assert all(len(note.splitlines()) == 1 for note in found.notes)
 
 
 @given(data=st.binary(max_size=100) | st.text(max_size=100).map(str.encode))

@@ -47,13 +47,15 @@ def settle_bits(
     Raises:
         InputError: bits for a TFDS set, or a file that cannot be read.
     """
-    if config.bits is not None and config.data.startswith("tfds:"):
-        raise InputError("--bits is for folders; of a TFDS set, its features say how many there are")
+    if new and config.bits is not None and config.data.startswith("tfds:"):
+        raise InputError(
+            "--bits is for folders; of a TFDS set's pictures, which are in colour, the upper 8 bits alone can be read"
+        )
     bits = config.bits
     if bits is None and new:
         bits = sources[0].bits
         if bits is None and (largest := _largest_value(files)) is not None:
-            bits = next(depth for depth in DEPTHS if largest < 1 << depth)
+            bits = next((depth for depth in DEPTHS if largest < 1 << depth), DEPTHS[-1])
             if this_place().chief:
                 print(
                     f"{config.data}: image files of more than 8 bits reach {largest}, taken for {bits} bits; "

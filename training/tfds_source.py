@@ -31,7 +31,7 @@ class TfdsSource:
         features = builder.info.features
         self.name = builder.info.name
         self.license = row.license if row else ""
-        self.bits: int | None = None  # TFDS says how many its features have
+        self.bits: int | None = None  # pictures in colour, of which Pillow reads the upper 8 alone
         self._image_key, self._mask_key = _image_and_mask_keys(name, features)
         self.labels, self._table = _meaning(name, row, features[self._mask_key])
         builder = prepare(name, builder)

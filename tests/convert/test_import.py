@@ -375,6 +375,21 @@ def test_the_command_imports_and_refuses(tmp_path: Path, capsys: pytest.CaptureF
         assert not (tmp_path / "x.keras").exists()
 
 
+def test_the_hub_is_asked_for_all_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    shutil.copy(GOLDEN / "transformers.safetensors", tmp_path / "model.safetensors")
+    asked: list[str] = []
+
+    def snapshot(repository: str, *, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    main(["import", "--from-hub", "a/b", "--out", str(tmp_path / "x.keras")])
+    assert {"config.json", "preprocessor_config.json", "*.safetensors"} <= set(asked)
+
+
 def test_the_hub_out_of_reach_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

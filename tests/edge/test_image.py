@@ -118,8 +118,9 @@ def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_image(tmp_path / "rgb.png")[..., 1], grey >> 8)
     for pixels, told in ((np.ones((2, 2), np.float32), "32-bit floats"), (np.full((2, 2), 70000), r"70000\.\.70000")):
         Image.fromarray(pixels.astype(pixels.dtype.name.replace("64", "32"))).save(tmp_path / "odd.tif")
-        with pytest.raises(InputError, match=rf"odd\.tif: pixels are {told}"):
-            load_image(tmp_path / "odd.tif")
+        for bits in (None, 12):
+            with pytest.raises(InputError, match=rf"odd\.tif: pixels are {told}"):
+                load_image(tmp_path / "odd.tif", bits=bits)
 
 
 def png(width: int, height: int, *, bits: int, kind: int, data: bytes) -> bytes:

@@ -55,6 +55,7 @@ def test_drop_path_and_epsilons_are_the_authors() -> None:
         ("labels", Labels.named(["only one"])),
         ("image_mean", (127.5, 127.5)),
         ("image_mean", 127.5),
+        ("image_mean", (10**400, 0, 0)),
         ("image_bits", 7),
         ("image_mean", (127.5, 127.5, float("nan"))),
         ("image_std", (127.5, 127.5, 0.0)),

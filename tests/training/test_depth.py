@@ -124,6 +124,10 @@ def test_what_cannot_be_read_so_is_refused(folder: Path, tmp_path: Path) -> None
     task = opened(folder)
     with pytest.raises(InputError, match=r"0\.png: 16 bits a channel in colour, .* so not 12 \(--bits\)"):
         task.source[0]
+    Image.fromarray(np.full((128, 128), 70_000, np.int32)).save(folder / "train" / "images" / "1.tif")
+    (folder / "train" / "images" / "1.png").unlink()
+    with pytest.raises(InputError, match=r"1\.tif: pixels are 70000\.\.70000; expected 8 or 16 bits"):
+        opened(folder).source[1]
     with pytest.raises(InputError, match="--bits is for folders"):
         opened("tfds:toy_shapes", bits=12)  # type: ignore[arg-type]
 
