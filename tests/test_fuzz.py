@@ -133,9 +133,10 @@ def test_images(whole: int, damage: Damage, bits: int | None, folder: Path) -> N
 def test_masks(whole: int, damage: Damage, folder: Path) -> None:
     (folder / "mask.png").write_bytes(damage.of(PICTURES[whole]))
     with refused_in_a_line("mask.png"):
-        mask = read_mask(folder / "mask.png").values
-        assert mask.dtype == np.uint8
-        assert mask.ndim == 2 or mask.shape[2:] == (3,)
+        mask = read_mask(folder / "mask.png")
+        assert mask.values.dtype == np.uint8
+        assert mask.values.ndim == 2 or mask.values.shape[2:] == (3,)
+        assert mask.hidden is None or mask.hidden.shape == mask.values.shape[:2]
 
 
 JSON = st.recursive(
@@ -144,7 +145,14 @@ JSON = st.recursive(
     max_leaves=8,
 )
 COLORS = st.lists(st.integers(-1, 300) | JSON, min_size=2, max_size=4) | JSON
-CLASSES = st.fixed_dictionaries({}, optional={"id": st.integers(-2, 300) | JSON, "name": JSON, "color": COLORS})
+CLASSES = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.integers(-2, 300) | st.lists(st.integers(-2, 300), max_size=3) | JSON,
+        "name": JSON,
+        "color": COLORS,
+    },
+)
 MANIFESTS = st.fixed_dictionaries(
     {},
     optional={
@@ -152,6 +160,7 @@ MANIFESTS = st.fixed_dictionaries(
         "classes": st.lists(CLASSES | JSON, max_size=3) | JSON,
         "ignore": JSON | COLORS,
         "bits": st.integers(7, 17) | JSON,
+        "exif": st.sampled_from(["apply", "ignore"]) | JSON,
     },
 )
 
@@ -162,6 +171,7 @@ def test_manifests(data: bytes, folder: Path) -> None:
     with refused_in_a_line("dataset.json"):
         manifest = Manifest.read(folder / "dataset.json")
         assert len(manifest.table) == 256
+        assert len(manifest.labels.names) > 1
         assert manifest.table.max() <= IGNORE_ID
 
 

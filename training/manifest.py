@@ -31,7 +31,7 @@ class Reading:
         entries: (N,) what may occur: 0..255, or packed colours 0xRRGGBB.
         index: (H, W) of each pixel, into `entries`.
         meaning: (N,) int16 class index of each entry, `IGNORE_ID`, or -1 for one that the manifest does not know.
-        by_color: whether colours decide.
+        by_color: whether colours decide; not where values say the same.
         other: of a palette PNG, (N,) int16, what the way that was not taken makes of each entry; else None.
     """
 
@@ -168,10 +168,9 @@ class Manifest:
             return Reading(entries, raw.values, self.table, False)
         by_color = np.full(256, -1, np.int16)
         by_color[: len(raw.palette)] = [self.palette.get(_packed(color), -1) for color in raw.palette.tolist()]
-        if self.spare and by_color[IGNORE_ID] < 0:
-            by_color[IGNORE_ID] = IGNORE_ID  # the border that VOC draws
+        by_color[(by_color < 0) & (self.table == IGNORE_ID)] = IGNORE_ID  # the border that VOC draws
         occurs = raw.histogram() > 0
-        if (by_color[occurs] >= 0).all():
+        if (by_color[occurs] >= 0).all() and (by_color != self.table)[occurs].any():
             return Reading(entries, raw.values, by_color, True, self.table)
         return Reading(entries, raw.values, self.table, False, by_color)
 

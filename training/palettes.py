@@ -27,12 +27,10 @@ class Palettes:
         """Look at a mask; one without a palette is nothing to it."""
         if look.palette is None or look.other is None:
             return
-        odd = look.other != look.meaning
-        if not look.by_color:
-            odd &= look.other >= 0
-        if odd.any():
+        odd = ((look.other != look.meaning) & (look.other >= 0)).any()
+        if odd or look.by_color:
             (self.by_color if look.by_color else self.by_value).append(path)
-        if odd.any() or not look.by_color:
+        if look.by_color or (look.other < 0).any():
             self._ways.setdefault(look.palette.tobytes(), {}).setdefault(look.by_color, path)
         for value in look.entries[look.entries < len(look.palette)].tolist():
             color = tuple(look.palette[value].tolist())
@@ -46,6 +44,7 @@ class Palettes:
         Raises:
             InputError: masks that would be read one by its colours, another by its values, and wrongly so.
         """
+        differ = f": {self._differ}" if self._differ else ""
         mixed = [ways for ways in self._ways.values() if len(ways) > 1]
         if mixed:
             raise InputError(
@@ -55,13 +54,12 @@ class Palettes:
         if self.by_value and (self.by_color or self._differ):
             raise InputError(
                 f"{self.by_value[0]}: its palette's colours say other classes than its values, but not all are the "
-                f"manifest's, and palettes differ between the masks ({self._differ}); {_REMEDY}"
+                f"manifest's, and palettes are not the same in all masks{differ}; {_REMEDY}"
             )
-        differ = f"; palettes differ between the masks: {self._differ}" if self._differ else ""
         if self.by_color:
             return [
                 f"palettes: in {len(self.by_color)} masks, such as {self.by_color[0]}, the colours are the manifest's "
-                f"and say other classes than the values: colours decide{differ}"
+                f"and say other classes than the values: colours decide{'; palettes differ' if differ else ''}{differ}"
             ]
         if self.by_value:
             return [
@@ -69,5 +67,5 @@ class Palettes:
                 f"than the values, but not all are the manifest's: values decide; where colours are right, {_REMEDY}"
             ]
         if self._differ and any(False in ways for ways in self._ways.values()):
-            return [f"{differ[2:]}; values decide, for not all colours are the manifest's"]
+            return [f"palettes differ between the masks{differ}; values decide, for not all colours are the manifest's"]
         return []

@@ -114,7 +114,7 @@ def test_palettes_in_another_order_are_told_once(tmp_path: Path, capsys: pytest.
     np.testing.assert_array_equal(check(root), 3 * np.array([3, 2, 1]))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "palette" in line]
     assert "in 2 masks, such as " in line
-    assert "colours decide; palettes differ between the masks: value 0 is (0, 0, 0) in" in line
+    assert "colours decide; palettes differ: value 0 is (0, 0, 0) in" in line
     check(write_folder(tmp_path / "same", masks[:1]))
     assert "palette" not in capsys.readouterr().out
 

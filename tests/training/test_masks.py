@@ -110,8 +110,9 @@ def test_vocs_border_is_ignored_though_its_colour_is_not_named(tmp_path: Path) -
     colors = np.zeros((256, 3), int)
     colors[:3], colors[255] = COLORS[2::-1], (224, 224, 192)
     raw = np.array([[0, 1, 2, 255]], np.uint8)
-    root = write_folder(tmp_path / "data", [palette(raw, colors.tolist())])
-    np.testing.assert_array_equal(only_mask(root), [[2, 1, 0, 255]])
+    for name, keys in {"silent": {}, "said": {"ignore": [255]}}.items():
+        root = write_folder(tmp_path / name, [palette(raw, colors.tolist())], **keys)
+        np.testing.assert_array_equal(only_mask(root), [[2, 1, 0, 255]])
 
 
 def with_alpha(mode: str) -> Image.Image:
