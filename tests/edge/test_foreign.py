@@ -221,6 +221,9 @@ def test_what_cannot_be_followed_says_what_was_expected(tmp_path: Path, tiny_fil
     path = write(graph, channel_scores(graph, turned), tmp_path / "first.tflite")
     refused(path, r"expected an RGB image \[1, H, W, 3\].* Received: \[1, 3, 8, 12\], channels first", labels=THREE)
     graph, x = start()
+    last = write(graph, graph.transpose("turned", channel_scores(graph, x), (0, 3, 1, 2)), tmp_path / "last.tflite")
+    refused(last, r"has 12 classes. Received: 3 names; do its channels come first\?", labels=THREE, mean=0, std=1)
+    graph, x = start()
     both = graph.binary("ADD", "both", channel_scores(graph, x), graph.input("other", (1, *SIZE, 3)))
     refused(
         write(graph, both, tmp_path / "both.tflite"), "expected an RGB image .* in. Received: float32 .*, float32 .* in"
