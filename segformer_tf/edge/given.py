@@ -71,7 +71,8 @@ def _refuse_other_models(path: Path) -> None:
         way = "the tools of its framework may make one of it"
         if imports:
             name = quote(path.resolve().name.removesuffix(path.suffix))
-            way = f"of a SegFormer's: segformer import {quote(str(path))} --out {name}.keras, then segformer export {name}.keras"
+            imported = f"segformer import {quote(str(path))} --out {name}.keras"
+            way = f"of a SegFormer's: {imported}, then segformer export {name}.keras"
         raise InputError(f"{path}: {kind}; predict runs .tflite files alone; {way}")
 
 
