@@ -194,7 +194,7 @@ def verify(
     from convert.parity import write_picture
     from convert.sides import compare_paths
 
-    contract = (foreign or ForeignOptions()).contract(size)
+    contract = (foreign or ForeignOptions()).contract(None)
     pixels, labels, report = compare_paths(model, against, images=images, size=size, runtime=runtime, contract=contract)
     if as_json:
         print(json.dumps({"model": str(model), "against": str(against), **report.to_dict()}, indent=1, allow_nan=False))

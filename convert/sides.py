@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +45,16 @@ def compare_paths(
 ) -> tuple[list[Pixels], Labels, Report]:
     """Compare two files; gives the images both saw, the classes' labels, and the report.
 
-    `contract` is for a ``.tflite`` from elsewhere on either side.
+    `contract` is for a ``.tflite`` from elsewhere on either side, but for its size: that is `size`.
 
     Raises:
         InputError: a file that cannot be read, networks of other sizes, or sizes that do not fit.
     """
     files = [path for path in (model, against) if path.suffix == ".tflite"]
-    contracts = {path: None if find_model_info(path) else contract for path in files}
+    contract = contract or Contract()
+    ours = {path: find_model_info(path) is not None for path in files}
+    contract.check_use(not all(ours.values()))
+    contracts = {path: Contract() if ours[path] else replace(contract, size=size) for path in files}
     size = _size(model, against, contracts, size, runtime)
     if not files:
         ours = _keras(model)
@@ -93,7 +97,7 @@ def _pixels(images: Path | None, size: tuple[int, int], count: int, bits: int | 
 def _size(
     model: Path,
     against: Path,
-    contracts: dict[Path, Contract | None],
+    contracts: Mapping[Path, Contract],
     size: tuple[int, int] | None,
     runtime: str | None,
 ) -> tuple[int, int]:

@@ -115,17 +115,16 @@ def open_predictor(
 
     Raises:
         InputError: a model that cannot be read or has another number of classes, a protocol that makes no sense or
-            does not suit it, or a contract for a model that is no ``.tflite``.
+            does not suit it, or a contract for a model that is not from elsewhere.
     """
-    if contract not in (None, Contract()) and model.suffix != ".tflite":
-        raise InputError(f"{model}: --mean, --std and --foreground-above are for a .tflite from elsewhere")
-    protocol = protocol or EvalProtocol()
+    protocol, contract = protocol or EvalProtocol(), contract or Contract()
+    contract.check_use(model.suffix == ".tflite")
     protocol.check()
     if model.suffix == ".tflite":
         described = find_model_info(model)
         if described is None:  # it may take any size
             seen = (protocol.slide[0], protocol.slide[0]) if protocol.slide else protocol.size
-            contract = replace(contract or Contract(), size=seen)
+            contract = replace(contract, size=seen)
             protocol = protocol if protocol.slide else replace(protocol, size=None)
         with Worker(model, runtime=runtime, contract=contract) as worker:
             _check_classes(model, worker.grid[2], num_classes)

@@ -170,7 +170,8 @@ def time_files(
         raise InputError(f"expected scores of each of {len(models)} files. Received: {len(scores)}")
     asked = [choose_runtime(runtime) for runtime in runtimes or installed_runtimes()] or [choose_runtime(None)]
     image_size = upright_size(image) if image else None
-    contracts = [None if find_model_info(model) else contract for model in models]
+    foreign = [find_model_info(model) is None for model in models]
+    contracts = [contract if there or not any(foreign) else None for there in foreign]
     date = datetime.now().astimezone().isoformat(timespec="seconds")
     with ExitStack() as stack:
         pairs = [

@@ -50,6 +50,14 @@ class Contract:
         """Mean and std, where they are given."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
 
+    def check_use(self, foreign: bool) -> None:
+        """Raises InputError where something is said, but no file is from elsewhere (`foreign`)."""
+        if not foreign and self != Contract(size=self.size):
+            raise InputError(
+                "--mean, --std and --foreground-above are for a .tflite from elsewhere; one of `segformer export` says "
+                "itself what it takes and gives"
+            )
+
     def to_json(self) -> str:
         """For a process that is to use the same file."""
         return json.dumps(asdict(self))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from segformer_tf.edge.image import IMAGE_SUFFIXES, image_files, list_images
 from segformer_tf.errors import InputError
@@ -69,17 +70,18 @@ def _refuse_other_models(path: Path) -> None:
     if kind:
         way = "the tools of its framework may make one of it"
         if imports:
-            name = path.resolve().name.removesuffix(path.suffix)
-            way = f"of a SegFormer's: segformer import {path} --out {name}.keras, then segformer export {name}.keras"
+            name = quote(path.resolve().name.removesuffix(path.suffix))
+            imported = f"segformer import {quote(str(path))} --out {name}.keras"
+            way = f"of a SegFormer's: {imported}, then segformer export {name}.keras"
         raise InputError(f"{path}: {kind}; predict runs .tflite files alone; {way}")
 
 
 def _export_line(path: Path, kind: str) -> str:
-    name = path.resolve().name.removesuffix(".keras")
+    name = quote(path.resolve().name.removesuffix(".keras"))
     size = "" if path.is_dir() else " --size 512 512"  # a run knows its own
     return (
         f"{path}: {kind}; predict runs .tflite files alone; this makes one of it: "
-        f"segformer export {path} --out {name}.tflite{size}"
+        f"segformer export {quote(str(path))} --out {name}.tflite{size}"
     )
 
 

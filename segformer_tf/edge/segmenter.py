@@ -148,7 +148,8 @@ class Segmenter:
             labels = Labels(("background", *labels.names), ((0, 0, 0), *labels.colors))
         if (classes := self._model.grid[2]) and len(labels.names) != classes:
             one = " (background and one channel)" if self._model.one_channel else ""
-            raise InputError(f"{path}: has {classes} classes{one}. Received: {len(labels.names)} names")
+            first = "; do its channels come first?" if self._model.grid[0] == len(labels.names) else ""
+            raise InputError(f"{path}: has {classes} classes{one}. Received: {len(labels.names)} names{first}")
         self.labels = labels
         self.recipe = self._model.recipe
         self.bits = self._model.bits

@@ -66,11 +66,7 @@ class TFLiteModel:
         info, contract = info or find_model_info(path), contract or Contract()
         self.recipe = info.recipe if info else "unknown"
         self.bits = info.bits if info else None
-        if info and (contract.normalization or contract.foreground_above is not None):
-            raise InputError(
-                f"{path}: was made by `segformer export` and says itself what it takes and gives; --mean, --std and "
-                "--foreground-above are for files from elsewhere"
-            )
+        contract.check_use(info is None)
         file = None if info else read_flatfile(path)
         shape = _open_shape(path, file.inputs, contract.size) if file else None
         self._engine: Engine = InterpreterEngine(

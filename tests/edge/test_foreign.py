@@ -12,7 +12,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from convert.graph import Tensor, constant
 from segformer_tf.cli import main
-from segformer_tf.edge import Segmenter, fit_image
+from segformer_tf.edge import Segmenter, fit_image, runtime
 from segformer_tf.edge.benchmark import time_files
 from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.flatfile import KEEPING, TELLING, read_flatfile
@@ -39,6 +39,12 @@ from training.evaluate import open_predictor
 TWO, THREE, ONE = (Labels.named(names) for names in (["dark", "bright"], ["r", "g", "b"], ["bright"]))
 IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 BRIGHT = bright_pixels(PHOTO)
+
+
+@pytest.fixture(autouse=True)
+def _whole_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file from elsewhere is first tried in another process; these are whole and many. Children still try theirs."""
+    monkeypatch.setattr(runtime, "_try_elsewhere", lambda *_: None)
 
 
 def refused(path: Path, told: str, *, labels: Labels = TWO, **options: object) -> None:
@@ -221,6 +227,9 @@ def test_what_cannot_be_followed_says_what_was_expected(tmp_path: Path, tiny_fil
     path = write(graph, channel_scores(graph, turned), tmp_path / "first.tflite")
     refused(path, r"expected an RGB image \[1, H, W, 3\].* Received: \[1, 3, 8, 12\], channels first", labels=THREE)
     graph, x = start()
+    last = write(graph, graph.transpose("turned", channel_scores(graph, x), (0, 3, 1, 2)), tmp_path / "last.tflite")
+    refused(last, r"has 12 classes. Received: 3 names; do its channels come first\?", labels=THREE, mean=0, std=1)
+    graph, x = start()
     both = graph.binary("ADD", "both", channel_scores(graph, x), graph.input("other", (1, *SIZE, 3)))
     refused(
         write(graph, both, tmp_path / "both.tflite"), "expected an RGB image .* in. Received: float32 .*, float32 .* in"
@@ -230,7 +239,7 @@ def test_what_cannot_be_followed_says_what_was_expected(tmp_path: Path, tiny_fil
     path = write(graph, rows, tmp_path / "rows.tflite", normalization=RAW)
     refused(path, r"expected logits or probabilities .* out. Received: .* float32 \[1, 96, 3, 1, 1\] out")
     for options in ({"mean": 0, "std": 1}, {"foreground_above": 0.5}):
-        with pytest.raises(InputError, match=r"fp32\.tflite: was made by `segformer export` and says itself"):
+        with pytest.raises(InputError, match=r"are for a \.tflite from elsewhere; one of"):
             Segmenter(tiny_files["fp32"], runtime="litert", **options)
     with pytest.raises(InputError, match=r"sees 97x161 pixels, no other size. Received: --size 64 64"):
         Segmenter(tiny_files["fp32"], runtime="litert", size=(64, 64))
@@ -264,6 +273,20 @@ def test_cut_and_changed_files_are_refused_in_a_line(tmp_path: Path) -> None:
         path.write_bytes(changed)
         with refused_in_a_line("cut.tflite"):
             read_flatfile(path)
+
+
+def test_verbs_refuse_what_no_file_of_theirs_needs(
+    tiny_files: dict, toy_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ours, said = tiny_files["fp32"], ("--mean", 0, "--std", 1)
+    for arguments in (
+        ("predict", ours, toy_folder / "test" / "images"),
+        ("benchmark", ours, "--runtime", "litert"),
+        ("evaluate", ours, "--data", toy_folder),
+        ("evaluate", "never_read.keras", "--data", toy_folder),
+        ("verify", ours, "--against", ours),
+    ):
+        assert "are for a .tflite from elsewhere" in line(capsys, *arguments, *said)
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from segformer_tf.cli import make_app
 from segformer_tf.edge import given
 from segformer_tf.edge.given import model_and_images
 from segformer_tf.errors import InputError
@@ -63,6 +65,12 @@ def test_a_run_ends_with_the_line_that_exports_it(here: Path, kept: str) -> None
     for names in (("model.keras", "photo.jpg"), ("photo.jpg", "model.keras")):
         assert refused(*names).endswith("segformer export model.keras --out model.tflite --size 512 512")
     assert "no image" in refused("runs")
+    (here / "my run" / "weights").mkdir(parents=True)
+    (here / "my run" / "weights" / "last.keras").touch()
+    for name in ("my run", "model.keras"):  # the line is one that the command takes
+        verb, *arguments = shlex.split(refused(name).split("segformer ")[-1])
+        _, bound, _ = make_app(verb).parse_args([verb, *arguments], exit_on_error=False, print_error=False)
+        assert bound.arguments["model"] == Path(name)
 
 
 @pytest.mark.parametrize(
