@@ -78,7 +78,7 @@ def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
     try:
         names = labels or (_described_labels(described, config.num_classes) if has_decoder else None)
     except InputError as error:
-        raise InputError(f"{path}: config.json: {error}") from None
+        raise InputError(f"{path}: config.json: {error}; --labels names them otherwise") from None
     if names is not None and has_decoder and len(names.names) != config.num_classes:
         raise InputError(f"{path}: has {config.num_classes} classes. Received: {len(names.names)} labels")
     terms = str(described.get("license", "")) or dialect.terms
