@@ -138,7 +138,7 @@ def test_builders_store_images_and_masks_as_distributed(name: str, tmp_path: Pat
 
 
 def test_a_data_set_of_one_class_is_refused() -> None:
-    with pytest.raises(InputError, match="tfds:mine: expected two classes or more. Received: thing"):
+    with pytest.raises(InputError, match=r"tfds:mine: expected two classes or more\. Received: thing"):
         _meaning("mine", None, SimpleNamespace(names=["thing"]))
 
 

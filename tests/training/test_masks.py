@@ -20,7 +20,12 @@ ID_255 = [ROWS[0], {**ROWS[1], "id": 255}]
 
 
 def only_mask(root: Path) -> np.ndarray:
-    return open_source(str(root), "train")[0][1]
+    source = open_source(str(root), "train")
+    mask, look = source[0][1], source.look(0)
+    counts = np.zeros(256, np.int64)  # the check counts without making the mask
+    np.add.at(counts, [*look.meaning, IGNORE_ID], [*look.counts, look.hidden])
+    np.testing.assert_array_equal(counts, np.bincount(mask.ravel(), minlength=256))
+    return mask
 
 
 def test_255_is_a_class_where_one_has_that_id(tmp_path: Path) -> None:
@@ -113,6 +118,17 @@ def test_vocs_border_is_ignored_though_its_colour_is_not_named(tmp_path: Path) -
     for name, keys in {"silent": {}, "said": {"ignore": [255]}}.items():
         root = write_folder(tmp_path / name, [palette(raw, colors.tolist())], **keys)
         np.testing.assert_array_equal(only_mask(root), [[2, 1, 0, 255]])
+
+
+def test_unknown_values_of_a_palette_are_named_but_not_under_transparent_pixels(tmp_path: Path) -> None:
+    picture = palette(np.array([[0, 7, 1]], np.uint8), [[9, 9, 9]] * 8)
+    root = write_folder(tmp_path / "data", [picture])
+    with pytest.raises(
+        InputError, match=r"0\.png: mask value 7 is neither a class nor .* \(row 0, column 1, 1 pixels\)"
+    ):
+        only_mask(root)
+    picture.save(root / "train" / "masks" / "0.png", transparency=7)
+    np.testing.assert_array_equal(only_mask(root), [[0, 255, 1]])
 
 
 def with_alpha(mode: str) -> Image.Image:
