@@ -74,8 +74,7 @@ def _pairs(images: Path, masks: Path, *, suffix: str, stems: list[str] | None = 
     Raises:
         InputError: the path of what is missing.
     """
-    there = (path for path in images.glob(f"*{suffix}") if path.name[0] != ".")
-    found = sorted(there) if stems is None else [images / f"{stem}{suffix}" for stem in stems]
+    found = sorted(images.glob(f"[!.]*{suffix}")) if stems is None else [images / f"{stem}{suffix}" for stem in stems]
     pairs = [(image, masks / f"{image.stem}.png") for image in found]
     if not pairs:
         raise InputError(f"{images}/*{suffix}")
