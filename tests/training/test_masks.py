@@ -168,24 +168,39 @@ def test_alpha_is_no_class_where_255_is_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(only_mask(write_folder(tmp_path / "data", [picture], rows=ID_255)), [[0, 1, 255]])
 
 
-def grey_png(raw: np.ndarray, bits: int) -> bytes:
-    """A grey PNG of 1, 2 or 4 bits, written by hand: Pillow writes none."""
+def written_png(size: tuple[int, int], bits: int, kind: int, rows: bytes, *more: tuple[bytes, bytes]) -> bytes:
+    """A PNG by hand, of bits and kinds of colour that Pillow does not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    size = struct.pack(">IIBBBBB", raw.shape[1], raw.shape[0], bits, 0, 0, 0, 0)
-    spread = np.unpackbits(raw[..., None], axis=2)[..., 8 - bits :].reshape(len(raw), -1)
-    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in spread)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", *size, bits, kind, 0, 0, 0)
+    parts = [(b"IHDR", header), *more, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_grey_of_few_bits_is_read_by_value(bits: int, tmp_path: Path) -> None:
     raw = np.arange(12, dtype=np.uint8).reshape(3, 4) % min(2**bits, 3)
     root = write_folder(tmp_path / "data", [raw])
-    (root / "train" / "masks" / "0.png").write_bytes(grey_png(raw, bits))
+    spread = np.unpackbits(raw[..., None], axis=2)[..., 8 - bits :].reshape(3, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in spread)
+    path = root / "train" / "masks" / "0.png"
+    path.write_bytes(written_png((4, 3), bits, 0, rows))
     np.testing.assert_array_equal(only_mask(root), raw)
+    path.write_bytes(written_png((4, 3), bits, 0, rows, (b"tRNS", b"\0\1")))  # 1 is transparent
+    np.testing.assert_array_equal(only_mask(root), np.where(raw == 1, IGNORE_ID, raw))
+
+
+def test_sixteen_bits_are_refused_with_alpha_too(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", [EVERY[:1, :1]])
+    path = root / "train" / "masks" / "0.png"
+    path.write_bytes(written_png((1, 1), 16, 4, b"\0\0\1\xff\xff"))
+    with pytest.raises(InputError, match=r"0\.png: a mask is an 8-bit .* Received: mode LA;16"):
+        only_mask(root)
+    Image.fromarray(np.zeros((1, 1), np.uint16)).save(path)
+    with pytest.raises(InputError, match=r"0\.png: a mask is an 8-bit .* Received: mode I"):
+        only_mask(root)
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
