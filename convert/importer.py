@@ -91,7 +91,7 @@ def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
         names = labels or (_described_labels(described, logits) if has_decoder else None)
         names = _with_background(names) if one_logit else names
     except InputError as error:
-        raise InputError(f"{path}: config.json: {error}") from None
+        raise InputError(f"{path}: config.json: {error}; --labels names them otherwise") from None
     if names is not None and has_decoder and len(names.names) != config.num_classes:
         raise InputError(f"{path}: has {config.num_classes} classes. Received: {len(names.names)} labels")
     terms = str(described.get("license", "")) or dialect.terms

@@ -52,8 +52,15 @@ class Labels:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> Labels:
-        """Rebuild from `to_dict`; raises InputError as the constructor does."""
-        return cls(tuple(data["names"]), tuple(data["colors"]))
+        """Rebuild from `to_dict`; raises InputError as the constructor does.
+
+        Files once could have one name twice: the second gets a number.
+        """
+        names = [str(name) for name in data["names"]]
+        while same := twins(names):
+            for number, i in enumerate(same[1:], 2):
+                names[i] = f"{names[i]} ({number})"
+        return cls(tuple(names), tuple(data["colors"]))
 
     @classmethod
     def numbered(cls, num_classes: int) -> Labels:

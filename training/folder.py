@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segformer_tf.edge.image import IMAGE_SUFFIXES, Head, image_files, load_image, read_head
+from segformer_tf.edge.image import IMAGE_SUFFIXES, Head, images_in, load_image, read_head
 from segformer_tf.errors import InputError
 from training.layouts import recognize
 from training.manifest import Manifest
@@ -77,7 +77,7 @@ class FolderSource:
             splits = sorted(p.parent.name for p in root.glob("*/images") if (p.parent / "masks").is_dir())
             here = f"splits here: {', '.join(splits)}" if splits else f"no split is here{recognize(root)}"
             raise InputError(f"{root / split}: expected folders images/ and masks/; {here}")
-        self.images = image_files(images)
+        self.images = images_in(images)
         if not self.images:
             raise InputError(f"{images}: no image ({', '.join(IMAGE_SUFFIXES)})")
         self.masks = _matched(root / split, self.images, masks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -38,11 +39,12 @@ def recognize(root: Path) -> str:
     """What a folder that is not ours looks like and what to do, to be put into a line; "" where it is unknown."""
     if (root.parent / "dataset.json").is_file():
         return f" (this is one split of {root.parent}; give --data {root.parent})"
-    for folder in islice(_folders(root), _NEAR):
-        for name, holds, hint in _LAYOUTS:
-            if all(next(folder.glob(pattern), None) for pattern in holds):
-                inside = "" if folder == root else f"{folder.relative_to(root)} in "
-                return f" ({inside}it looks like {name}: {', '.join(holds)}; {_OURS}; {hint})"
+    with suppress(OSError):  # a folder that may not be read
+        for folder in islice(_folders(root), _NEAR):
+            for name, holds, hint in _LAYOUTS:
+                if all(next(folder.glob(pattern), None) for pattern in holds):
+                    inside = "" if folder == root else f"{folder.relative_to(root)} in it: "
+                    return f" ({inside}it looks like {name}: {', '.join(holds)}; {_OURS}; {hint})"
     return ""
 
 

@@ -62,8 +62,11 @@ def read_mask(path: Path) -> RawMask:
 def raw_mask(opened: Image.Image) -> RawMask:
     """What `read_mask` gives, of an open picture whose pixels were not loaded yet."""
     mode, packing = opened.mode, _packing(opened)
-    if mode not in ("1", "L", "LA", "P", "RGB", "RGBA") or (mode == "LA" and "16" in packing):
-        raise InputError(f"a mask is an 8-bit index, palette or RGB {MASK_KINDS}. Received: mode {mode}")
+    deep = "LA;16" in packing  # which Pillow cuts to 8 and calls RGBA
+    if mode not in ("1", "L", "LA", "P", "RGB", "RGBA") or deep:
+        raise InputError(
+            f"a mask is an 8-bit index, palette or RGB {MASK_KINDS}. Received: mode {packing if deep else mode}"
+        )
     if "I" in packing.partition(";")[2]:
         raise InputError("a TIFF in which 0 is white; save the mask with 0 as black, or as PNG")
     if mode in ("RGB", "RGBA"):

@@ -78,4 +78,6 @@ def _meaning(name: str, row: DataSet | None, feature: Any) -> tuple[Labels, NDAr
         raise InputError(
             f"tfds:{name}: its mask names no classes; expected a LabeledImage feature, or one of {', '.join(DATA_SETS)}"
         )
+    if len(names) < 2:
+        raise InputError(f"tfds:{name}: expected two classes or more. Received: {', '.join(names)}")
     return Labels.named(names), mapping_table({i: i for i in range(len(names))}, (IGNORE_ID,))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
-from segformer_tf.edge.image import IMAGE_SUFFIXES, image_files, list_images
+from segformer_tf.edge.image import IMAGE_SUFFIXES, images_in, list_images
 from segformer_tf.errors import InputError
 
 # Of a clone of the repository; a wheel has no model in it.
@@ -61,7 +61,7 @@ def _refuse_other_models(path: Path) -> None:
             raise InputError(_export_line(path, "a run folder"))
         if (path / "saved_model.pb").is_file():
             kind = "a SavedModel"
-        elif (path / "config.json").is_file() and not image_files(path):
+        elif (path / "config.json").is_file() and not images_in(path):
             kind, imports = "a transformers checkpoint?", True
     elif suffix == ".keras":
         raise InputError(_export_line(path, "a Keras model"))

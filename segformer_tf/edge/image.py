@@ -208,13 +208,13 @@ def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images of a folder, in name order, without hidden files (macOS leaves a ``._a.jpg`` for every a.jpg)."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+def images_in(folder: Path) -> list[Path]:
+    """Image files of a folder in name order; hidden ones (``._a.jpg`` of macOS) are none."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Image files among `paths`, folders searched one level deep as `image_files`, in name order.
+    """Image files among `paths`, folders searched one level deep as `images_in`, in name order.
 
     Raises:
         InputError: a path that does not exist, or no image at all.
@@ -223,7 +223,7 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            found += image_files(path)
+            found += images_in(path)
         elif path.exists():
             found.append(path)
         else:

@@ -77,11 +77,24 @@ def test_unknown_names_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("names", "colors"),
-    [((), ()), (("a",), ()), (("a",), ((0, 0, 256),)), (("a\nb",), ((0, 0, 0),)), (("",), ((0, 0, 0),))],
+    [
+        ((), ()),
+        (("a",), ()),
+        (("a",), ((0, 0, 256),)),
+        (("a\nb",), ((0, 0, 0),)),
+        (("",), ((0, 0, 0),)),
+        (("car", "Car"), ((0, 0, 0), (1, 1, 1))),
+    ],
 )
 def test_bad_labels_are_refused(names: tuple, colors: tuple) -> None:
     with pytest.raises(ValueError, match="Received: "):
         Labels(names, colors)
+
+
+def test_files_of_before_may_name_a_class_twice() -> None:
+    read = Labels.from_dict({"names": ["a", "a", "b", "A", "a (2)"], "colors": [[i, 0, 0] for i in range(5)]})
+    assert read.names == ("a", "a (2)", "b", "A (3)", "a (2) (2)")
+    assert Labels.from_dict(read.to_dict()) == read
 
 
 def test_default_colors_are_pascal_voc() -> None:

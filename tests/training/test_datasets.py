@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from training.folder import FolderSource
 from training.mapping import class_indices
 from training.masks import read_mask
 from training.sources import open_source
-from training.tfds_source import TfdsSource
+from training.tfds_source import TfdsSource, _meaning
 from training.toy import SPLITS
 from training.train import train
 
@@ -134,6 +135,11 @@ def test_builders_store_images_and_masks_as_distributed(name: str, tmp_path: Pat
     stored = tfds.builder(name, file_format="array_record").as_data_source("train")
     kept = {record["mask"].tobytes() for record in (stored[i] for i in range(len(stored)))}
     assert kept == {raw.tobytes() for _, raw in written["train"].values()}  # raw values, not class indices
+
+
+def test_a_data_set_of_one_class_is_refused() -> None:
+    with pytest.raises(InputError, match=r"tfds:mine: expected two classes or more\. Received: thing"):
+        _meaning("mine", None, SimpleNamespace(names=["thing"]))
 
 
 def shared(folder: str) -> Path:

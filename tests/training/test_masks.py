@@ -20,7 +20,12 @@ ID_255 = [ROWS[0], {**ROWS[1], "id": 255}]
 
 
 def only_mask(root: Path) -> np.ndarray:
-    return open_source(str(root), "train")[0][1]
+    source = open_source(str(root), "train")
+    mask, look = source[0][1], source.look(0)
+    counts = np.zeros(256, np.int64)  # the check counts without making the mask
+    np.add.at(counts, [*look.meaning, IGNORE_ID], [*look.counts, look.hidden])
+    np.testing.assert_array_equal(counts, np.bincount(mask.ravel(), minlength=256))
+    return mask
 
 
 def test_255_is_a_class_where_one_has_that_id(tmp_path: Path) -> None:
@@ -115,6 +120,17 @@ def test_vocs_border_is_ignored_though_its_colour_is_not_named(tmp_path: Path) -
         np.testing.assert_array_equal(only_mask(root), [[2, 1, 0, 255]])
 
 
+def test_unknown_values_of_a_palette_are_named_but_not_under_transparent_pixels(tmp_path: Path) -> None:
+    picture = palette(np.array([[0, 7, 1]], np.uint8), [[9, 9, 9]] * 8)
+    root = write_folder(tmp_path / "data", [picture])
+    with pytest.raises(
+        InputError, match=r"0\.png: mask value 7 is neither a class nor .* \(row 0, column 1, 1 pixels\)"
+    ):
+        only_mask(root)
+    picture.save(root / "train" / "masks" / "0.png", transparency=7)
+    np.testing.assert_array_equal(only_mask(root), [[0, 255, 1]])
+
+
 def with_alpha(mode: str) -> Image.Image:
     """EVERY, its lower row transparent but for the last pixel, which is half transparent."""
     alpha = Image.fromarray(np.array([[255, 255, 255], [0, 0, 128]], np.uint8))
@@ -152,24 +168,39 @@ def test_alpha_is_no_class_where_255_is_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(only_mask(write_folder(tmp_path / "data", [picture], rows=ID_255)), [[0, 1, 255]])
 
 
-def grey_png(raw: np.ndarray, bits: int) -> bytes:
-    """A grey PNG of 1, 2 or 4 bits, written by hand: Pillow writes none."""
+def written_png(size: tuple[int, int], bits: int, kind: int, rows: bytes, *more: tuple[bytes, bytes]) -> bytes:
+    """A PNG by hand, of bits and kinds of colour that Pillow does not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    size = struct.pack(">IIBBBBB", raw.shape[1], raw.shape[0], bits, 0, 0, 0, 0)
-    spread = np.unpackbits(raw[..., None], axis=2)[..., 8 - bits :].reshape(len(raw), -1)
-    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in spread)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", *size, bits, kind, 0, 0, 0)
+    parts = [(b"IHDR", header), *more, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_grey_of_few_bits_is_read_by_value(bits: int, tmp_path: Path) -> None:
     raw = np.arange(12, dtype=np.uint8).reshape(3, 4) % min(2**bits, 3)
     root = write_folder(tmp_path / "data", [raw])
-    (root / "train" / "masks" / "0.png").write_bytes(grey_png(raw, bits))
+    spread = np.unpackbits(raw[..., None], axis=2)[..., 8 - bits :].reshape(3, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in spread)
+    path = root / "train" / "masks" / "0.png"
+    path.write_bytes(written_png((4, 3), bits, 0, rows))
     np.testing.assert_array_equal(only_mask(root), raw)
+    path.write_bytes(written_png((4, 3), bits, 0, rows, (b"tRNS", b"\0\1")))  # 1 is transparent
+    np.testing.assert_array_equal(only_mask(root), np.where(raw == 1, IGNORE_ID, raw))
+
+
+def test_sixteen_bits_are_refused_with_alpha_too(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", [EVERY[:1, :1]])
+    path = root / "train" / "masks" / "0.png"
+    path.write_bytes(written_png((1, 1), 16, 4, b"\0\0\1\xff\xff"))
+    with pytest.raises(InputError, match=r"0\.png: a mask is an 8-bit .* Received: mode LA;16"):
+        only_mask(root)
+    Image.fromarray(np.zeros((1, 1), np.uint16)).save(path)
+    with pytest.raises(InputError, match=r"0\.png: a mask is an 8-bit .* Received: mode I"):
+        only_mask(root)
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
