@@ -78,7 +78,8 @@ def export(
         there.
     class_map
         Add an output, mask, int32 class ids [1, H, W] at the input's size, for apps without this library; about twice
-        the time. It stands before the logits, for MediaPipe reads the last output and makes its own masks of that.
+        the time. It stands before the logits, for MediaPipe reads the last output and makes its own masks of that; it
+        takes no class map of int8_io.
     license
         Terms of the weights, which are kept in the file and said by who uses it. Default: those of the model.
     overwrite

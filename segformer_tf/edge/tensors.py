@@ -68,6 +68,11 @@ def pixel_input(port: Port, normalization: Normalization | None) -> PixelInput:
         return PixelInput(None, "pixels as they are, 0..255")
     real = np.broadcast_to((np.arange(256.0)[:, None] - mean) / std, (256, 3))
     said = f"pixels as (x - {_named(normalization[0])}) / {_named(normalization[1])}"
+    if np.abs(real).max() > 256:  # torch's 0.485 / 0.229 and the like
+        raise InputError(
+            f"{said} are {real.min():.0f}..{real.max():.0f}, which no network is trained on; of a mean and std for "
+            "0..1 give 255 times both"
+        )
     if port.dtype in _FLOATS:
         return PixelInput(real.astype(port.dtype), said)
     if not port.scale:
