@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, run
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from segformer_tf.backend import import_tensorflow
 from segformer_tf.edge.image import list_images
 from segformer_tf.edge.runtime import installed_runtimes, runtime_version
 from segformer_tf.files import atomic, make_folder
+from segformer_tf.terminal import plain_console
 
 KERAS = "Keras"
 Row = dict[str, str]
@@ -113,7 +113,7 @@ def _print(rows: list[Row], title: str) -> None:
         found = float(row["mean_iou"])
         against = "" if row["recipe"] == KERAS else f"{found - whole:+.4f}"
         table.add_row(row["recipe"], row["runtime"], row["megabytes"], f"{found:.4f}", against)
-    Console().print(table)
+    plain_console().print(table)
 
 
 if __name__ == "__main__":

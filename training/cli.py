@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from segformer_tf.backend import import_tensorflow
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
+from segformer_tf.terminal import plain_console
 from training.config import PretrainConfig, RunConfig, TrainConfig
 from training.protocols import EvalProtocol
 
@@ -171,7 +171,7 @@ def evaluate(
     from training.sources import open_source
 
     source = open_source(data, split)
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     quiet = not console.is_terminal
     indices = track(range(len(source)), "evaluating", console=console, transient=True, disable=quiet)
     with open_predictor(model, runtime=runtime, num_classes=len(source.labels.names), protocol=protocol) as predict:
@@ -190,7 +190,7 @@ def evaluate(
 
 
 def _print_scores(title: str, scores: Scores) -> None:
-    console = Console()
+    console = plain_console()
     console.print(title)
     table = Table(show_footer=True)
     table.add_column("class", footer="mean")

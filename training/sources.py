@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 
 from segformer_tf.edge.image import IMAGE_SUFFIXES, Pixels, load_image, open_picture, upright_size
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID, Labels
+from segformer_tf.terminal import plain_console
 from training.mapping import Mask, class_indices, mapping_table, where
 
 Sample = tuple[Pixels, Mask]
@@ -202,7 +202,7 @@ def check_masks(*sources: Source) -> None:
         InputError: the first one that is unreadable, of another size than its image, or holds an unknown value.
     """
     work = [(source, i) for source in sources if isinstance(source, FolderSource) for i in range(len(source))]
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         checked = pool.map(lambda each: each[0].check(each[1]), work)
         quiet = not console.is_terminal

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import numpy as np
 from cyclopts import Parameter
-from rich.console import Console
 from rich.progress import track
 
 from segformer_tf.edge.benchmark import time_files
@@ -20,6 +19,7 @@ from segformer_tf.edge.segmenter import Result, Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, make_folder, refuse_existing
 from segformer_tf.labels import Labels
+from segformer_tf.terminal import plain_console
 
 # Of a clone of the repository; a wheel has no model in it.
 DEFAULT_MODEL = Path("models") / "camvid_b0_int8.tflite"
@@ -71,7 +71,7 @@ def predict(
     make_folder(out)
     if segmenter.license:
         print(f"{model}: {segmenter.license}", file=sys.stderr)
-    console = Console()
+    console = plain_console()
     records: dict[str, object] = {}
     spent, unread = [], []
     for path, name in zip(track(paths, "segmenting", console=console), names, strict=True):
@@ -204,7 +204,7 @@ def benchmark(
         raise InputError(f"--picture must end in .png. Received: {picture}")
     if not overwrite:
         refuse_existing([path for path in (csv, picture) if path])
-    console = Console()
+    console = plain_console()
     result = time_files(
         models,
         runtimes=runtime,
