@@ -74,7 +74,9 @@ def main(
         if any(row["recipe"] == name and row["runtime"] == where for row in rows):
             return
         protocol = None if runtime else EvalProtocol(size=size)
-        with open_predictor(path, runtime=runtime, num_classes=loaded.config.num_classes, protocol=protocol) as predict:
+        with open_predictor(path, runtime=runtime, labels=source.labels, protocol=protocol) as predict:
+            if predict.match.note and runtime is None:
+                print(f"{path}: {predict.match.note}", file=sys.stderr)
             indices = track(range(len(source)), f"{name} on {where}", transient=True)
             found = evaluate(predict, source, indices=indices).mean_iou
         megabytes = f"{path.stat().st_size / 1e6:.2f}" if runtime else ""

@@ -108,7 +108,7 @@ def compare(run: Path) -> None:
     same = dict.fromkeys(paths, 0)
     with ExitStack() as stack:
         predictors = {
-            name: stack.enter_context(open_predictor(path, runtime=RUNTIME, num_classes=classes))
+            name: stack.enter_context(open_predictor(path, runtime=RUNTIME, labels=source.labels))
             for name, path in paths.items()
         }
         for i in track(range(len(source)), "comparing", transient=True):

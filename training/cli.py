@@ -118,7 +118,8 @@ def evaluate(
 ) -> None:
     """Score a model on a split: per-class IoU and mean IoU.
 
-    Images are stretched to the model's size, logits upsampled once to the mask's own size:
+    Classes are matched by name, whatever their order; other names are refused. Images are stretched to the model's
+    size, logits upsampled once to the mask's own size:
 
         segformer evaluate runs/b0-camvid --data path/to/folder --split test
 
@@ -174,9 +175,11 @@ def evaluate(
     console = plain_console(stderr=True)
     quiet = not console.is_terminal
     indices = track(range(len(source)), "evaluating", console=console, transient=True, disable=quiet)
-    with open_predictor(model, runtime=runtime, num_classes=len(source.labels.names), protocol=protocol) as predict:
+    with open_predictor(model, runtime=runtime, labels=source.labels, protocol=protocol) as predict:
         if predict.license:
             print(f"{model}: {predict.license}", file=sys.stderr)
+        if predict.match.note:
+            print(f"{model}: {predict.match.note}", file=sys.stderr)
         scores = score(predict, source, indices=indices)
     if picture:
         from training.pictures import plot_confusion

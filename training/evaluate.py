@@ -24,7 +24,8 @@ from segformer_tf.metrics import (
     per_class_iou,
     pixel_accuracy,
 )
-from training.protocols import EvalProtocol, Network, predict_mask
+from training.names import Match, match_names
+from training.protocols import EvalProtocol, Logits, Network, predict_mask
 from training.sources import Source
 
 
@@ -80,42 +81,46 @@ class Predictor:
         network: the model.
         protocol: how it is used, with the size that was found where none was given.
         license: terms of the weights, or "".
+        match: how the model's classes are read as the data's.
     """
 
     network: Network
     protocol: EvalProtocol
     license: str
+    match: Match
 
     def __call__(self, image: Pixels) -> NDArray[np.uint8]:
-        return predict_mask(self.network, image, self.protocol)
+        mask = predict_mask(self.network, image, self.protocol)
+        return mask if self.match.order is None else self.match.order[mask]
 
 
 @contextmanager
 def open_predictor(
-    model: Path, *, runtime: str | None, num_classes: int, protocol: EvalProtocol | None = None
+    model: Path, *, runtime: str | None, labels: Labels, protocol: EvalProtocol | None = None
 ) -> Iterator[Predictor]:
     """A predictor by a ``.tflite`` (in a process of its own), a ``.keras`` file or a run folder.
 
     Args:
         model: path.
         runtime: for a ``.tflite``.
-        num_classes: what the data has.
+        labels: classes of the data.
         protocol: how images are seen; None stretches them whole to the model's size.
 
     Raises:
-        InputError: a model that cannot be read or has another number of classes, or a protocol that makes no sense or
-            does not suit it.
+        InputError: a model that cannot be read or has other classes, or a protocol that makes no sense or does not
+            suit it; from a prediction, logits that are no finite numbers.
     """
     protocol = protocol or EvalProtocol()
     protocol.check()
     if model.suffix == ".tflite":
         with Worker(model, runtime=runtime) as worker:
-            _check_classes(model, worker.grid[2], num_classes)
-            protocol = _for_one_size(protocol, worker.size, model)
             described = find_model_info(model)
+            match = _match(model, described.labels if described else None, labels, worker.grid[2])
+            protocol = _for_one_size(protocol, worker.size, model)
             terms = described.license if described else ""
             # A window at the rim of a small image is smaller than the model.
-            yield Predictor(lambda pixels: worker.logits(fit_image(pixels, worker.size)), protocol, terms)
+            network = _finite(lambda pixels: worker.logits(fit_image(pixels, worker.size)), model)
+            yield Predictor(network, protocol, terms, match)
         return
 
     from segformer_tf.checkpoint import load_segformer, run_size
@@ -124,11 +129,12 @@ def open_predictor(
     if protocol.size:
         check_image_shape((None, *protocol.size, 3), "--size")
     loaded = load_segformer(model)
-    _check_classes(model, loaded.config.num_classes, num_classes)
+    match = _match(model, loaded.config.labels, labels, loaded.config.num_classes)
     if not (protocol.size or protocol.resize or protocol.slide):
         protocol = replace(protocol, size=run_size(model))
     # Keras traces twice, for the first size and for any other: many sizes are no more work.
-    yield Predictor(lambda pixels: loaded.logits(pixels[None])[0], protocol, loaded.config.license)
+    network = _finite(lambda pixels: loaded.logits(pixels[None])[0], model)
+    yield Predictor(network, protocol, loaded.config.license, match)
 
 
 def _for_one_size(protocol: EvalProtocol, size: tuple[int, int], model: Path) -> EvalProtocol:
@@ -167,6 +173,20 @@ def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, 
     return Scores(source.labels, images, matrix)
 
 
-def _check_classes(model: Path, has: int, wanted: int) -> None:
-    if has != wanted:
-        raise InputError(f"{model} has {has} classes, the data {wanted}")
+def _match(model: Path, ours: Labels | None, theirs: Labels, count: int) -> Match:
+    try:
+        return match_names(ours, theirs, count=count)
+    except InputError as error:
+        raise InputError(f"{model} {error}") from None
+
+
+def _finite(network: Network, model: Path) -> Network:
+    """`network`, but logits that hold inf or nan, whose arg-max would be a class, are refused."""
+
+    def checked(pixels: Pixels) -> Logits:
+        logits = network(pixels)
+        if not np.isfinite(logits).all():
+            raise InputError(f"{model} gives logits that are no finite numbers")
+        return logits
+
+    return checked
