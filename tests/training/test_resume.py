@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -24,8 +25,14 @@ from training.run import Run, locked, write_json
 from training.train import resume, train
 
 
-def start(*words: object) -> subprocess.Popen:
-    return subprocess.Popen([*COMMAND, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def start(*words: object, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def options(data: Path, out: Path, *, epochs: int) -> list[object]:
@@ -177,8 +184,9 @@ def test_one_process_a_run(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_between_two_steps(toy_folder: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    process = start(*options(toy_folder, run, epochs=200))
+    run, temporary = tmp_path / "run", tmp_path / "temporary"
+    temporary.mkdir()
+    process = start(*options(toy_folder, run, epochs=200), TMPDIR=str(temporary))
     while not list((run / "backup").glob("worker0-epoch*.npz")):
         assert process.poll() is None
         time.sleep(0.05)
@@ -186,6 +194,7 @@ def test_ctrl_c_ends_between_two_steps(toy_folder: Path, tmp_path: Path) -> None
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert error.splitlines()[-2:] == [f"go on with: segformer train --resume {run}", "segformer: stopped"]
+    assert list(temporary.iterdir()) == []
 
 
 def test_backups_that_do_not_fit_give_one_line(model: keras.Model, tmp_path: Path) -> None:
