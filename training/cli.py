@@ -37,16 +37,20 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
 
         segformer train --data path/to/folder --variant b0 --crop 256 256 --learning-rate 6e-4 --head-multiplier 1
 
-    Stopped or killed, on one machine or on several:
+    Stopped or killed, on one machine or on several; and out of memory in a validation:
 
         segformer train --resume runs/b0-folder
+
+        segformer train --resume runs/b0-folder --eval-size 480 640
 
     Several machines: the same command on each, with the same --out, and with TF_CONFIG set on each.
 
     Parameters
     ----------
     resume
-        Run folder to go on with, at the first epoch that was not finished; takes no other option.
+        Run folder to go on with, at the first epoch or validation that was not finished. Beside it --eval-size,
+        --accumulate and a larger --steps are taken, and written into the run's config.json. The rate is a function of
+        the step and of --steps, so with more of them it jumps up to where the longer schedule has it.
     """
     _run(config, resume, TrainConfig)
 
@@ -86,20 +90,22 @@ def pretrain(
     Parameters
     ----------
     resume
-        Run folder to go on with, at the first epoch that was not finished; takes no other option.
+        Run folder to go on with, at the first epoch or validation that was not finished. Beside it --accumulate and a
+        larger --steps are taken, as of `segformer train`.
     """
     _run(config, resume, PretrainConfig)
 
 
 def _run(config: RunConfig | None, folder: Path | None, kind: type[RunConfig]) -> None:
-    if (config is None) == (folder is None) or (config and not config.data):
-        raise InputError("expected --data DATA and options of a new run, or --resume RUN alone")
+    if not folder and not (config and config.data):
+        raise InputError("expected --data DATA and options of a new run, or --resume RUN")
     import_tensorflow()
     from training.train import resume, train
 
     if folder:
-        run = resume(folder, kind)
-    elif config:
+        run = resume(folder, kind, {name: getattr(config, name) for name in config.given} if config else {})
+    else:
+        assert config is not None
         run = train(config)
     print(f"run folder: {run.root}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from math import inf
+from math import inf, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from training.sources import Sample, Source, check_masks, open_source
 from training.start import Start, copy_weights, read_start
 from training.strategy import this_place
 from training.task import Task
+
+_LARGEST_VALIDATION = 1024 * 1024  # pixels of an image, where no size is given
 
 
 class Segmentation(Task):
@@ -56,9 +58,7 @@ class Segmentation(Task):
         config = self.config
         self.source = open_source(config.data, config.train_split)
         self.validation = open_source(config.data, config.val_split)
-        height, width = config.eval_size or self.validation[0][0].shape[:2]
-        check_image_shape((None, height, width, 3), "--eval-size")
-        self.config = replace(config, eval_size=(height, width))
+        self.config = replace(config, eval_size=config.eval_size or self._default_size())
         if config.weights:  # a run that goes on has its own in the backup, and needs no more than the network
             path = run.last if run and Backup(run.backup).exists() else Path(config.weights)
             self._given = read_start(path, config.variant)
@@ -68,6 +68,17 @@ class Segmentation(Task):
                   "pretrained --weights")  # fmt: skip
         if run is None:
             check_masks(self.source, self.validation)
+
+    def _default_size(self) -> tuple[int, int]:
+        own = self.validation[0][0].shape
+        height, width = size = bounded_size((own[0], own[1]))
+        check_image_shape((None, height, width, 3), "--eval-size")
+        if size != own[:2] and this_place().chief:
+            print(
+                f"validation images are stretched to {height}x{width}: {own[0]}x{own[1]}, as the first one has, takes "
+                "much memory; --eval-size H W for another size"
+            )
+        return size
 
     def model(self) -> SegFormer:
         labels, config = self.source.labels, self.config
@@ -124,6 +135,19 @@ class Segmentation(Task):
         """Four samples, and the batch of them."""
         samples = [self.validation[int(i)] for i in np.unique(np.linspace(0, len(self.validation) - 1, 4).astype(int))]
         return samples, next(iter(eval_batches(samples, size=self._size, batch_size=len(samples))))[0]
+
+
+def bounded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The height and width to validate at where none is given: a photograph's own, or about its shape with less area.
+
+    Attention in the first stage takes memory by the square of the area. Sides are then multiples of 32, as the deepest
+    stage likes them.
+    """
+    factor = sqrt(_LARGEST_VALIDATION / (size[0] * size[1]))
+    if factor >= 1:
+        return size
+    height, width = (max(int(side * factor) // 32 * 32, 32) for side in size)
+    return height, width
 
 
 def _terms(source: Source, inherited: str) -> str:

@@ -57,7 +57,7 @@ def state(run: Path, epoch: int) -> dict[str, np.ndarray]:
 def progress(state: dict[str, np.ndarray]) -> dict:
     """What a backup knows of the past, but for how long it took."""
     told = json.loads(str(state.pop("progress")))
-    for row in told["history"]:
+    for row in (*told["history"], told["trained"]):
         row.pop("images_per_second"), row.pop("data_wait")
     return told
 
@@ -73,6 +73,9 @@ def assert_same_end(one: Path, other: Path, *, epochs: int) -> None:
         expected, found = (load_segformer(run / "weights" / f"{name}.keras").get_weights() for run in (one, other))
         for a, b in zip(expected, found, strict=True):
             np.testing.assert_array_equal(a, b)
+    notes = [json.loads((run / "backup" / f"worker0-epoch{epochs}.json").read_text()) for run in (one, other)]
+    assert notes[0]["best"] == notes[1]["best"]
+    assert len(notes[0]["history"]) == len(notes[1]["history"]) == epochs
     assert [p.name for p in other.rglob("*.part*")] == []
 
 
@@ -160,20 +163,36 @@ def test_a_backup_cut_short_leaves_the_one_before(
     assert backup.restore(model).epoch == 3
 
 
-@pytest.mark.parametrize(("newest", "told"), [([3, 0], "worker 1 has no backup"), ([0, 0], None), ([3, 2], None)])
+@pytest.mark.parametrize(
+    ("newest", "told"), [([7, 0], "worker 1 has no backup, others have one of epoch 3"), ([0, 0], None), ([6, 5], None)]
+)
 def test_workers_agree_on_an_epoch_or_stop(
     newest: list[int], told: str | None, model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.backup._of_all_workers", lambda number, strategy: newest)
     backup = Backup(tmp_path)
-    for epoch in range(max(newest[0] - 1, 1), newest[0] + 1):
-        backup.save(model, Progress(epoch=epoch))
+    for epoch in (2, 3):
+        backup.save(model, Progress(epoch=epoch, trained={"loss": 1.0}))
+        backup.note(Progress(epoch=epoch))
     if told:
         with pytest.raises(InputError, match=told):
             backup.restore(model)
         return
-    assert backup.restore(model).epoch == min(newest)
-    assert all(int(p.stem[-1]) <= min(newest) for p in tmp_path.iterdir())
+    found = backup.restore(model)
+    assert found == (Progress(epoch=2) if any(newest) else Progress())
+    assert not any(newest) or sorted(p.name for p in tmp_path.iterdir()) == [
+        "worker0-epoch2.json",
+        "worker0-epoch2.npz",
+    ]
+
+
+def test_an_epoch_that_one_worker_did_not_validate_is_validated_by_all(
+    model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.backup._of_all_workers", lambda number, strategy: [number, number - 1])
+    Backup(tmp_path).save(model, Progress(epoch=3, trained={"loss": 1.0}))
+    Backup(tmp_path).note(Progress(epoch=3))
+    assert Backup(tmp_path).restore(model) == Progress(epoch=3, trained={"loss": 1.0})
 
 
 def test_one_process_a_run(tmp_path: Path) -> None:
