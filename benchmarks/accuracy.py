@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, run
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from segformer_tf.backend import import_tensorflow
 from segformer_tf.edge.image import list_images
 from segformer_tf.edge.runtime import installed_runtimes, runtime_version
 from segformer_tf.files import atomic, make_folder
+from segformer_tf.terminal import plain_console
 
 KERAS = "Keras"
 Row = dict[str, str]
@@ -74,7 +74,9 @@ def main(
         if any(row["recipe"] == name and row["runtime"] == where for row in rows):
             return
         protocol = None if runtime else EvalProtocol(size=size)
-        with open_predictor(path, runtime=runtime, num_classes=loaded.config.num_classes, protocol=protocol) as predict:
+        with open_predictor(path, runtime=runtime, labels=source.labels, protocol=protocol) as predict:
+            if predict.match.note and runtime is None:
+                print(f"{path}: {predict.match.note}", file=sys.stderr)
             indices = track(range(len(source)), f"{name} on {where}", transient=True)
             found = evaluate(predict, source, indices=indices).mean_iou
         megabytes = f"{path.stat().st_size / 1e6:.2f}" if runtime else ""
@@ -113,7 +115,7 @@ def _print(rows: list[Row], title: str) -> None:
         found = float(row["mean_iou"])
         against = "" if row["recipe"] == KERAS else f"{found - whole:+.4f}"
         table.add_row(row["recipe"], row["runtime"], row["megabytes"], f"{found:.4f}", against)
-    Console().print(table)
+    plain_console().print(table)
 
 
 if __name__ == "__main__":

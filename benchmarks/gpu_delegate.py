@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from cyclopts import run
-from rich.console import Console
 from rich.progress import track
 
 from segformer_tf.backend import import_tensorflow
@@ -17,6 +16,7 @@ from segformer_tf.edge.image import fit_image, list_images, load_image
 from segformer_tf.edge.runtime import GPU, runtime_version
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
+from segformer_tf.terminal import plain_console
 
 COLUMNS = ("recipe", "to the CPU", "same class", "to Keras", "CPU to Keras", "verdict")
 
@@ -58,7 +58,7 @@ def main(
     keras = np.concatenate([loaded.logits(each[None]) for each in pixels])
     rows = []
     with TemporaryDirectory() as folder:
-        for recipe in track(RECIPES.values(), "recipes", transient=True, console=Console(stderr=True)):
+        for recipe in track(RECIPES.values(), "recipes", transient=True, console=plain_console(stderr=True)):
             if GPU in recipe.refused:
                 rows.append([recipe.name, "", "", "", "", f"refused: {recipe.refused[GPU]}"])
                 continue

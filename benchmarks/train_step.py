@@ -22,10 +22,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from cyclopts import run
-from rich.console import Console
 from rich.table import Table
 
 from segformer_tf import build_segformer
+from segformer_tf.terminal import plain_console
 from training.objective import MeanIoU, SegmentationLoss
 from training.optimizer import SegFormerAdamW
 
@@ -103,7 +103,7 @@ def main(*, size: int = 256, batch_size: int = 4, steps: int = 4, rounds: int = 
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch_size, size, size, 3)).astype(np.float32)
     masks = rng.integers(0, CLASSES, (batch_size, size, size)).astype(np.uint8)
-    console, contenders = Console(), {}
+    console, contenders = plain_console(), {}
     for make, package in ((ours, "tensorflow"), (keras_hub, "keras-hub"), (transformers, "transformers")):
         try:
             contenders[f"{make.__name__} ({package} {version(package)})"] = make(images, masks)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from segformer_tf.backend import import_tensorflow
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
@@ -18,6 +18,7 @@ from segformer_tf.edge.options import ForeignOptions
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.label_sets import find_labels
+from segformer_tf.terminal import plain_console
 
 if TYPE_CHECKING:
     from convert.parity import Report
@@ -220,9 +221,9 @@ def _print_report(report: Report) -> None:
     for column in ("step", "largest difference", "relative", "tolerance", "verdict"):
         table.add_column(column, justify="left" if column == "step" else "right")
     for row in report.rows:
-        verdict = "agrees" if row.passes else "[red]past it[/red]"
+        verdict = Text("agrees") if row.passes else Text("past it", style="red")
         table.add_row(row.name, f"{row.max_abs:.2e}", f"{row.relative:.2e}", f"{row.tolerance:.0e}", verdict)
-    Console().print(table)
+    plain_console().print(table)
     for name, difference in report.weights[:12]:
         print(f"weights differ: {name} by up to {difference:.3g}")
     if len(report.weights) > 12:
@@ -243,6 +244,6 @@ def _print_sensitivities(model: Path, images: Path | None, size: tuple[int, int]
         table.add_column(column, justify="left" if column == "step" else "right")
     for each in found:
         table.add_row(each.step, f"{each.error:.2e}", f"{each.share:.1%}")
-    Console().print(table)
+    plain_console().print(table)
     if images is None:
         print("calibrated on synthetic images: give --images DIR to calibrate on yours")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
 from segformer_tf.backend import import_tensorflow
@@ -17,6 +16,7 @@ from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, open_interpreter
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
+from segformer_tf.terminal import plain_console
 
 if TYPE_CHECKING:
     from segformer_tf.model import SegFormer
@@ -114,7 +114,7 @@ def export(
     size = height, width
     images = list_images([calibration]) if calibration else []
     runtimes = runtime or RECIPES[recipe].fitting(installed_runtimes())
-    console = Console()
+    console = plain_console()
     with console.status(f"converting to {recipe} and running it on {', '.join(runtimes)}"):
         exported = export_tflite(
             loaded,
@@ -185,7 +185,7 @@ def info(model: Path, /) -> None:
     table = Table(title=str(model), show_header=False)
     for key, value in facts.items():
         table.add_row(key, value)
-    Console().print(table)
+    plain_console().print(table)
 
 
 def _tflite_facts(path: Path) -> dict[str, str]:

@@ -16,11 +16,11 @@ from time import perf_counter
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from segformer_tf.backend import import_tensorflow
+from segformer_tf.terminal import plain_console
 
 ROOT = Path("runs/demo")
 DATA = "tfds:toy_shapes"
@@ -59,7 +59,7 @@ def main() -> None:
     segformer(*arguments, without_tensorflow=True)
     segformer("benchmark", *map(model, RECIPES), "--runtime", RUNTIME, "--threads", 1, "--csv", ROOT / "benchmark.csv")
     compare(run)
-    Console().print(
+    plain_console().print(
         f"training {trained - started:.0f} s, all {perf_counter() - started:.0f} s; pictures in {ROOT / 'overlays'}, "
         f"curves and panel in {run}"
     )
@@ -68,7 +68,7 @@ def main() -> None:
 def segformer(*arguments: object, without_tensorflow: bool = False) -> None:
     """Run a verb in a process of its own, as a user would."""
     words = [str(a) for a in arguments]
-    Console().print(f"\n$ segformer {' '.join(words)}", style="bold", soft_wrap=True)
+    plain_console().print(f"\n$ segformer {' '.join(words)}", style="bold", soft_wrap=True)
     code = (
         WITHOUT_TENSORFLOW
         if without_tensorflow
@@ -108,7 +108,7 @@ def compare(run: Path) -> None:
     same = dict.fromkeys(paths, 0)
     with ExitStack() as stack:
         predictors = {
-            name: stack.enter_context(open_predictor(path, runtime=RUNTIME, num_classes=classes))
+            name: stack.enter_context(open_predictor(path, runtime=RUNTIME, labels=source.labels))
             for name, path in paths.items()
         }
         for i in track(range(len(source)), "comparing", transient=True):
@@ -132,7 +132,7 @@ def compare(run: Path) -> None:
             f"{same[name] / (len(source) * SIZE * SIZE):.2%}",
             f"{float(row['p50']):.1f}" if row else "",
         )
-    Console().print(table)
+    plain_console().print(table)
 
 
 if __name__ == "__main__":

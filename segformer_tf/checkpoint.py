@@ -7,6 +7,9 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import keras
+import numpy as np
+
 from segformer_tf.classifier import MixTransformerClassifier
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
@@ -28,7 +31,7 @@ def load_segformer(path: str | Path) -> SegFormer:
         path: a ``.keras`` file, or a run folder, of which weights/best.keras is taken.
 
     Raises:
-        InputError: no such file, or not a SegFormer of this project.
+        InputError: no such file, not a SegFormer of this project, or weights that are no finite numbers.
     """
     model = _load(Path(path), SegFormer)
     assert isinstance(model, SegFormer)  # `_load` makes no other
@@ -60,12 +63,19 @@ def _load(path: Path, *kinds: Kind) -> SegFormer | MixTransformerClassifier:
             warnings.filterwarnings("error", message="A total of")  # .. objects could not be loaded, says Keras
             model = kind.from_config(saved["config"])
             model.load_weights(path)
+        if broken := first_non_finite(model):
+            raise InputError(f"{broken} holds values that are no finite numbers, as of a training that diverged")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # whatever zipfile, h5py and Keras make of a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: not a readable {expected} .keras file ({reason})") from None
     return model
+
+
+def first_non_finite(model: keras.Model) -> str | None:
+    """The path of the first weight that holds inf or nan, or None."""
+    return next((v.path for v in model.weights if not np.isfinite(np.asarray(v.value)).all()), None)
 
 
 def keras_file(path: Path) -> Path:

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 
 from segformer_tf import __version__
 from segformer_tf.errors import InputError
+from segformer_tf.scratch import end_scratch
 
 GROUP = "segformer.verbs"
 
@@ -50,13 +51,15 @@ def make_app(asked: str | None = None) -> App:
 def script() -> None:
     """The console script: `main`, then leave at once.
 
-    TensorFlow's data threads that wait for Python can hold an ending interpreter.
+    TensorFlow's data threads that wait for Python can hold an ending interpreter. What others gave to `atexit` is left
+    undone.
     """
     code: object = 0
     try:
         main()
     except SystemExit as stop:
         code = stop.code
+    end_scratch()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # `tmp_path` is looked at afterwards
 with contextlib.suppress(ImportError):
     import torch  # noqa: F401
 
@@ -19,8 +21,12 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from segformer_tf import SegFormer, build_segformer
+from segformer_tf.scratch import begin_scratch
 from tests.helpers import perturb
 from training.toy import NAMES, draw_sample
+
+# Whatever lands in the temporary folder beside `tmp_path`, also of processes that tests kill, goes when the tests end.
+begin_scratch()
 
 # Real samples: SEGFORMER_TF_DATA or ../shared/data.
 DATA = Path(os.environ.get("SEGFORMER_TF_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -45,7 +45,8 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture, toy_folder: Path, 
     assert not (tmp_path / "run").exists()
     for seed in (-1, 2**32):
         assert "--seed must be from 0 to" in line(capsys, "train", *data, "--seed", seed)
-    assert "expected --data DATA and options of a new run" in line(capsys, "train", "--resume", "x", "--steps", 5)
+    assert "expected --data DATA and options of a new run" in line(capsys, "train", "--steps", 5)
+    assert "x: not a run folder" in line(capsys, "train", "--resume", "x", "--steps", 5)
     (tmp_path / "taken").touch()
     assert "multiple of --epoch-steps" in line(
         capsys, "train", *data, "--steps", 7, "--epoch-steps", 5, "--warmup-steps", 0

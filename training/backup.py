@@ -24,20 +24,25 @@ class Progress:
     """How far a training is.
 
     Attributes:
-        epoch: epochs done.
+        epoch: epochs trained.
         samples: training samples of the data set; another number would be another order.
         best: best validation score so far, 0..1, or -1.
-        history: what `fit` told of each epoch.
+        history: what `fit` told of each epoch that was validated.
+        trained: what it told of the last one, where that still waits for its validation.
     """
 
     epoch: int = 0
     samples: int = 0
     best: float = -1.0
     history: list[dict[str, float]] = field(default_factory=list)
+    trained: dict[str, float] | None = None
 
 
 class Backup:
     """``RUN/backup/worker0-epoch12.npz``: model, optimizer, random states and `Progress`, written by rename.
+
+    It is written when the epoch is trained, before it is validated, which changes nothing but the `Progress`: that is
+    then written anew, beside it, as ``worker0-epoch12.json``.
 
     Unlike Keras' weight files it holds the states of the random generators of drop path and dropout. The
     position in the data needs none: the i-th training sample is a function of (seed, i).
@@ -53,10 +58,16 @@ class Backup:
     def save(self, model: keras.Model, progress: Progress) -> None:
         """Write what is now; raises InputError where it cannot be written."""
         arrays = {name: np.asarray(variable.value) for name, variable in _variables(model).items()}
+        self._note(progress.epoch).unlink(missing_ok=True)  # left by a backup that was removed by hand
         with atomic(self._path(progress.epoch)) as part:
             np.savez(part, progress=np.array(json.dumps(asdict(progress))), **arrays)
         for epoch in self._epochs()[:-_KEPT]:
-            self._path(epoch).unlink()
+            self._remove(epoch)
+
+    def note(self, progress: Progress) -> None:
+        """Write that the epoch of the newest backup was validated; raises InputError where it cannot be written."""
+        with atomic(self._note(progress.epoch)) as part:
+            part.write_text(json.dumps(asdict(progress)), "utf-8")
 
     def restore(self, model: keras.Model) -> Progress:
         """Put back the newest epoch that every worker has; a fresh `Progress` where there is none.
@@ -64,34 +75,49 @@ class Backup:
         Raises:
             InputError: a backup that is damaged or of another model.
         """
-        newest = _of_all_workers(max(self._epochs(), default=0), model.distribute_strategy)
-        epoch = min(newest)
+        own = max(self._epochs(), default=0)
+        # In one number, in the order in which they come: epoch, and whether it was validated.
+        newest = _of_all_workers(2 * own + self._note(own).exists(), model.distribute_strategy)
+        epoch, validated = divmod(min(newest), 2)
         if max(newest) == 0:
             return Progress()
         if epoch == 0:
             without = ", ".join(str(i) for i, number in enumerate(newest) if number == 0)
             raise InputError(
-                f"{self.folder}: worker {without} has no backup, others have one of epoch {max(newest)}; bring it back "
-                "(any worker's will do under its name), or start a new run"
+                f"{self.folder}: worker {without} has no backup, others have one of epoch {max(newest) // 2}; bring it "
+                "back (any worker's will do under its name), or start a new run"
             )
-        path, variables = self._path(epoch), _variables(model)
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                progress = Progress(**json.loads(str(file["progress"])))
-                arrays = {name: file[name] for name in file.files if name != "progress"}
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{path}: not a usable backup ({error}); remove it to resume from the one before"
-            ) from None
+        progress, arrays = self._read(epoch)
+        variables = _variables(model)
         shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
         if odd := sorted(set(shapes.items()) ^ {(name, array.shape) for name, array in arrays.items()}):
-            raise InputError(f"{path}: a backup of another model; first difference at {odd[0][0]}")
+            raise InputError(f"{self._path(epoch)}: a backup of another model; first difference at {odd[0][0]}")
+        if validated:
+            progress = self._read_note(epoch)
         for name, variable in variables.items():
             variable.assign(arrays[name])
         for later in self._epochs():
             if later > epoch:  # of a future that will be trained again
-                self._path(later).unlink()
+                self._remove(later)
         return progress
+
+    def _read(self, epoch: int) -> tuple[Progress, dict[str, Any]]:
+        path = self._path(epoch)
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                progress = Progress(**json.loads(str(file["progress"])))
+                return progress, {name: file[name] for name in file.files if name != "progress"}
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{path}: not a usable backup ({error}); remove it to resume from the one before"
+            ) from None
+
+    def _read_note(self, epoch: int) -> Progress:
+        path = self._note(epoch)
+        try:
+            return Progress(**json.loads(path.read_text("utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a usable note ({error}); remove it to validate that epoch again") from None
 
     def exists(self) -> bool:
         """Whether this worker has a backup here."""
@@ -99,6 +125,13 @@ class Backup:
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"{self._name}{epoch}.npz"
+
+    def _note(self, epoch: int) -> Path:
+        return self._path(epoch).with_suffix(".json")
+
+    def _remove(self, epoch: int) -> None:
+        self._note(epoch).unlink(missing_ok=True)
+        self._path(epoch).unlink()
 
     def _epochs(self) -> list[int]:
         """Epochs this worker has a backup of, in order."""

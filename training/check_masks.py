@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
+from segformer_tf.terminal import plain_console
 from training.class_pixels import sampled_indices
 from training.folder import DRAWN, FolderSource, Look
 from training.manifest import Manifest, unpacked
@@ -109,7 +109,7 @@ def check_masks(
         return None
     tallies, palettes = (Tally(train), Tally(validation)), Palettes()
     work = [(tally, i) for tally in tallies for i in range(len(tally.source))]
-    progress = Console(stderr=True)
+    progress = plain_console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = zip(work, pool.map(lambda each: each[0].source.look(each[1]), work), strict=True)
         bar: Any = {"console": progress, "transient": True, "disable": quiet or not progress.is_terminal}
@@ -117,7 +117,7 @@ def check_masks(
             tally.add(i, look)
             palettes.add(tally.source.masks[i], look)
     if not quiet:
-        Console().print(_table(tallies))
+        plain_console().print(_table(tallies))
     notes = palettes.notes() + _turn_notes(tallies)
     notes += _check_classes(*tallies, allow_missing=allow_missing)
     if not quiet:
@@ -129,11 +129,11 @@ def _table(tallies: Sequence[Tally]) -> Table:
     """Each class's share of a split's pixels, and how many masks show it."""
     table = Table("class")
     for tally in tallies:
-        table.add_column(Text(f"{tally.source.split}, %"), justify="right")
+        table.add_column(f"{tally.source.split}, %", justify="right")
         table.add_column("images", justify="right")
     for i, name in enumerate(tallies[0].source.labels.names):
         cells = ((_share(t.pixels[i] / t.total), str(t.images[i])) for t in tallies)
-        table.add_row(Text(name), *(cell for pair in cells for cell in pair))
+        table.add_row(name, *(cell for pair in cells for cell in pair))
     if any(t.pixels.sum() < t.total for t in tallies):
         cells = ((_share(1 - t.pixels.sum() / t.total), "") for t in tallies)
         table.add_row(Text("ignored", style="italic"), *(cell for pair in cells for cell in pair))

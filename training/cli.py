@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from segformer_tf.backend import import_tensorflow
 from segformer_tf.edge.options import ForeignOptions
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
+from segformer_tf.terminal import plain_console
 from training.config import PretrainConfig, RunConfig, TrainConfig
 from training.protocols import EvalProtocol
 
@@ -38,16 +38,20 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
 
         segformer train --data path/to/folder --variant b0 --crop 256 256 --learning-rate 6e-4 --head-multiplier 1
 
-    Stopped or killed, on one machine or on several:
+    Stopped or killed, on one machine or on several; and out of memory in a validation:
 
         segformer train --resume runs/b0-folder
+
+        segformer train --resume runs/b0-folder --eval-size 480 640
 
     Several machines: the same command on each, with the same --out, and with TF_CONFIG set on each.
 
     Parameters
     ----------
     resume
-        Run folder to go on with, at the first epoch that was not finished; takes no other option.
+        Run folder to go on with, at the first epoch or validation that was not finished. Beside it --eval-size,
+        --accumulate and a larger --steps are taken, and written into the run's config.json. The rate is a function of
+        the step and of --steps, so with more of them it jumps up to where the longer schedule has it.
     """
     _run(config, resume, TrainConfig)
 
@@ -87,20 +91,22 @@ def pretrain(
     Parameters
     ----------
     resume
-        Run folder to go on with, at the first epoch that was not finished; takes no other option.
+        Run folder to go on with, at the first epoch or validation that was not finished. Beside it --accumulate and a
+        larger --steps are taken, as of `segformer train`.
     """
     _run(config, resume, PretrainConfig)
 
 
 def _run(config: RunConfig | None, folder: Path | None, kind: type[RunConfig]) -> None:
-    if (config is None) == (folder is None) or (config and not config.data):
-        raise InputError("expected --data DATA and options of a new run, or --resume RUN alone")
+    if not folder and not (config and config.data):
+        raise InputError("expected --data DATA and options of a new run, or --resume RUN")
     import_tensorflow()
     from training.train import resume, train
 
     if folder:
-        run = resume(folder, kind)
-    elif config:
+        run = resume(folder, kind, {name: getattr(config, name) for name in config.given} if config else {})
+    else:
+        assert config is not None
         run = train(config)
     print(f"run folder: {run.root}")
 
@@ -120,7 +126,8 @@ def evaluate(
 ) -> None:
     """Score a model on a split: per-class IoU and mean IoU.
 
-    Images are stretched to the model's size, logits upsampled once to the mask's own size:
+    Classes are matched by name, whatever their order; other names are refused. Images are stretched to the model's
+    size, logits upsampled once to the mask's own size:
 
         segformer evaluate runs/b0-camvid --data path/to/folder --split test
 
@@ -174,18 +181,18 @@ def evaluate(
     from training.sources import open_source
 
     source = open_source(data, split)
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     quiet = not console.is_terminal
     indices = track(range(len(source)), "evaluating", console=console, transient=True, disable=quiet)
     contract = (foreign or ForeignOptions()).contract(None)
-    classes = len(source.labels.names)
-    with open_predictor(model, runtime=runtime, num_classes=classes, protocol=protocol, contract=contract) as predict:
+    opened = open_predictor(model, runtime=runtime, labels=source.labels, protocol=protocol, contract=contract)
+    with opened as predict:
         if predict.license:
             print(f"{model}: {predict.license}", file=sys.stderr)
         if note := read_as_the_model_does(source, predict.bits):
             print(note, file=sys.stderr)
-        if predict.said:
-            print(f"{model}: {predict.said}", file=sys.stderr)
+        for said in filter(None, (predict.said, predict.match.note)):
+            print(f"{model}: {said}", file=sys.stderr)
         scores = score(predict, source, indices=indices)
     if picture:
         from training.pictures import plot_confusion
@@ -199,7 +206,7 @@ def evaluate(
 
 
 def _print_scores(title: str, scores: Scores) -> None:
-    console = Console()
+    console = plain_console()
     console.print(title)
     table = Table(show_footer=True)
     table.add_column("class", footer="mean")

@@ -20,6 +20,7 @@ class RunConfig:
     """Options that every training has, whatever its task."""
 
     task: ClassVar[str]
+    given: ClassVar[frozenset[str]]
 
     data: Annotated[str, Parameter(show_default=False)] = ""
     """Folder, or tfds:NAME."""
@@ -89,6 +90,12 @@ class RunConfig:
         """The command's verb that makes such a run."""
         return VERBS[self.task]
 
+    def __new__(cls, **given: Any) -> Self:
+        """Remembers which options were spelled out: those that a run that goes on is asked to change."""
+        config = super().__new__(cls)
+        object.__setattr__(config, "given", frozenset(given))
+        return config
+
     def to_dict(self) -> dict[str, Any]:
         """What ``config.json`` holds, the inverse of `read`."""
         return {"task": self.task, **asdict(self)}
@@ -133,7 +140,8 @@ class TrainConfig(RunConfig):
     the number of classes differs, and so does the whole decoder where they come from `segformer pretrain`."""
 
     eval_size: tuple[int, int] | None = None
-    """Height and width that validation images are stretched to. Default: those of the first one."""
+    """Height and width that validation images are stretched to. Default: those of the first one, made smaller where
+    that has more than 1024x1024 pixels."""
 
     base: tuple[int, int] | None = None
     """Long and short side that images are fitted into before the scale jitter, such as 2048 512 (ADE20K).

@@ -25,7 +25,8 @@ from segformer_tf.metrics import (
     per_class_iou,
     pixel_accuracy,
 )
-from training.protocols import EvalProtocol, Network, predict_mask
+from training.names import Match, match_names
+from training.protocols import EvalProtocol, Logits, Network, predict_mask
 from training.sources import Source
 
 
@@ -81,6 +82,7 @@ class Predictor:
         network: the model.
         protocol: how it is used, with the size that was found where none was given.
         license: terms of the weights, or "".
+        match: how the model's classes are read as the data's.
         bits: as `load_image` takes them for this model.
         said: how a ``.tflite`` from elsewhere is used, or "".
     """
@@ -88,11 +90,13 @@ class Predictor:
     network: Network
     protocol: EvalProtocol
     license: str
+    match: Match
     bits: int | None = None
     said: str = ""
 
     def __call__(self, image: Pixels) -> NDArray[np.uint8]:
-        return predict_mask(self.network, image, self.protocol)
+        mask = predict_mask(self.network, image, self.protocol)
+        return mask if self.match.order is None else self.match.order[mask]
 
 
 @contextmanager
@@ -100,7 +104,7 @@ def open_predictor(
     model: Path,
     *,
     runtime: str | None,
-    num_classes: int,
+    labels: Labels,
     protocol: EvalProtocol | None = None,
     contract: Contract | None = None,
 ) -> Iterator[Predictor]:
@@ -109,13 +113,14 @@ def open_predictor(
     Args:
         model: path.
         runtime: for a ``.tflite``.
-        num_classes: what the data has.
+        labels: classes of the data.
         protocol: how images are seen; None stretches them whole to the model's size.
         contract: what a ``.tflite`` from elsewhere does not say of itself, but for its size: that is the protocol's.
 
     Raises:
-        InputError: a model that cannot be read or has another number of classes, a protocol that makes no sense or
-            does not suit it, or a contract for a model that is not from elsewhere.
+        InputError: a model that cannot be read or has other classes, a protocol that makes no sense or does not suit
+            it, or a contract for a model that is not from elsewhere; from a prediction, logits that are no finite
+            numbers.
     """
     protocol, contract = protocol or EvalProtocol(), contract or Contract()
     contract.check_use(model.suffix == ".tflite")
@@ -127,12 +132,12 @@ def open_predictor(
             contract = replace(contract, size=seen)
             protocol = protocol if protocol.slide else replace(protocol, size=None)
         with Worker(model, runtime=runtime, contract=contract) as worker:
-            _check_classes(model, worker.grid[2], num_classes)
+            match = _match(model, described.labels if described else None, labels, worker.grid[2])
             protocol = _for_one_size(protocol, worker.size, model)
             terms, bits = (described.license, described.bits) if described else ("", None)
             # A window at the rim of a small image is smaller than the model.
-            network = lambda pixels: worker.logits(fit_image(pixels, worker.size))  # noqa: E731
-            yield Predictor(network, protocol, terms, bits, worker.said)
+            network = _finite(lambda pixels: worker.logits(fit_image(pixels, worker.size)), model)
+            yield Predictor(network, protocol, terms, match, bits, worker.said)
         return
 
     from segformer_tf.checkpoint import load_segformer, run_size
@@ -141,12 +146,12 @@ def open_predictor(
     if protocol.size:
         check_image_shape((None, *protocol.size, 3), "--size")
     loaded = load_segformer(model)
-    _check_classes(model, loaded.config.num_classes, num_classes)
+    match = _match(model, loaded.config.labels, labels, loaded.config.num_classes)
     if not (protocol.size or protocol.resize or protocol.slide):
         protocol = replace(protocol, size=run_size(model))
     # Keras traces twice, for the first size and for any other: many sizes are no more work.
-    terms, bits = loaded.config.license, loaded.config.image_bits
-    yield Predictor(lambda pixels: loaded.logits(pixels[None])[0], protocol, terms, bits)
+    network = _finite(lambda pixels: loaded.logits(pixels[None])[0], model)
+    yield Predictor(network, protocol, loaded.config.license, match, loaded.config.image_bits)
 
 
 def _for_one_size(protocol: EvalProtocol, size: tuple[int, int], model: Path) -> EvalProtocol:
@@ -196,6 +201,20 @@ def read_as_the_model_does(source: Source, bits: int | None) -> str | None:
     )
 
 
-def _check_classes(model: Path, has: int, wanted: int) -> None:
-    if has != wanted:
-        raise InputError(f"{model} has {has} classes, the data {wanted}")
+def _match(model: Path, ours: Labels | None, theirs: Labels, count: int) -> Match:
+    try:
+        return match_names(ours, theirs, count=count)
+    except InputError as error:
+        raise InputError(f"{model} {error}") from None
+
+
+def _finite(network: Network, model: Path) -> Network:
+    """`network`, but logits that hold inf or nan, whose arg-max would be a class, are refused."""
+
+    def checked(pixels: Pixels) -> Logits:
+        logits = network(pixels)
+        if not np.isfinite(logits).all():
+            raise InputError(f"{model} gives logits that are no finite numbers")
+        return logits
+
+    return checked

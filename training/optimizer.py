@@ -87,13 +87,27 @@ class SegFormerAdamW(keras.optimizers.Adam):
             self._groups = [parameter_group(v.path, self.decay, self.head_multiplier) for v in variables]
         super().build(variables)
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        reduced = super()._all_reduce_sum_gradients(grads_and_vars)
-        if self.clip_norm is None:
-            return reduced
-        gradients, variables = zip(*reduced, strict=True)
-        clipped, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
-        return list(zip(clipped, variables, strict=True))
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+        """Update by the sum of all replicas' gradients, clipped; not at all where that is no finite number."""
+        bare = [v.value if isinstance(v, keras.Variable) else v for v in trainable_variables]
+        pairs = self._all_reduce_sum_gradients(zip(grads, bare, strict=True))
+        norm = tf.linalg.global_norm([gradient for gradient, _ in pairs])
+        if self.clip_norm is not None:
+            clipped, _ = tf.clip_by_global_norm([gradient for gradient, _ in pairs], self.clip_norm, use_norm=norm)
+            pairs = list(zip(clipped, bare, strict=True))
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            self._update_if_finite, self._distribution_strategy, pairs, learning_rate, tf.math.is_finite(norm)
+        )
+
+    @tf.autograph.experimental.do_not_convert
+    def _update_if_finite(self, strategy: tf.distribute.Strategy, pairs: Any, rate: Any, finite: Any) -> None:
+        if tf.distribute.in_cross_replica_context():  # once for all replicas, who have the same sum
+            finite = strategy.experimental_local_results(finite)[0]
+
+        def take_back() -> None:  # `apply` counts an update: `iterations` stands still where none was made
+            self._iterations.value.assign_sub(1)
+
+        tf.cond(finite, lambda: self._distributed_tf_update_step(strategy, pairs, rate), take_back)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         # Under tf.distribute `variable` is a bare tf.Variable without a path, hence the index.
@@ -147,27 +161,26 @@ class SharedLossScale(keras.optimizers.LossScaleOptimizer):
 
 @contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
-    """Within, `model` has the moving average of its trainable weights, if its optimizer keeps one (`use_ema`).
-
-    The optimizer's slot has the weights meanwhile, and so has a file that is saved within. Batch normalisation's
-    statistics are a moving average of their own.
-    """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    pairs = []
-    if optimizer.use_ema:
-        pairs = list(zip(model.trainable_variables, optimizer._model_variables_moving_average, strict=True))
-
-    def swap() -> None:
-        for variable, average in pairs:
-            value = np.asarray(variable.value)
-            variable.assign(average)
-            average.assign(value)
-
-    swap()
+    """Within, `model` has the moving average of its trainable weights; see `swap_average`."""
+    swap_average(model)
     try:
         yield
     finally:
-        swap()
+        swap_average(model)
+
+
+def swap_average(model: keras.Model) -> None:
+    """Exchange the trainable weights and their moving average, if the optimizer keeps one (`use_ema`).
+
+    The optimizer's slot has the weights meanwhile, and so has a file that is saved then. Batch normalisation's
+    statistics are a moving average of their own.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer.use_ema:
+        for variable, average in zip(model.trainable_variables, optimizer._model_variables_moving_average, strict=True):
+            value = np.asarray(variable.value)
+            variable.assign(average)
+            average.assign(value)
 
 
 def _on(variable: Any, slot: keras.Variable) -> Any:

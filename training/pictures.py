@@ -38,7 +38,7 @@ def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[
         for axes, picture, title in zip(axes_row, row, row_titles, strict=True):
             axes.imshow(picture)
             axes.set_axis_off()
-            axes.set_title(title)
+            axes.set_title(title, parse_math=False)  # a class may be called $x$
     _save(figure, out)
 
 
@@ -53,8 +53,8 @@ def plot_confusion(matrix: NDArray[np.int64], out: Path, *, names: Sequence[str]
     axes.set_xlabel("predicted")
     axes.set_ylabel("truth")
     font = 9 if len(names) <= _NAMED else 4
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
-    axes.set_yticks(range(len(names)), names, fontsize=font)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=font, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=font, parse_math=False)
     if len(names) <= _NAMED:
         for row, column in np.argwhere(share >= 0.005):
             color = "white" if share[row, column] > 0.6 else "black"

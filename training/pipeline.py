@@ -94,18 +94,23 @@ def eval_steps(source: Sized, batch_size: int) -> int:
 
 
 @contextmanager
-def plain_input_errors() -> Iterator[None]:
-    """One line for what TensorFlow wraps: an `InputError` raised inside a data set, a full disk, a full device."""
+def plain_input_errors(smaller: Callable[[], str] = lambda: "try a smaller --batch-size or --crop") -> Iterator[None]:
+    """One line for what TensorFlow wraps: an `InputError` raised inside a data set, a full disk, a full device.
+
+    Args:
+        smaller: what to try where memory is short: the end of the line.
+    """
     try:
         yield
-    except tf.errors.OpError as error:
-        message = error.message or ""
+    except (tf.errors.OpError, MemoryError) as error:
+        message = getattr(error, "message", str(error)) or ""
         if found := re.search(r"InputError: (.*)", message):
             line = found.group(1)
         elif found := re.search(r"(\S+); No space left on device", message):
             line = f"{found.group(1)}: cannot be written (No space left on device)"
-        elif isinstance(error, tf.errors.ResourceExhaustedError):
-            line = f"out of memory ({message.splitlines()[0]}); try a smaller --batch-size or --crop"
+        elif isinstance(error, (tf.errors.ResourceExhaustedError, MemoryError)):
+            reason = next(iter(message.splitlines()), "")
+            line = f"out of memory{f' ({reason})' if reason else ''}; {smaller()}"
         else:
             raise
         print()  # ends the line of the progress bar

@@ -9,7 +9,7 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,11 +22,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from segformer_tf.checkpoint import first_non_finite
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from training.backup import Backup, Progress
 from training.config import RunConfig
-from training.optimizer import averaged
+from training.optimizer import averaged, swap_average
 from training.pictures import plot_history
 from training.strategy import this_place
 
@@ -39,7 +40,7 @@ class Run:
     ::
 
         runs/NAME/  config.json  environment.json  history.csv  curves.png  panel.png
-                    weights/{last,best}.keras  backup/workerI-epochN.npz  tensorboard/
+                    weights/{last,best}.keras  backup/workerI-epochN.{npz,json}  tensorboard/
     """
 
     def __init__(self, root: Path) -> None:
@@ -73,17 +74,34 @@ class Run:
 
     @classmethod
     def reopen(cls, root: Path, kind: type[AnyConfig]) -> tuple[Run, AnyConfig]:
-        """A run that was stopped, and what was asked of it; notes in environment.json where it goes on.
+        """A run that was stopped, and what was asked of it.
 
         Raises:
             InputError: no run folder, or one of another task than `kind`'s.
         """
         config = kind.read(root / "config.json")
-        if this_place().chief:
-            record = root / "environment.json"
-            with suppress(OSError, ValueError, TypeError):
-                write_json(record, [*json.loads(record.read_text("utf-8")), environment()])
         return cls(root), replace(config, out=root)
+
+    def go_on(self, before: RunConfig, config: RunConfig) -> None:
+        """Record that the run goes on here: versions and changes in environment.json, what holds now in config.json.
+
+        Args:
+            before: what was asked of it when it stopped.
+            config: what is asked now.
+        """
+        was, now = (json.loads(_as_json(each.to_dict())) for each in (before, config))
+        changed = {name: [was[name], value] for name, value in now.items() if value != was[name]}
+        record = self.root / "environment.json"
+        with suppress(OSError, ValueError, TypeError):
+            here = {**environment(), **({"changed": changed} if changed else {})}
+            write_json(record, [*json.loads(record.read_text("utf-8")), here])
+        self.ask(config)
+
+    def ask(self, config: RunConfig) -> None:
+        """Let config.json say what is asked, where it does not."""
+        path = self.root / "config.json"
+        if path.read_text("utf-8") != _as_json(config.to_dict()):
+            write_json(path, config.to_dict())
 
 
 @contextmanager
@@ -143,47 +161,79 @@ class StopBetweenSteps(keras.callbacks.Callback):
 
 
 class ValidateAveraged(keras.callbacks.Callback):
-    """Validates the moving average of the weights, where the optimizer keeps one, as it is what is kept."""
+    """Validates the moving average of the weights, where the optimizer keeps one, as it is what is kept.
+
+    Attributes:
+        running: whether a validation has begun and not ended.
+    """
+
+    running = False
 
     def on_test_begin(self, logs: object = None) -> None:
-        self._swapped = averaged(self.model)
-        self._swapped.__enter__()
+        self.running = True
+        swap_average(self.model)
 
     def on_test_end(self, logs: object = None) -> None:
-        self._swapped.__exit__(None, None, None)
+        swap_average(self.model)
+        self.running = False
 
 
 class Keep(keras.callbacks.Callback):
-    """Keeps the run folder after every epoch: history, last and best weights, and then the backup.
+    """Keeps the run folder: of an epoch that is trained the last weights and the backup, of one that is validated too
+    the best weights, the history, and a note in the backup.
 
-    The backup comes last, so that a kill in between repeats the epoch, and what it wrote is written again.
-    Of several workers, only the chief writes more than a backup.
+    So no validation can lose an epoch. The backup comes after the weights, and the note after the history: a kill in
+    between repeats the training, or the validation, and what it wrote is written again. Of several workers, only the
+    chief writes more than a backup. Comes before `ValidateAveraged`, and before who reads what is told of an epoch.
 
     Args:
         run, progress: what is kept.
         score: the metric whose best value on the validation split makes the best weights.
+        told: what else to tell of an epoch's training.
     """
 
-    def __init__(self, run: Run, progress: Progress, *, score: str) -> None:
+    def __init__(
+        self, run: Run, progress: Progress, *, score: str, told: Sequence[Callable[[], dict[str, float]]] = ()
+    ) -> None:
         super().__init__()
         self.run = run
         self.progress = progress
         self.score = score
+        self.told = told
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        told = {name: float(value) for name, value in (logs or {}).items()}
-        self.progress.epoch = epoch + 1
-        self.progress.history.append({"epoch": epoch, **told})
-        score = told.get(f"val_{self.score}", np.nan)
-        better = score > self.progress.best
-        self.progress.best = score if better else self.progress.best
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        self._epoch = epoch
+
+    def on_test_begin(self, logs: object = None) -> None:
+        if self.progress.trained is not None:  # kept already: this validation was missed
+            return
+        if broken := first_non_finite(self.model):
+            raise InputError(f"{self.run.root}: epoch {self._epoch + 1} left {broken} without finite numbers; not kept")
+        self.progress.epoch = self._epoch + 1
+        self.progress.trained = {name: float(value) for name, value in self.model.get_metrics_result().items()}
+        for more in self.told:
+            self.progress.trained |= more()
         if this_place().chief:
-            self._write_history()
             with averaged(self.model):
                 self.save_weights(self.model, self.run.last)
-                if better:
-                    self.save_weights(self.model, self.run.best)
         Backup(self.run.backup).save(self.model, self.progress)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        for name, value in (self.progress.trained or {}).items():
+            logs.setdefault(name, value)
+        told = {name: float(value) for name, value in logs.items()}
+        self.progress.trained = None
+        self.progress.history.append({"epoch": epoch, **told})
+        score = told[f"val_{self.score}"]
+        # Logits that are no numbers have an arg-max, and a score; the loss tells them.
+        better = score > self.progress.best and np.isfinite(told["val_loss"])
+        self.progress.best = score if better else self.progress.best
+        if this_place().chief:
+            if better:
+                with averaged(self.model):
+                    self.save_weights(self.model, self.run.best)
+            self._write_history()
+        Backup(self.run.backup).note(self.progress)
 
     def _write_history(self) -> None:
         with atomic(self.run.history) as part, part.open("w", newline="") as file:
@@ -235,4 +285,8 @@ def environment() -> dict[str, Any]:
 def write_json(path: Path, data: Any) -> None:
     """`data` as JSON; paths become strings."""
     with atomic(path) as part:
-        part.write_text(json.dumps(data, indent=1, default=str) + "\n", "utf-8")
+        part.write_text(_as_json(data), "utf-8")
+
+
+def _as_json(data: Any) -> str:
+    return json.dumps(data, indent=1, default=str) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from math import inf
+from math import inf, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from training.sources import Source, open_source
 from training.start import Start, copy_weights, read_start
 from training.strategy import this_place
 from training.task import Task
+
+_LARGEST_VALIDATION = 1024 * 1024  # pixels of an image, where no size is given
 
 
 class Segmentation(Task):
@@ -78,9 +80,7 @@ class Segmentation(Task):
         inherited = self._given.config.image_bits if self._given else None
         files = [path for source in both if isinstance(source, FolderSource) for path in source.images]
         bits = settle_bits(config, both, files, new=run is None, inherited=inherited)
-        height, width = config.eval_size or self.validation[0][0].shape[:2]
-        check_image_shape((None, height, width, 3), "--eval-size")
-        self.config = replace(config, bits=bits, eval_size=(height, width))
+        self.config = replace(config, bits=bits, eval_size=config.eval_size or self._default_size())
         if run is None:
             self._pixels = check_masks(
                 self.source,
@@ -88,6 +88,17 @@ class Segmentation(Task):
                 allow_missing=config.allow_missing_classes,
                 quiet=not this_place().chief,
             )
+
+    def _default_size(self) -> tuple[int, int]:
+        own = self.validation[0][0].shape
+        height, width = size = bounded_size((own[0], own[1]))
+        check_image_shape((None, height, width, 3), "--eval-size")
+        if size != own[:2] and this_place().chief:
+            print(
+                f"validation images are stretched to {height}x{width}: {own[0]}x{own[1]}, as the first one has, takes "
+                "much memory; --eval-size H W for another size"
+            )
+        return size
 
     def model(self) -> SegFormer:
         labels, config = self.source.labels, self.config
@@ -156,6 +167,19 @@ class Segmentation(Task):
         context: tf.distribute.InputContext | None = None,
     ) -> tf.data.Dataset:
         return eval_batches(source, size=self._size, batch_size=batch_size, context=context, normalize=self._normalize)
+
+
+def bounded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The height and width to validate at where none is given: a photograph's own, or about its shape with less area.
+
+    Attention in the first stage takes memory by the square of the area. Sides are then multiples of 32, as the deepest
+    stage likes them.
+    """
+    factor = sqrt(_LARGEST_VALIDATION / (size[0] * size[1]))
+    if factor >= 1:
+        return size
+    height, width = (max(int(side * factor) // 32 * 32, 32) for side in size)
+    return height, width
 
 
 def _terms(source: Source, inherited: str) -> str:

@@ -9,11 +9,10 @@ import keras
 
 
 class Throughput(keras.callbacks.Callback):
-    """Adds to each epoch's logs ``images_per_second`` and ``data_wait``, the share of a step spent waiting for a batch.
+    """Tells of each epoch ``images_per_second`` and ``data_wait``, the share of a step spent waiting for a batch.
 
     A step ends when its logs are there, for a GPU works on when the call has returned. Validation, saving and an
-    epoch's first step, in which TensorFlow may still be tracing, do not count. Comes before the callbacks that write
-    logs.
+    epoch's first step, in which TensorFlow may still be tracing, do not count.
 
     Args:
         batch_size: samples per step, over all replicas.
@@ -44,9 +43,8 @@ class Throughput(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         self.steps: list[tuple[float, float]] = []
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def told(self) -> dict[str, float]:
+        """Both, of the epoch so far."""
         waited, whole = (sum(times) for times in zip(*(self.steps[1:] or self.steps), strict=True))
         count = max(len(self.steps) - 1, 1)
-        if logs is not None:
-            logs["images_per_second"] = count * self.batch_size / whole
-            logs["data_wait"] = waited / whole
+        return {"images_per_second": count * self.batch_size / whole, "data_wait": waited / whole}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,10 @@ from training.backup import Backup, Progress
 from training.check import check_run
 from training.classification import Classification
 from training.config import RunConfig, TrainConfig
+from training.finite import StopAtDivergence
 from training.optimizer import SegFormerAdamW, SharedLossScale, WarmupPoly
 from training.pipeline import eval_steps, plain_input_errors
+from training.resumed import told_changes, with_changes
 from training.run import Keep, Pictures, Run, StopBetweenSteps, ValidateAveraged, locked
 from training.segmentation import Segmentation
 from training.strategy import make_strategy, plain_worker_errors, this_place
@@ -35,26 +38,29 @@ def train(config: RunConfig) -> Run:
         The run, whose folder holds configuration, environment, weights, history and pictures.
 
     Raises:
-        InputError: data or options that cannot be used, or a worker of several that was lost.
+        InputError: data or options that cannot be used, a step that diverged, too little memory, or a worker of
+            several that was lost.
     """
     return _fit(config, None)
 
 
-def resume(folder: Path, kind: type[RunConfig] = TrainConfig) -> Run:
-    """Go on with a run that was stopped, at the first epoch that was not finished.
+def resume(folder: Path, kind: type[RunConfig] = TrainConfig, changes: Mapping[str, Any] | None = None) -> Run:
+    """Go on with a run that was stopped: at the validation that was not finished, or else at the first such epoch.
 
     Args:
         folder: of the run.
         kind: what its options are; it tells the task.
+        changes: options that it goes on with in place of its own, of those in `training.resumed.CHANGEABLE`.
 
     Raises:
-        InputError: no run folder, one of another task, a damaged backup, or what `train` raises.
+        InputError: no run folder, one of another task, a damaged backup, changes that a run cannot take, or what
+            `train` raises.
     """
-    run, config = Run.reopen(folder, kind)
-    return _fit(config, run)
+    run, before = Run.reopen(folder, kind)
+    return _fit(with_changes(before, changes or {}), run, before)
 
 
-def _fit(config: RunConfig, run: Run | None) -> Run:
+def _fit(config: RunConfig, run: Run | None, before: RunConfig | None = None) -> Run:
     if config.warmup_steps is None:
         config = replace(config, warmup_steps=min(1500, config.steps // 10))
     check_run(config)
@@ -72,55 +78,71 @@ def _fit(config: RunConfig, run: Run | None) -> Run:
             f"({strategy.num_replicas_in_sync} x {config.accumulate}). Received: {config.batch_size}"
         )
     task.open(run)
-    config, samples = task.config, len(task.source)
+    config = task.config
     if not config.data.startswith("tfds:"):
         config = replace(config, data=str(Path(config.data).resolve()))  # a run is resumed from anywhere
     root = config.out or _free_folder(config, task.source.name)
+    task.config = config = replace(config, out=root)
     if run is None and place.chief:
         run = Run.create(root, config)
-    verb = f"segformer {config.verb}"
-    hint = f"then start every worker again, with --resume {root} if it was made"
     with ExitStack() as stack:
-        stack.enter_context(plain_worker_errors(hint))
+        stack.enter_context(plain_worker_errors(f"then start every worker again, with --resume {root} if it was made"))
         stack.enter_context(plain_input_errors())
         if place.chief:
             stack.enter_context(locked(root))
+        if before and run and place.chief:
+            run.go_on(before, config)
         with strategy.scope():
             model = _build(task)  # the workers meet here
         if run is None:  # a worker that shares no disk with the chief keeps a folder of its own
             run = Run(root) if root.exists() else Run.create(root, config)
             if Backup(run.backup).exists():
                 raise InputError(f"{root}: exists already on worker {place.index}; choose another --out on all of them")
-        progress = Backup(run.backup).restore(model)
-        if progress.epoch and progress.samples != samples:
-            raise InputError(
-                f"{root} began with {progress.samples} training samples, the data has {samples}; start a new run"
-            )
-        progress.samples = samples
-        if place.chief:
-            done = "nothing is left to do" if progress.epoch * _epoch_steps(config) >= config.steps else "training"
-            print(f"{root}: {done}, {progress.epoch * _epoch_steps(config)} of {config.steps} steps done")
-        try:
-            _run_epochs(model, task, run, progress)
-        except KeyboardInterrupt:
-            print(f"\ngo on with: {verb} --resume {root}", file=sys.stderr)
-            raise
-        if place.chief:
-            print(f"best validation {task.score.replace('_', ' ')}: {progress.best:.4f}")
+        run.ask(config)
+        _train(model, task, run, before)
     return run
+
+
+def _train(model: keras.Model, task: Task, run: Run, before: RunConfig | None) -> None:
+    """What is left of the run, from its backup on."""
+    config, samples, chief = task.config, len(task.source), this_place().chief
+    progress = Backup(run.backup).restore(model)
+    if progress.epoch and progress.samples != samples:
+        raise InputError(
+            f"{run.root} began with {progress.samples} training samples, the data has {samples}; start a new run"
+        )
+    progress.samples = samples
+    steps = progress.epoch * _epoch_steps(config)
+    if chief:
+        for line in told_changes(before, config) if before else []:
+            print(line)
+        if progress.trained is not None:
+            print(f"epoch {progress.epoch} was trained, but not validated: that comes first")
+        done = "nothing is left to do" if steps >= config.steps and progress.trained is None else "training"
+        print(f"{run.root}: {done}, {steps} of {config.steps} steps done")
+    try:
+        _run_epochs(model, task, run, progress)
+    except KeyboardInterrupt:
+        print(f"\ngo on with: {_again(run, config)}", file=sys.stderr)
+        raise
+    if chief:
+        print(f"best validation {task.score.replace('_', ' ')}: {progress.best:.4f}")
 
 
 def _epoch_steps(config: RunConfig) -> int:
     return min(config.epoch_steps, config.steps)
 
 
+def _schedule(config: RunConfig) -> WarmupPoly:
+    assert config.warmup_steps is not None  # `_fit` put it there
+    return WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
+
+
 def _build(task: Task) -> keras.Model:
     """The model with its optimizer, loss and metrics; called in the strategy's scope."""
     model, config = task.model(), task.config
-    assert config.warmup_steps is not None  # `_fit` put it there
-    schedule = WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
     optimizer = SegFormerAdamW(
-        schedule,
+        _schedule(config),
         decay=config.weight_decay,
         head_multiplier=task.head_multiplier,
         clip_norm=config.clip_norm,
@@ -142,10 +164,13 @@ def _build(task: Task) -> keras.Model:
 def _run_epochs(model: keras.Model, task: Task, run: Run, progress: Progress) -> None:
     config = task.config
     epoch_steps, batch_size = _epoch_steps(config), config.batch_size
+    throughput, validating = Throughput(batch_size), ValidateAveraged()
+    diverged = StopAtDivergence(
+        epoch_steps, rate=_schedule(config), kept=lambda: _after_divergence(run, config, progress.epoch * epoch_steps)
+    )
     keep: list[keras.callbacks.Callback] = [
-        Throughput(batch_size),
-        ValidateAveraged(),
-        Keep(run, progress, score=task.score),
+        Keep(run, progress, score=task.score, told=[throughput.told, diverged.told]),
+        validating,
     ]
     if this_place().chief:
         keep += [
@@ -157,18 +182,68 @@ def _run_epochs(model: keras.Model, task: Task, run: Run, progress: Progress) ->
         return task.train_batches(progress.epoch * epoch_steps * batch_size, context)
 
     strategy = model.distribute_strategy
-    with StopBetweenSteps() as stop:
+    data = strategy.distribute_datasets_from_function(train_data)
+    validation = strategy.distribute_datasets_from_function(task.eval_batches)
+    validation_steps = eval_steps(task.validation, batch_size)
+    with StopBetweenSteps() as stop, plain_input_errors(lambda: _smaller(run, config, validating.running)):
+        if progress.trained is not None:
+            _validate(model, progress, validation, steps=validation_steps, callbacks=[stop, *keep])
         model.fit(
-            strategy.distribute_datasets_from_function(train_data),
-            validation_data=strategy.distribute_datasets_from_function(task.eval_batches),
-            validation_steps=eval_steps(task.validation, batch_size),
+            data,
+            validation_data=validation,
+            validation_steps=validation_steps,
             steps_per_epoch=epoch_steps,
             initial_epoch=progress.epoch,
             epochs=config.steps // epoch_steps,
             verbose=_verbosity(),
             shuffle=False,  # the pipeline has its own order
-            callbacks=[stop, *keep],
+            callbacks=[stop, throughput, diverged, *keep],
         )
+
+
+def _validate(
+    model: keras.Model,
+    progress: Progress,
+    data: Any,
+    *,
+    steps: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    """The validation that a trained epoch still waits for, and what comes of it, as `fit` would do it."""
+    assert progress.trained is not None
+    each = keras.callbacks.CallbackList(callbacks, model=model)
+    each.on_train_begin()
+    found = model.evaluate(data, steps=steps, callbacks=each, return_dict=True)
+    trained = {name: value for name, value in progress.trained.items() if name in found}
+    each.on_epoch_end(progress.epoch - 1, trained | {f"val_{name}": value for name, value in found.items()})
+    each.on_train_end()
+
+
+def _again(run: Run, config: RunConfig) -> str:
+    return f"segformer {config.verb} --resume {run.root}"
+
+
+def _after_divergence(run: Run, config: RunConfig, steps: int) -> str:
+    """What is left of a training that diverged, and what to try."""
+    kept = f"{run.root} keeps what it was after step {steps}" if steps else "nothing was kept yet"
+    ways = "a lower --learning-rate, --clip-norm 1 or a longer --warmup-steps"
+    if config.precision == "mixed_float16":
+        ways += ", or --precision mixed_bfloat16 or float32"
+    start = f"; --weights {run.root} begins with its weights" if steps and isinstance(config, TrainConfig) else ""
+    return f"{kept}; --resume would meet the same data at the same rate, so start a new run with {ways}{start}"
+
+
+def _smaller(run: Run, config: RunConfig, validating: bool) -> str:
+    """What to try where memory is short."""
+    if validating and isinstance(config, TrainConfig) and config.eval_size:
+        height, width = config.eval_size
+        return (
+            f"that was the validation, {config.batch_size} images of {height}x{width} at a time; the epoch's training "
+            f"is kept: go on with {_again(run, config)} --eval-size H W of less, or start anew with a smaller "
+            "--batch-size"
+        )
+    parts = f"or go on in smaller parts of a batch with {_again(run, config)} --accumulate {2 * config.accumulate}"
+    return f"try a smaller --batch-size or --crop{'' if validating else f', {parts}'}"
 
 
 def _verbosity() -> int:

@@ -20,8 +20,8 @@ from typing import Annotated, Literal
 import numpy as np
 from cyclopts import Parameter, run
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.peers.files import CLASSES, prepare
 from benchmarks.peers.race import Contender, Row, differences, field, interleave, summarize
@@ -30,6 +30,7 @@ from segformer_tf.config import variant_config
 from segformer_tf.edge.runtime import choose_runtime
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, make_folder
+from segformer_tf.terminal import plain_console
 
 
 def main(
@@ -94,7 +95,7 @@ def main(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads sleep while they wait: see `onnxruntime`
     make_folder(cache / variant)
-    console = Console()
+    console = plain_console()
     with ExitStack() as stack:
         remotes: dict[str, Remote] = {}
         packages: dict[str, tuple[str, str]] = {}
@@ -102,7 +103,7 @@ def main(
         for contender in field(variant, ours, runtime):
             name = contender.name
             try:
-                with console.status(name):
+                with console.status(Text(name)):
                     remote = stack.enter_context(_start(contender, variant, threads, cache))
                     remote.call("turn")
                     packages[name] = remote.call("about")

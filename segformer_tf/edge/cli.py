@@ -11,7 +11,6 @@ from typing import Annotated
 
 import numpy as np
 from cyclopts import Parameter
-from rich.console import Console
 from rich.progress import track
 
 from segformer_tf.edge.benchmark import time_files
@@ -23,6 +22,7 @@ from segformer_tf.edge.segmenter import Result, Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, make_folder, refuse_existing
 from segformer_tf.labels import Labels
+from segformer_tf.terminal import plain_console
 
 
 def predict(
@@ -84,7 +84,7 @@ def predict(
         print(f"{model}: {segmenter.license}", file=sys.stderr)
     if segmenter.said:
         print(f"{model}: {segmenter.said}", file=sys.stderr)
-    console = Console()
+    console = plain_console()
     records: dict[str, object] = {}
     spent, unread = [], []
     for path, name in zip(track(paths, "segmenting", console=console), names, strict=True):
@@ -203,7 +203,7 @@ def benchmark(
         raise InputError(f"--picture must end in .png. Received: {picture}")
     if not overwrite:
         refuse_existing([path for path in (csv, picture) if path])
-    console = Console()
+    console = plain_console()
     result = time_files(
         models,
         runtimes=runtime,

@@ -249,7 +249,9 @@ def test_a_tflite_slides_without_tensorflow(
     assert keras["protocol"]["slide"] == [64, 48]
     with (
         pytest.raises(InputError, match=r"the crop must be .*64\.tflite's size, 64x64. Received: 96"),
-        open_predictor(tmp_path / "64.tflite", runtime="litert", num_classes=6, protocol=EvalProtocol(slide=(96, 48))),
+        open_predictor(
+            tmp_path / "64.tflite", runtime="litert", labels=Labels.numbered(6), protocol=EvalProtocol(slide=(96, 48))
+        ),
     ):
         pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -24,8 +25,14 @@ from training.run import Run, locked, write_json
 from training.train import resume, train
 
 
-def start(*words: object) -> subprocess.Popen:
-    return subprocess.Popen([*COMMAND, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def start(*words: object, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def options(data: Path, out: Path, *, epochs: int) -> list[object]:
@@ -50,7 +57,7 @@ def state(run: Path, epoch: int) -> dict[str, np.ndarray]:
 def progress(state: dict[str, np.ndarray]) -> dict:
     """What a backup knows of the past, but for how long it took."""
     told = json.loads(str(state.pop("progress")))
-    for row in told["history"]:
+    for row in (*told["history"], told["trained"]):
         row.pop("images_per_second"), row.pop("data_wait")
     return told
 
@@ -66,6 +73,9 @@ def assert_same_end(one: Path, other: Path, *, epochs: int) -> None:
         expected, found = (load_segformer(run / "weights" / f"{name}.keras").get_weights() for run in (one, other))
         for a, b in zip(expected, found, strict=True):
             np.testing.assert_array_equal(a, b)
+    notes = [json.loads((run / "backup" / f"worker0-epoch{epochs}.json").read_text()) for run in (one, other)]
+    assert notes[0]["best"] == notes[1]["best"]
+    assert len(notes[0]["history"]) == len(notes[1]["history"]) == epochs
     assert [p.name for p in other.rglob("*.part*")] == []
 
 
@@ -153,20 +163,36 @@ def test_a_backup_cut_short_leaves_the_one_before(
     assert backup.restore(model).epoch == 3
 
 
-@pytest.mark.parametrize(("newest", "told"), [([3, 0], "worker 1 has no backup"), ([0, 0], None), ([3, 2], None)])
+@pytest.mark.parametrize(
+    ("newest", "told"), [([7, 0], "worker 1 has no backup, others have one of epoch 3"), ([0, 0], None), ([6, 5], None)]
+)
 def test_workers_agree_on_an_epoch_or_stop(
     newest: list[int], told: str | None, model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.backup._of_all_workers", lambda number, strategy: newest)
     backup = Backup(tmp_path)
-    for epoch in range(max(newest[0] - 1, 1), newest[0] + 1):
-        backup.save(model, Progress(epoch=epoch))
+    for epoch in (2, 3):
+        backup.save(model, Progress(epoch=epoch, trained={"loss": 1.0}))
+        backup.note(Progress(epoch=epoch))
     if told:
         with pytest.raises(InputError, match=told):
             backup.restore(model)
         return
-    assert backup.restore(model).epoch == min(newest)
-    assert all(int(p.stem[-1]) <= min(newest) for p in tmp_path.iterdir())
+    found = backup.restore(model)
+    assert found == (Progress(epoch=2) if any(newest) else Progress())
+    assert not any(newest) or sorted(p.name for p in tmp_path.iterdir()) == [
+        "worker0-epoch2.json",
+        "worker0-epoch2.npz",
+    ]
+
+
+def test_an_epoch_that_one_worker_did_not_validate_is_validated_by_all(
+    model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.backup._of_all_workers", lambda number, strategy: [number, number - 1])
+    Backup(tmp_path).save(model, Progress(epoch=3, trained={"loss": 1.0}))
+    Backup(tmp_path).note(Progress(epoch=3))
+    assert Backup(tmp_path).restore(model) == Progress(epoch=3, trained={"loss": 1.0})
 
 
 def test_one_process_a_run(tmp_path: Path) -> None:
@@ -177,8 +203,9 @@ def test_one_process_a_run(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_between_two_steps(toy_folder: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    process = start(*options(toy_folder, run, epochs=200))
+    run, temporary = tmp_path / "run", tmp_path / "temporary"
+    temporary.mkdir()
+    process = start(*options(toy_folder, run, epochs=200), TMPDIR=str(temporary))
     while not list((run / "backup").glob("worker0-epoch*.npz")):
         assert process.poll() is None
         time.sleep(0.05)
@@ -186,6 +213,7 @@ def test_ctrl_c_ends_between_two_steps(toy_folder: Path, tmp_path: Path) -> None
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert error.splitlines()[-2:] == [f"go on with: segformer train --resume {run}", "segformer: stopped"]
+    assert list(temporary.iterdir()) == []
 
 
 def test_backups_that_do_not_fit_give_one_line(model: keras.Model, tmp_path: Path) -> None:
