@@ -106,7 +106,7 @@ def _hidden(opened: Image.Image, values: NDArray[np.uint8]) -> NDArray[np.bool_]
         clear[: len(key)] = np.frombuffer(key, np.uint8) == 0
         return clear[values]
     if isinstance(key, int):
-        return values == key
+        return values == (min(key, 1) if opened.mode == "1" else key)  # Pillow calls white 255
     if isinstance(key, tuple):
         return (values == np.array(key)).all(-1)
     return None
