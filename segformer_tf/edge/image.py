@@ -177,7 +177,7 @@ def _upright_rgb(image: Image.Image, bits: int | None) -> Pixels:
         if deep and bits not in (None, 16):
             raise InputError(
                 f"16 bits a channel in colour, of which the upper 8 alone can be read, so not {bits} (--bits); "
-                "save it with 8 bits a channel"
+                "save it with 8 bits a channel, or train with --bits 16 on the upper 8"
             )
         return _rgb(image)
     grey = np.asarray(image)
