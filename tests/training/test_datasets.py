@@ -23,7 +23,7 @@ from PIL import Image
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 from tests.training.small import SMALL
-from training.datasets.builders import Ade20k
+from training.datasets.builders import Ade20k, _pairs
 from training.datasets.table import DATA_SETS
 from training.folder import FolderSource
 from training.mapping import class_indices
@@ -416,3 +416,11 @@ def test_two_processes_that_want_one_data_set_take_turns(tfds_dir: Path) -> None
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     told = [process.communicate(timeout=300)[0].split()[-1] for process in both]
     assert told[0] == told[1] == str(SPLITS["val"])
+
+
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    for name in ("images/0.jpg", "images/._0.jpg", "masks/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    assert _pairs(images, masks, suffix=".jpg") == [(images / "0.jpg", masks / "0.png")]
