@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from convert.dialects import DIALECTS, NVLABS, Dialect, Part, Rows
 from convert.preprocessor import Preprocessor, read_preprocessor
 from convert.state_dict import Tensors, read_state_dict
+from segformer_tf.checkpoint import first_non_finite
 from segformer_tf.config import VARIANTS, SegFormerConfig
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
@@ -123,7 +124,7 @@ def to_keras(
         labels: names of the fresh classifier's classes.
 
     Raises:
-        InputError: an encoder alone without `encoder_only`, or no number of classes.
+        InputError: an encoder alone without `encoder_only`, no number of classes, or weights that are not finite.
     """
     if not checkpoint.has_decoder and not encoder_only:
         raise InputError(f"{checkpoint.path}: an encoder alone; give --encoder-only and --num-classes")
@@ -143,6 +144,8 @@ def to_keras(
         if (encoder_only and layer.startswith("decoder")) or (num_classes and layer == "decoder/linear_pred"):
             continue
         variable.assign(to_keras_layout(layer, checkpoint.weights[f"{layer}/{TENSORS[name]}"]))
+    if broken := first_non_finite(model):
+        raise InputError(f"{checkpoint.path}: {broken} holds values that are no finite numbers")
     return model
 
 

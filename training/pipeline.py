@@ -109,8 +109,8 @@ def plain_input_errors(smaller: Callable[[], str] = lambda: "try a smaller --bat
         elif found := re.search(r"(\S+); No space left on device", message):
             line = f"{found.group(1)}: cannot be written (No space left on device)"
         elif isinstance(error, (tf.errors.ResourceExhaustedError, MemoryError)):
-            reason = next(iter(message.splitlines()), "")
-            line = f"out of memory{f' ({reason})' if reason else ''}; {smaller()}"
+            what = re.search(r"OOM when [^\n]*?(?= by allocator|\n|$)|[Uu]nable to allocate [^\n]*", message)
+            line = f"out of memory{f' ({what.group()})' if what else ''}; {smaller()}"
         else:
             raise
         print()  # ends the line of the progress bar

@@ -51,7 +51,8 @@ def copy_weights(given: Start, model: SegFormer) -> None:
         for theirs, ours in zip(given.weights, model.weights, strict=True):
             if not (fresh and ours.path.startswith("decoder/linear_pred/")):
                 ours.assign(theirs)
-        kept = "other classes, so a fresh classifier" if fresh else "its classifier too"
+        unnamed = " by number, for its classes have no names" if before.labels is None else ""
+        kept = "other classes, so a fresh classifier" if fresh else f"its classifier too{unnamed}"
         told = f"starting from weights of {before.num_classes} classes, the data has {now.num_classes}: {kept}"
     if this_place().chief:
         print(told)

@@ -45,7 +45,7 @@ def train(config: RunConfig) -> Run:
 
 
 def resume(folder: Path, kind: type[RunConfig] = TrainConfig, changes: Mapping[str, Any] | None = None) -> Run:
-    """Go on with a run that was stopped: at the validation that was not finished, or else at the first such epoch.
+    """Go on with a run that was stopped, at the first epoch or validation that was not finished.
 
     Args:
         folder: of the run.
@@ -98,7 +98,8 @@ def _fit(config: RunConfig, run: Run | None, before: RunConfig | None = None) ->
             run = Run(root) if root.exists() else Run.create(root, config)
             if Backup(run.backup).exists():
                 raise InputError(f"{root}: exists already on worker {place.index}; choose another --out on all of them")
-        run.ask(config)
+        if before:
+            run.ask(config)  # of a worker with a folder of its own
         _train(model, task, run, before)
     return run
 

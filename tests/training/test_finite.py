@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from convert.importer import checkpoint_of, to_keras
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
@@ -177,3 +178,10 @@ def test_weights_that_are_not_finite_are_neither_kept_nor_read(
             main([words[0], str(tmp_path / "nan.keras"), *words[1:]])
         (line,) = capsys.readouterr().err.splitlines()
         assert "nan.keras: decoder/linear_pred/bias holds values that are no finite numbers" in line
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_imported(tmp_path: Path) -> None:
+    model = build_segformer("tiny", num_classes=2)
+    model.encoder.weights[3].assign(np.full(model.encoder.weights[3].shape, np.nan, np.float32))
+    with pytest.raises(InputError, match=rf"x\.pth: {model.encoder.weights[3].path} holds values"):
+        to_keras(checkpoint_of(model, tmp_path / "x.pth"))

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, variant_config
+from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 from training import augment as aug
-from training.pipeline import eval_batches, train_batches
+from training.pipeline import eval_batches, plain_input_errors, train_batches
 from training.sources import open_source
 
 SEED = (3, 7)
@@ -142,3 +144,12 @@ def test_evaluation_is_the_image_contract_in_order(toy_folder: Path) -> None:
     images, masks = next(iter(eval_batches(source, size=(64, 96), batch_size=1)))
     assert (images.shape, masks.shape) == ((1, 64, 96, 3), (1, 64, 96))
     assert set(np.unique(masks)) <= set(np.unique(source[0][1]))  # nearest: no new label
+
+
+def test_what_took_too_much_memory_is_told() -> None:
+    message = "Graph execution error:\n\nnode x\nOOM when allocating tensor with shape[2,9] on CPU by allocator cpu"
+    with pytest.raises(InputError) as told, plain_input_errors(lambda: "try less"):
+        raise tf.errors.ResourceExhaustedError(None, None, message)
+    assert str(told.value) == "out of memory (OOM when allocating tensor with shape[2,9] on CPU); try less"
+    with pytest.raises(InputError, match=r"^out of memory \(Unable to allocate 1\.00 TiB"), plain_input_errors():
+        raise MemoryError("Unable to allocate 1.00 TiB for an array")
