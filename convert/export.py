@@ -24,7 +24,7 @@ from convert.verify import Verdict, verify_file
 from segformer_tf.edge.gpu import find_gpu
 from segformer_tf.edge.image import Pixels, fit_image, load_image
 from segformer_tf.edge.metadata import ModelInfo
-from segformer_tf.edge.runtime import GPU, choose_runtime
+from segformer_tf.edge.runtime import GPU, RUNTIMES, choose_runtime
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.labels import Labels
@@ -85,7 +85,8 @@ def export_tflite(
     if chosen.needs_calibration and not images:
         raise InputError(f"recipe {recipe} needs --calibration, a folder of images like those it will see")
     if not runtimes:
-        raise InputError(f"recipe {recipe} is for {' and '.join(chosen.runtimes)}; no such TFLite runtime is installed")
+        fitting = " and ".join(chosen.fitting(tuple(RUNTIMES)))
+        raise InputError(f"recipe {recipe} is for {fitting}; no such TFLite runtime is installed")
     if chosen.needs_calibration:
         choose_runtime("litert")  # what calibration runs on
     if model.config.num_classes > 255:

@@ -166,7 +166,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         Contender("off", fake_engine, (1.5,), same_weights=True),
     ]
     monkeypatch.setattr(command, "field", lambda *_: contenders)
-    monkeypatch.setattr(command, "Console", lambda: Console(width=100))
+    monkeypatch.setattr(command, "plain_console", lambda: Console(width=100))
     command.main(ours=[own], rounds=2, threads=3, cache=tmp_path / "cache")
     shown = capsys.readouterr().out
     assert "gone: left out (no-such-peer is not installed)" in shown

@@ -171,7 +171,7 @@ def test_bad_options_are_refused(tiny: SegFormer, tmp_path: Path) -> None:
     refuse("recipe fp32 is for litert and tflite-runtime; no such TFLite runtime is installed", runtimes=[])
     images = [tmp_path / "never read.jpg"]
     refuse(
-        "w8a16 is not for tflite-runtime; expected --runtime litert",
+        "w8a16 is not for tflite-runtime: 2.14 has no int16 RSQRT and GELU; expected --runtime litert",
         recipe="w8a16",
         images=images,
         runtimes=["tflite-runtime"],

@@ -325,6 +325,8 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, mo
     main([str(a) for a in ("verify", path, "--against", path, "--size", 40, 60, *contract[3:])])
     with (
         pytest.raises(InputError, match=r"are for a \.tflite from elsewhere"),
-        open_predictor(Path("x.keras"), runtime=None, num_classes=2, contract=Contract(mean=(0.0,), std=(1.0,))),
+        open_predictor(
+            Path("x.keras"), runtime=None, labels=Labels.numbered(2), contract=Contract(mean=(0.0,), std=(1.0,))
+        ),
     ):
         pass

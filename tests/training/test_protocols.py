@@ -280,8 +280,9 @@ def test_options_that_mean_nothing_are_one_line(
             with pytest.raises(SystemExit) as stop:
                 main([*map(str, ("evaluate", model, "--data", toy_folder, *options))])
             assert stop.value.code == 1
-            (message,) = capsys.readouterr().err.splitlines()
+            *notes, message = capsys.readouterr().err.splitlines()
             assert told in message
+            assert all("no names" in note for note in notes)
 
 
 class OneSample:
