@@ -134,6 +134,8 @@ def export(
     console.print(table)
     if exported.warning:
         print(f"warning, kept in the file: {exported.warning}", file=sys.stderr)
+    if exported.untried:
+        print(f"not tried on the GPU: {exported.untried}", file=sys.stderr)
     if not images:
         console.print("compared on synthetic images: give --calibration DIR to compare on yours")
 

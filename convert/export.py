@@ -21,6 +21,7 @@ from convert.metadata import add_metadata
 from convert.network import network
 from convert.recipes import RECIPES, Recipe, everything
 from convert.verify import Verdict, verify_file
+from segformer_tf.config import SegFormerConfig
 from segformer_tf.edge.gpu import find_gpu
 from segformer_tf.edge.image import Pixels, fit_image, load_image
 from segformer_tf.edge.metadata import ModelInfo
@@ -41,10 +42,12 @@ class Exported:
     Attributes:
         verdicts: one for each runtime where it agrees with Keras.
         warning: why it must not be used on the GPU, or "".
+        untried: why it could not be tried there, or "".
     """
 
     verdicts: list[Verdict]
     warning: str
+    untried: str
 
 
 def export_tflite(
@@ -78,6 +81,7 @@ def export_tflite(
         raise InputError(f"--recipe must be one of {', '.join(RECIPES)}. Received: {recipe}")
     if out.suffix != ".tflite":
         raise InputError(f"--out must end in .tflite. Received: {out}")
+    refuse_one_class(model.config)
     check_image_shape((None, *size, 3), "--size")
     if any(n is not None and n != wanted for n, wanted in zip(model.image_size, size, strict=True)):
         raise InputError(f"the model takes images of {model.image_size} (height, width). Received: --size {size}")
@@ -128,14 +132,17 @@ def export_tflite(
             verdicts = verify_file(part, model, pictures, recipe=chosen, runtimes=runtimes)
         except InputError as error:
             raise InputError(f"{str(error).replace(str(part), str(out))}; nothing was written") from None
-        warning = ""
+        warning = untried = ""
         if try_gpu and GPU in chosen.fitting([GPU]) and GPU not in runtimes and find_gpu():
             try:
                 verdicts += verify_file(part, model, pictures, recipe=chosen, runtimes=[GPU])
             except InputError as error:
-                warning = f"not for {GPU}: {str(error).removeprefix(f'{part}: ')}"
+                reason = str(error).removeprefix(f"{part}: ")
+                fault = f"{GPU} " in reason and any(words in reason for words in (" wrong", "does not take it whole"))
+                warning = f"not for {GPU}: {reason}" if fault else ""
+                untried = "" if fault else reason
         write(verified=[verdict.runtime for verdict in verdicts], **({"warning": warning} if warning else {}))
-    return Exported(verdicts, warning)
+    return Exported(verdicts, warning, untried)
 
 
 def quantised(
@@ -165,6 +172,14 @@ def _in_float32(model: SegFormer) -> SegFormer:
     plain = SegFormer(model.config, image_size=(height, width), dtype="float32")
     plain.set_weights(model.get_weights())
     return plain
+
+
+def refuse_one_class(config: SegFormerConfig) -> None:
+    """Raises InputError for a model of one class, whose answer is always that class."""
+    if config.num_classes == 1:
+        raise InputError(
+            "a model of one class gives that class everywhere; train or import it anew with two, background and its own"
+        )
 
 
 def evenly(items: Sequence, count: int) -> list:

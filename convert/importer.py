@@ -128,8 +128,8 @@ def to_keras(
     """
     if not checkpoint.has_decoder and not encoder_only:
         raise InputError(f"{checkpoint.path}: an encoder alone; give --encoder-only and --num-classes")
-    if num_classes is not None and num_classes < 1:
-        raise InputError(f"--num-classes must be positive. Received: {num_classes}")
+    if num_classes is not None and num_classes < 2:
+        raise InputError(f"--num-classes must be two or more, background among them. Received: {num_classes}")
     if encoder_only and num_classes is None:
         raise InputError("--encoder-only needs --num-classes, for the decoder is fresh")
     config = checkpoint.config

@@ -13,6 +13,7 @@ from segformer_tf.errors import InputError
 FILE = "preprocessor_config.json"
 _LARGEST = 1 << 20  # bytes that are still believed
 _SMALLEST = 1e-9  # of a number that is believed: float32 holds what comes of such
+_LARGEST_INPUT = 256.0  # raw pixels, the largest that a network is trained on; torch's 0.485 unscaled gives 1000
 _BILINEAR = 2  # Pillow's number of the filter
 _FILTERS = {0: "nearest", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamming"}
 
@@ -88,6 +89,11 @@ def _normalization(told: dict[str, Any]) -> tuple[Three, Three]:
     if not min(std) > _SMALLEST:
         raise InputError(f"image_std must be positive. Received: {told['image_std']!r}")
     # (pixels · factor - mean) / std
+    if max(max(abs(factor * 255 - m), abs(m)) / s for m, s in zip(mean, std, strict=True)) > _LARGEST_INPUT:
+        raise InputError(
+            f"image_mean {mean} and image_std {std} do not fit rescale_factor {factor:g}: the network would see "
+            f"values beyond {_LARGEST_INPUT:g}, which none is trained on"
+        )
     red, green, blue = (_rounded(value / factor) for value in mean)
     red_std, green_std, blue_std = (_rounded(value / factor) for value in std)
     return (red, green, blue), (red_std, green_std, blue_std)

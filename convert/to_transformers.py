@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from convert.dialects import TRANSFORMERS
-from convert.export import synthetic_images
+from convert.export import refuse_one_class, synthetic_images
 from convert.importer import TENSORS, read_checkpoint, to_torch_layout
 from convert.preprocessor import FILE, preprocessor_config
 from convert.state_dict import Tensors
@@ -39,6 +39,7 @@ def export_transformers(model: SegFormer, out: Path, *, size: tuple[int, int]) -
 
     if model.config.decoder != "all_mlp":
         raise InputError("transformers has the paper's decoder only, not mmseg's")
+    refuse_one_class(model.config)
     if out.exists():
         raise InputError(f"{out}: exists already; choose another --out")
     tensors = transformers_tensors(model)

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Mapping
-from threading import Timer
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock, Timer
 from types import TracebackType
 from typing import IO, BinaryIO, Self
 
@@ -17,7 +18,7 @@ from segformer_tf.errors import InputError
 
 
 class Child:
-    """Starts ``python -m MODULE ARGUMENTS`` and speaks with it by its standard input and output; a context manager.
+    """Starts a module's ``script()`` and speaks with it by its standard input and output; a context manager.
 
     Args:
         module: what to run; it answers on `answer_stream`, and ends with one line on standard error where it cannot.
@@ -42,36 +43,62 @@ class Child:
         self._seconds = seconds
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *arguments],
+            # Not by -m, for whoever imports this package has most of its modules imported already.
+            [sys.executable, "-P", "-c", f"from {module} import script; script()", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**os.environ, **(environment or {})},
         )
 
+        self._turn = Lock()
+        self._failed: InputError | None = None
         self._end = weakref.finalize(self, _end, self._process, self._errors)
+
+    @contextmanager
+    def exchange(self) -> Iterator[None]:
+        """A question and its answer, of one thread at a time.
+
+        One that is broken off ends the child: its next answer would be to the question before.
+        """
+        with self._turn:
+            if self._failed:
+                raise self._failed
+            try:
+                yield
+            except BaseException:
+                self._failed = self._failed or InputError(f"{self._name} was interrupted before; open it again")
+                self.close()
+                raise
 
     def write(self, question: bytes) -> None:
         """Send bytes."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(question)
-            self._process.stdin.flush()
+            with self._in_time():
+                self._process.stdin.write(question)
+                self._process.stdin.flush()
         except BrokenPipeError:
             raise self._failure() from None
 
     def read(self, count: int | None = None) -> bytes:
-        """`count` bytes, or a line; whoever takes too long is killed."""
+        """`count` bytes, or a line."""
         assert self._process.stdout is not None
-        timer = Timer(self._seconds, self._process.kill)
-        timer.start()
-        try:
+        with self._in_time():
             answer = self._process.stdout.readline() if count is None else self._process.stdout.read(count)
-        finally:
-            timer.cancel()
         if not answer or (count is not None and len(answer) < count):
             raise self._failure()
         return answer
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Kills a child that takes too long."""
+        timer = Timer(self._seconds, self._process.kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """End the process; whoever forgets it leaves that to the garbage collector."""
@@ -84,21 +111,37 @@ class Child:
         self.close()
 
     def _failure(self) -> InputError:
-        code = self._process.wait()
+        with self._in_time():  # one that closed its output may not end
+            code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         self.close()
         if code == -signal.SIGKILL:
-            return InputError(f"{self._name} did not answer within {self._seconds:g} s, or was killed")
-        if code < 0:
-            return InputError(f"{self._name} crashed ({signal.Signals(-code).name})")
-        return InputError(lines[-1] if lines else f"{self._name} ended without a reason")
+            said = f"{self._name} did not answer within {self._seconds:g} s, or was killed"
+        elif code < 0:
+            said = f"{self._name} crashed ({signal.Signals(-code).name})"
+        else:
+            said = lines[-1] if lines else f"{self._name} ended without a reason"
+        self._failed = InputError(said)
+        return self._failed
 
 
 def _end(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
     process.kill()
     process.communicate()
     errors.close()
+
+
+def run_child(main: Callable[..., None]) -> None:
+    """Run the child's side with the command line's arguments: an error is one line, the last one on standard error."""
+    try:
+        main(*sys.argv[1:])
+        os._exit(0)
+    except Exception as error:  # runtimes raise what they like
+        reason = (str(error).splitlines() or [""])[0]
+        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {reason}"
+        print(said, file=sys.stderr, flush=True)
+        os._exit(1)  # here: what `error` holds would write more when it goes, and might not end
 
 
 def answer_stream() -> BinaryIO:

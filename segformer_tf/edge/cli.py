@@ -89,11 +89,10 @@ def predict(
     spent, unread = [], []
     for path, name in zip(track(paths, "segmenting", console=console), names, strict=True):
         try:
-            pixels = load_image(path, bits=segmenter.bits)
+            result = segmenter(load_image(path, bits=segmenter.bits))
         except InputError as error:
-            unread.append(str(error))
+            unread.append(str(error) if str(path) in str(error) else f"{path}: {error}")
             continue
-        result = segmenter(pixels)
         result.save(out, name)
         records[str(path)] = json.loads(result.to_json())
         spent.append(sum(result.speed.values()))

@@ -9,6 +9,8 @@ from typing import Any
 
 from segformer_tf.errors import InputError
 
+_LONGEST_SIDE = 1 << 15
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -32,8 +34,12 @@ class Contract:
     foreground_above: float | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise InputError(f"--size must be a height and a width. Received: {self.size}")
+        if self.size is not None:
+            object.__setattr__(self, "size", tuple(int(side) for side in self.size))
+        if self.size is not None and (
+            len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= _LONGEST_SIDE
+        ):
+            raise InputError(f"--size must be a height and a width, up to {_LONGEST_SIDE}. Received: {self.size}")
         if (self.mean is None) != (self.std is None):
             raise InputError("--mean and --std go together: the network sees (x - mean) / std of 0..255")
         for name, values in (("mean", self.mean), ("std", self.std)):

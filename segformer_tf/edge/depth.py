@@ -18,7 +18,7 @@ def is_deep(image: Image.Image) -> bool:
     rawmode = args[0] if isinstance(args, tuple) else args
     if image.format == "PPM":  # says its largest value, and Pillow scales by it; but 65535 may be just the container's
         return rawmode == "I;16B" or args[-1:] == (65535,)
-    return image.mode.startswith("I") or (image.mode != "F" and ";16" in str(rawmode))
+    return image.mode.startswith("I") or (image.mode != "F" and ";16" in str(rawmode) and "BGR;" not in str(rawmode))
 
 
 def largest_value(image: Image.Image) -> int:

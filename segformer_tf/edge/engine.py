@@ -90,11 +90,11 @@ class InterpreterEngine:
             self._interpreter.invoke()  # only then are shapes known that the graph computes
             outputs = self._interpreter.get_output_details()
         self.inputs, self.outputs = [_port(t) for t in inputs], [_port(t) for t in outputs]
-        self._input, self._outputs = inputs[0]["index"], [t["index"] for t in outputs]
+        self._inputs, self._outputs = [t["index"] for t in inputs], [t["index"] for t in outputs]
 
     def run(self, image: NDArray[Any], wanted: Sequence[int]) -> list[NDArray[Any]]:
         """As `Engine.run`."""
-        self._interpreter.tensor(self._input)()[:] = image  # cast in place
+        self._interpreter.tensor(self._inputs[0])()[:] = image  # cast in place
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(self._outputs[number])[0] for number in wanted]
 

@@ -27,7 +27,6 @@ KEEPING = {
 }
 # ... and those that tell what an output is.
 TELLING = {
-    "ADD": 0,
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 4,
     "FULLY_CONNECTED": 9,
@@ -40,6 +39,7 @@ TELLING = {
 _NAMES = {number: name for name, number in TELLING.items()}
 _NORMALIZATION = 1  # NormalizationOptions among ProcessUnitOptions
 _DEEPEST = 16  # operations between an output and what tells of it
+_OUTPUTS = 64  # of one operation that are looked at
 
 _Bytes = bytes | mmap
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
@@ -136,7 +136,7 @@ def _indirect(data: _Bytes, place: int) -> int:
 
 def _sources(model: _Table, graph: _Table) -> tuple[str, ...]:
     codes = [max(code.number(0, "b"), code.number(3, "i")) for code in model.children(1)]
-    made_by = {tensor: op for op in graph.children(3) for tensor in op.ints(2)}
+    made_by = {tensor: op for op in graph.children(3) for tensor in op.ints(2)[:_OUTPUTS]}
 
     def source(tensor: int) -> str:
         for _ in range(_DEEPEST):

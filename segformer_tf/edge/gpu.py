@@ -4,7 +4,7 @@ Without a GPU, SwiftShader is such a device: Vulkan on the CPU, slow, which come
 where no other is found. VK_ICD_FILENAMES and VK_DRIVER_FILES name another, as for any program that uses Vulkan.
 
 The driver has to be chosen before a process loads it, and what was chosen once is kept. So the device is looked for in
-processes of their own (``python -m segformer_tf.edge.gpu``), and files run in others, by `segformer_tf.edge.worker`.
+processes of their own (`script`), and files run in others, by `segformer_tf.edge.worker`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.edge.child import run_child
 from segformer_tf.errors import InputError
 
 _TOLD = ("VK_ICD_FILENAMES", "VK_DRIVER_FILES")
@@ -34,7 +35,9 @@ _SWIFTSHADER = "vk_swiftshader_icd.json"
 _BROWSERS = ("/usr/lib/chromium", "/usr/lib/chromium-browser", "/usr/lib64/chromium-browser", "/opt/google/chrome")
 _DRIVERS = ("/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d")
 _CHOSEN = "SEGFORMER_TF_GPU"  # in a process that was started for the GPU: the device's name
+_NO_DEVICE = "Failed to initialize WebGPU environment"
 _PROBE_SECONDS = 60
+_WRONG = 0.2  # relative error to the CPU's result; right files, int8 ones too, are below 0.05
 # A file of one operation, RSQRT of four numbers.
 _PROBE = (
     "eNptUTuqAkEQrH0OvkEHNVjEwFtoYGAsBgYG5iK83UXwA+sHvYGhB/AInsxLrDU9jQzyBoqa7umu7trtA1hMZoMUffSQogMHC38MIzAH3IkH8SRu"
@@ -66,7 +69,7 @@ def find_gpu() -> Gpu | None:
     for environment in _candidates():
         try:
             done = subprocess.run(
-                [sys.executable, "-P", "-m", "segformer_tf.edge.gpu"],
+                [sys.executable, "-P", "-c", "from segformer_tf.edge.gpu import script; script()"],
                 env={**os.environ, **environment},
                 capture_output=True,
                 text=True,
@@ -106,7 +109,8 @@ def _candidates() -> Iterator[dict[str, str]]:
 class GpuInterpreter:
     """A file on the GPU, with the part of `Interpreter`'s face that this package uses.
 
-    The first result is compared with the CPU's: one that is equal bit by bit was not made by a GPU.
+    The first result is compared with the CPU's: one that is equal bit by bit was not made by a GPU, and one that is far
+    from it is wrong.
 
     Args:
         path: a ``.tflite``.
@@ -141,7 +145,7 @@ class GpuInterpreter:
         return self._values[index].copy()
 
     def invoke(self) -> None:
-        """Raises InputError where the GPU was not used."""
+        """Raises InputError where the GPU was not used, or gives something else than the CPU."""
         for tensor, buffer in zip(self._inputs, self._fed, strict=True):
             buffer.write(self._values[int(tensor["index"])])
         self._model.run_by_index(0, self._fed, self._made)
@@ -156,9 +160,13 @@ class GpuInterpreter:
             self._cpu.tensor(tensor["index"])()[:] = self._values[int(tensor["index"])]
         self._cpu.invoke()
         floats = [tensor for tensor in self._outputs if np.issubdtype(tensor["dtype"], np.floating)]
-        same = [np.array_equal(self._cpu.get_tensor(t["index"]), self._values[int(t["index"])]) for t in floats]
-        if floats and all(same):
+        pairs = [(self._cpu.get_tensor(t["index"]), self._values[int(t["index"])]) for t in floats]
+        if pairs and all(np.array_equal(cpu, gpu) for cpu, gpu in pairs):
             raise InputError(f"{self._path}: litert-gpu gives the CPU's result bit by bit: the GPU was not used")
+        for cpu, gpu in pairs:
+            error = float(np.linalg.norm((gpu - cpu).ravel())) / max(float(np.linalg.norm(cpu.ravel())), 1e-30)
+            if not error <= _WRONG:  # a nan is not
+                raise InputError(f"{self._path}: litert-gpu is wrong: {error:.0%} off the CPU's result")
         self._cpu = None
 
 
@@ -177,6 +185,8 @@ def compile_on_gpu(path: str | Path, *, enforce_f32: bool = True) -> tuple[Any, 
             model = CompiledModel.from_file(str(path), options=options)
             found = re.search(r"Selected adapter: (.+?), arch=", log())
         except (RuntimeError, ValueError) as error:
+            if _NO_DEVICE in log():
+                raise InputError(f"litert-gpu: the device cannot be used ({_NO_DEVICE})") from None
             reasons = _reasons(log()) or str(error).splitlines()[-1:]
             raise InputError(f"{path}: litert-gpu does not take it whole ({'; '.join(reasons)})") from None
     if not model.is_fully_accelerated():
@@ -220,11 +230,9 @@ def main() -> None:
         path = Path(folder) / "probe.tflite"
         path.write_bytes(zlib.decompress(base64.b64decode(_PROBE)))
         _, device = compile_on_gpu(path)
-    print(device)
+    print(device, flush=True)
 
 
-if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(str(error))
+def script() -> None:
+    """What `find_gpu` starts."""
+    run_child(main)

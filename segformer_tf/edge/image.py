@@ -168,6 +168,7 @@ def open_picture(source: Path | BinaryIO, *, formats: tuple[str, ...], kind: str
 
 def _upright_rgb(image: Image.Image, bits: int | None) -> Pixels:
     deep = is_deep(image)  # loaded, it does not tell
+    scaled = image.format == "PPM"  # whose values Pillow brings to 0..65535
     image.load()  # the EXIF data of a PNG may be behind its pixels
     if image.getexif().get(0x0112, 1) != 1:
         image = ImageOps.exif_transpose(image)  # a copy in any case
@@ -185,7 +186,7 @@ def _upright_rgb(image: Image.Image, bits: int | None) -> Pixels:
         raise InputError(f"pixels are {grey.min()}..{grey.max()}; expected 8 or 16 bits")
     if deep and bits is not None:
         grey = to_8_bits(grey, bits)
-    elif image.mode != "I" or grey.max() > 255:  # 32-bit containers hold 8 bits as well
+    elif image.mode != "I" or scaled or grey.max() > 255:  # 32-bit containers hold 8 bits as well
         grey = grey >> 8  # `convert` would clip; the high byte, as Pillow takes of 16-bit RGB
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
 

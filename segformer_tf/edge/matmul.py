@@ -10,7 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
-from segformer_tf.edge.child import Child, answer_stream
+from segformer_tf.edge.child import Child, answer_stream, run_child
 
 _SIDE = 1024
 GFLOP = 2 * _SIDE**3 / 1e9
@@ -30,8 +30,9 @@ class Matmul(Child):
 
     def __call__(self) -> list[float]:
         """Milliseconds of one product, alone in a list, as `Stopwatch` gives those of its stages."""
-        self.write(b"\n")
-        return [float(self.read())]
+        with self.exchange():
+            self.write(b"\n")
+            return [float(self.read())]
 
 
 def main() -> None:
@@ -47,5 +48,6 @@ def main() -> None:
         answers.flush()
 
 
-if __name__ == "__main__":
-    main()
+def script() -> None:
+    """What `Matmul` starts."""
+    run_child(main)

@@ -1,8 +1,7 @@
 """A file on a runtime, timed in a process of its own.
 
-``python -m segformer_tf.edge.stopwatch MODEL RUNTIME THREADS IMAGE CONTRACT``. One process for each, so that their
-memory can be told apart and no runtime's threads get in another's way. An empty IMAGE stands for a picture made here,
-of the model's size.
+Its arguments: MODEL RUNTIME THREADS IMAGE CONTRACT. One process for each, so that their memory can be told apart and no
+runtime's threads get in another's way. An empty IMAGE stands for a picture made here, of the model's size.
 
 Protocol: one line of JSON (`Stopwatch`'s attributes) after the first image, then for each line on standard input the
 milliseconds of `STAGES` for one image, as a line of JSON.
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segformer_tf.edge.child import Child, answer_stream
+from segformer_tf.edge.child import Child, answer_stream, run_child
 from segformer_tf.edge.contents import Contents
 from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.machine import peak_memory
@@ -73,8 +72,9 @@ class Stopwatch(Child):
 
     def __call__(self) -> list[float]:
         """Milliseconds of each of `STAGES`, for one image."""
-        self.write(b"\n")
-        return list(json.loads(self.read()))
+        with self.exchange():
+            self.write(b"\n")
+            return list(json.loads(self.read()))
 
 
 def sample_jpeg(size: tuple[int, int]) -> bytes:
@@ -123,8 +123,6 @@ def main(path: str, runtime: str, threads: str, image: str, contract: str) -> No
         answer(once())
 
 
-if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except ValueError as error:  # InputError, and logits of more classes than a mask can hold
-        sys.exit(str(error))
+def script() -> None:
+    """What `Stopwatch` starts."""
+    run_child(main)

@@ -43,7 +43,7 @@ class TFLiteModel:
         bits: as `load_image` takes them for this model.
         one_channel: whether the two classes are background and what is above a threshold of the file's one channel.
         makes_map: whether the file gives class ids beside the logits (``--class-map``).
-        said: the GPU that is used, and how a file from elsewhere is; "" of our own on a CPU.
+        said: the GPU that is used, what export warned of, and how a file from elsewhere is; "" of our own on a CPU.
 
     Raises:
         InputError: no such file, a damaged one, a runtime that is missing or refuses it, tensors of another kind, or a
@@ -73,7 +73,8 @@ class TFLiteModel:
             path, runtime=runtime, threads=threads, intact=info is not None, shape=shape
         )
         self._turn = Lock()
-        self._device = f"{GPU} {runtime_version(GPU)}" if runtime == GPU else ""
+        warning = str(info.created.get("warning", "")) if info else ""
+        self._gpu = (f"{GPU} {runtime_version(GPU)}", warning) if runtime == GPU else ()
         try:
             self._agree(file, contract)
         except InputError as error:
@@ -95,12 +96,14 @@ class TFLiteModel:
         number = next(i for i in range(len(outputs)) if i not in maps)
         source = file.sources[number] if file else ""
         self._output = class_output(outputs, number, source=source, above=contract.foreground_above)
+        if not _covers(self._output.grid, self.size):
+            raise InputError(f"expected {EXPECTED_OUTPUT} out, over the whole image")
         self._map = maps[0] if maps else None
         self.makes_map = bool(maps)
         self.grid = self._output.grid
         self.one_channel = self._output.threshold is not None
         use = (self._input.said, self._output.said) if file else ()
-        self.said = "; ".join(filter(None, (self._device, *use)))
+        self.said = "; ".join(filter(None, (*self._gpu, *use)))
 
     def answer(self, fitted: Pixels) -> NDArray[Any]:
         """What the file says of an image that has the model's size.
@@ -140,6 +143,12 @@ class TFLiteModel:
     def contents(self) -> Contents | None:
         """What the file consists of and who runs it; None where the runtime does not tell."""
         return self._engine.contents()
+
+
+def _covers(grid: tuple[int, int, int], size: tuple[int, int]) -> bool:
+    """Whether an output has the input's shape, but for rounding: a list of pixels, (1, H·W, C), has not."""
+    height, width = grid[:2]
+    return abs(height * size[1] / (width * size[0]) - 1) <= 0.1 + 1 / height + 1 / width
 
 
 def answer_to_mask(answer: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""A `TFLiteModel` in a process of its own: ``python -m segformer_tf.edge.worker MODEL RUNTIME CONTRACT``.
+"""A `TFLiteModel` in a process of its own, for MODEL RUNTIME CONTRACT.
 
 For three reasons: some files crash some runtimes; tflite-runtime 2.14 refuses every file in a process that has
 TensorFlow loaded (their symbols collide: "vector::reserve"); and a process has one GPU driver for good.
@@ -12,12 +12,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segformer_tf.edge.child import Child, answer_stream
+from segformer_tf.edge.child import Child, answer_stream, run_child
 from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.runtime import child_environment
@@ -63,14 +62,13 @@ class Worker(Child):
         self._makes_map = bool(shapes["class_map"])
         self.recipe, self.said = str(shapes["recipe"]), str(shapes["said"])
         self.one_channel, self.bits = bool(shapes["one_channel"]), shapes["bits"]
-        self._turn = Lock()
         self.class_map: NDArray[np.int32] | None = None
 
     def logits(self, fitted: Pixels) -> NDArray[np.float32]:
         """As `TFLiteModel.logits`."""
         if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
             raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
-        with self._turn:
+        with self.exchange():
             self.write(fitted.tobytes())
             logits = np.frombuffer(self.read(4 * int(np.prod(self.grid))), np.float32).reshape(self.grid)
             if self._makes_map:
@@ -85,7 +83,7 @@ def main(model: str, runtime: str, contract: str) -> None:
     answers = answer_stream()
     loaded = TFLiteModel(model, runtime=runtime or None, contract=Contract.from_json(contract))
     if not loaded.grid[2]:
-        raise InputError(f"{model}: gives class ids, where logits are needed; only predict and benchmark run it")
+        raise InputError(f"{model}: gives class ids, not logits; only predict and benchmark run it, on a CPU runtime")
     height, width = loaded.size
     shapes = {
         "size": loaded.size,
@@ -106,8 +104,6 @@ def main(model: str, runtime: str, contract: str) -> None:
         answers.flush()
 
 
-if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except InputError as error:
-        sys.exit(str(error))
+def script() -> None:
+    """What `Worker` starts."""
+    run_child(main)

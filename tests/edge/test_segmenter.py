@@ -59,6 +59,47 @@ def test_worker_tells_a_crash_a_hang_and_a_refusal(
         Worker(tiny_files["fp32"], seconds=0.01)
 
 
+def test_a_call_that_is_broken_off_is_never_the_answer_to_the_next(tiny_files: dict) -> None:
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    noise = np.random.default_rng(1).integers(0, 256, (97, 161, 3), np.uint8)
+    with Worker(tiny_files["fp32"], runtime="litert") as worker:
+        before = signal.signal(signal.SIGALRM, stop)
+        worker._process.send_signal(signal.SIGSTOP)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with pytest.raises(TimeoutError):
+                worker.logits(noise)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        for _ in range(2):
+            with pytest.raises(InputError, match="litert was interrupted before; open it again"):
+                worker.logits(np.zeros_like(noise))
+
+
+def test_a_child_that_died_says_why_every_time(tiny_files: dict) -> None:
+    with Worker(tiny_files["fp32"], runtime="litert") as worker:
+        worker._process.kill()
+        for _ in range(3):
+            with pytest.raises(InputError, match="was killed"):
+                worker.logits(np.zeros((97, 161, 3), np.uint8))
+
+
+def test_a_child_that_takes_nothing_is_not_waited_for(tiny_files: dict) -> None:
+    with Worker(tiny_files["fp32"], runtime="litert", seconds=10) as worker:
+        worker._seconds = 0.5
+        worker._process.send_signal(signal.SIGSTOP)
+        with pytest.raises(InputError, match=r"did not answer within 0\.5 s"), worker.exchange():
+            worker.write(bytes(1 << 22))  # more than a pipe holds
+
+
+def test_children_start_where_warnings_are_errors(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error::RuntimeWarning")
+    with Worker(tiny_files["fp32"], runtime="litert") as worker:
+        assert worker.size == (97, 161)
+
+
 def test_result_tells_classes_speed_and_pictures(tiny_files: dict, tmp_path: Path) -> None:
     result = Segmenter(tiny_files["int8"])(PHOTO)
     assert sum(c.share for c in result.classes) == pytest.approx(1.0)
