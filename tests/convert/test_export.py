@@ -12,10 +12,11 @@ import convert.export as export_module
 import convert.verify as verify_module
 from convert.export import evenly, export_tflite, quantised, synthetic_images
 from convert.flatbuffer import to_tflite
-from convert.importer import read_checkpoint
+from convert.importer import read_checkpoint, to_keras
 from convert.network import network
 from convert.recipes import RECIPES
 from convert.to_keras import export_keras
+from convert.to_transformers import export_transformers
 from convert.verify import compare, run_on
 from segformer_tf import SegFormer, build_segformer, load_segformer
 from segformer_tf.cli import main
@@ -276,3 +277,15 @@ def test_terms_travel_with_the_weights_and_are_said_once(
     assert read_checkpoint(tmp_path / "folder").config.license == "research only"
     tuned = train(replace(SMALL, data=str(toy_folder), weights=model, steps=2, out=tmp_path / "run"))
     assert load_segformer(tuned.last).config.license == "research only"
+
+
+def test_a_model_of_one_class_is_refused(tmp_path: Path) -> None:
+    model = build_segformer("tiny", num_classes=1)
+    with pytest.raises(InputError, match="gives that class everywhere"):
+        export_tflite(model, tmp_path / "x.tflite", recipe="fp32", size=(64, 64), runtimes=["litert"])
+    with pytest.raises(InputError, match="gives that class everywhere"):
+        export_transformers(model, tmp_path / "folder", size=(64, 64))
+    golden = Path(__file__).parent / "golden" / "nvlabs.safetensors"
+    with pytest.raises(InputError, match=r"--num-classes must be two or more, background among them. Received: 1"):
+        to_keras(read_checkpoint(golden), num_classes=1)
+    assert list(tmp_path.iterdir()) == []

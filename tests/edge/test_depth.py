@@ -10,6 +10,7 @@ from PIL import Image
 
 from segformer_tf.config import check_bits
 from segformer_tf.edge import load_image
+from segformer_tf.edge.depth import is_deep
 from segformer_tf.edge.image import is_deep_file, largest_value_of
 from segformer_tf.errors import InputError
 from tests.edge.test_image import png
@@ -90,3 +91,14 @@ def test_a_depth_that_is_none_is_refused(bits: object) -> None:
     with pytest.raises(InputError, match="--bits must be an integer from 8 to 16"):
         check_bits(bits, name="--bits")
     assert check_bits(None) is None
+
+
+def test_a_dark_file_that_says_its_largest_value_stays_dark(tmp_path: Path) -> None:
+    (tmp_path / "dark.pgm").write_bytes(b"P5 2 1 4095\n" + bytes([0, 12, 0, 13]))
+    assert load_image(tmp_path / "dark.pgm").max() == 0
+
+
+def test_five_bits_of_a_bitmap_are_not_sixteen() -> None:
+    opened = Image.new("RGB", (2, 2))
+    opened.tile = [("raw", (0, 0, 2, 2), 0, ("BGR;16", 0, -1))]
+    assert not is_deep(opened)

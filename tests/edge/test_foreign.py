@@ -330,3 +330,35 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, mo
         ),
     ):
         pass
+
+
+def test_a_sum_does_not_tell_what_one_channel_is(tmp_path: Path) -> None:
+    graph, x = start()
+    one = bright(graph, x, [120.0] * 3, logits=False)
+    summed = add(graph, "ADD", [one, constant("half", np.full((1, 1, 1, 1), 0.5))], Tensor("summed", one.shape))
+    path = write(graph, summed, tmp_path / "summed.tflite", normalization=RAW)
+    refused(path, "gives one channel and does not say what it is; expected --foreground-above")
+
+
+def test_a_list_of_pixels_is_no_image(tmp_path: Path) -> None:
+    graph, x = start()
+    scores = channel_scores(graph, x)
+    flat = graph.reshape("flat", scores, (1, scores.shape[1] * scores.shape[2], scores.shape[3]))
+    refused(write(graph, flat, tmp_path / "flat.tflite", normalization=RAW), "over the whole image", labels=THREE)
+
+
+def test_an_image_that_fails_takes_no_other_with_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    graph, x = start()
+    ids = Tensor("ids", (1, *SIZE), np.int32)
+    add(
+        graph, "ARG_MAX", [channel_scores(graph, x), constant("axis", np.array([3], np.int32))], ids, outputType="INT32"
+    )
+    path, names = write(graph, ids, tmp_path / "ids.tflite", normalization=RAW), tmp_path / "names.txt"
+    names.write_text("r\ng\n")
+    for name, channel in (("a", 0), ("b", 2), ("c", 1)):  # class 2 has no name
+        Image.fromarray(np.eye(3, dtype=np.uint8)[np.full(SIZE, channel)] * 200).save(tmp_path / f"{name}.png")
+    photos = [str(tmp_path / f"{name}.png") for name in "abc"]
+    with pytest.raises(SystemExit):
+        main(["predict", str(path), *photos, "--labels", str(names), "--out", str(tmp_path / "out")])
+    assert f"{photos[1]}: the file gives class id 2" in capsys.readouterr().err
+    assert list(json.loads((tmp_path / "out" / "predictions.json").read_text())) == [photos[0], photos[2]]
