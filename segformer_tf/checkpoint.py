@@ -6,6 +6,7 @@ import json
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -47,9 +48,7 @@ def _load(path: Path, *kinds: Kind) -> SegFormer | MixTransformerClassifier:
     path, expected = keras_file(path), " or a ".join(kind.__name__ for kind in kinds)
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo("config.json").file_size > _LARGEST_CONFIG:
-                raise InputError(f"its configuration is larger than {_LARGEST_CONFIG} bytes")
-            saved = json.loads(archive.read("config.json"))
+            saved = _saved(archive)
             if archive.getinfo("model.weights.h5").compress_type != zipfile.ZIP_STORED:
                 raise InputError("its weights are compressed, which Keras never does")
         kind = next((kind for kind in kinds if kind.__name__ == saved["class_name"]), None)
@@ -76,6 +75,22 @@ def _load(path: Path, *kinds: Kind) -> SegFormer | MixTransformerClassifier:
 def first_non_finite(model: keras.Model) -> str | None:
     """The path of the first weight that holds inf or nan, or None."""
     return next((v.path for v in model.weights if not np.isfinite(np.asarray(v.value)).all()), None)
+
+
+def read_config(path: Path) -> SegFormerConfig:
+    """The configuration in a ``.keras`` file, without its weights; raises InputError where it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return SegFormerConfig.from_dict(_saved(archive)["config"]["config"])
+    except Exception as error:  # whatever zipfile and a damaged file lead to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: not a readable .keras file ({reason})") from None
+
+
+def _saved(archive: zipfile.ZipFile) -> dict[str, Any]:
+    if archive.getinfo("config.json").file_size > _LARGEST_CONFIG:
+        raise InputError(f"its configuration is larger than {_LARGEST_CONFIG} bytes")
+    return dict(json.loads(archive.read("config.json")))
 
 
 def keras_file(path: Path) -> Path:

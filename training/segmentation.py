@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from segformer_tf.checkpoint import read_config
 from segformer_tf.config import normalize, variant_config
 from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.mask import logits_to_mask
@@ -68,6 +69,8 @@ class Segmentation(Task):
         config = self.config
         self.source = open_source(config.data, config.train_split)
         self.validation = open_source(config.data, config.val_split)
+        if run:
+            _refuse_other_classes(run, self.source)
         if config.weights:  # a run that goes on has its own in the backup, and needs no more than the network
             path = run.last if run and Backup(run.backup).exists() else Path(config.weights)
             self._given = read_start(path, config.variant)
@@ -167,6 +170,19 @@ class Segmentation(Task):
         context: tf.distribute.InputContext | None = None,
     ) -> tf.data.Dataset:
         return eval_batches(source, size=self._size, batch_size=batch_size, context=context, normalize=self._normalize)
+
+
+def _refuse_other_classes(run: Run, source: Source) -> None:
+    """Raises InputError where the data's classes are no more those that a run was begun with."""
+    if not run.last.is_file():
+        return
+    before = read_config(run.last).labels
+    if before and before.names != source.labels.names:
+        told = " and ".join(", ".join(labels.names) for labels in (before, source.labels))
+        raise InputError(
+            f"{run.root}: was begun with other classes than the data has now: {told}; bring the manifest back, or "
+            f"start a new run with --weights {run.root}"
+        )
 
 
 def bounded_size(size: tuple[int, int]) -> tuple[int, int]:

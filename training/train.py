@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -256,6 +257,7 @@ def _verbosity() -> int:
 
 def _free_folder(config: RunConfig, data_name: str) -> Path:
     """runs/VARIANT-DATA, or with the first free number behind it."""
-    base = Path("runs") / f"{config.variant}-{data_name}"
+    plain = re.sub(r"[^\w.-]+", "-", data_name).strip(".-") or "data"  # a name is not a path
+    base = Path("runs") / f"{config.variant}-{plain}"
     numbered = (base.with_name(f"{base.name}-{i}") for i in range(2, 10_000))
     return base if not base.exists() else next(path for path in numbered if not path.exists())

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from segformer_tf.edge.benchmark import time_files
 from segformer_tf.edge.given import model_and_images
-from segformer_tf.edge.image import load_image
+from segformer_tf.edge.image import DEEP_SUFFIXES, is_deep_file, largest_value_of, load_image
 from segformer_tf.edge.options import ForeignOptions
 from segformer_tf.edge.report import files_table, read_scores, runtimes_table, speed_table, write_csv, write_picture
 from segformer_tf.edge.segmenter import Result, Segmenter
@@ -33,6 +33,7 @@ def predict(
     labels: Path | None = None,
     size: tuple[int, int] | None = None,
     foreign: Annotated[ForeignOptions | None, Parameter(name="*")] = None,
+    bits: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """Segment images with a TFLite file; needs no TensorFlow.
@@ -69,6 +70,8 @@ def predict(
         channel.
     size
         Height and width, for a .tflite that takes images of any size.
+    bits
+        How many are used of files of more than 8, 8 to 16. Default: as many as in the model's training, or else 16.
     overwrite
         Replace what an earlier run wrote.
     """
@@ -76,7 +79,7 @@ def predict(
     names = _output_names(paths)
     contract = (foreign or ForeignOptions()).contract(size)
     named = Labels.read(labels) if labels else None
-    segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=named, **asdict(contract))
+    segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=named, bits=bits, **asdict(contract))
     if not overwrite:
         refuse_existing([out / "predictions.json", *(path for name in names for path in Result.paths(out, name))])
     make_folder(out)
@@ -86,10 +89,12 @@ def predict(
         print(f"{model}: {segmenter.said}", file=sys.stderr)
     console = plain_console()
     records: dict[str, object] = {}
-    spent, unread = [], []
+    spent, unread, dark = [], [], ""
     for path, name in zip(track(paths, "segmenting", console=console), names, strict=True):
         try:
             result = segmenter(load_image(path, bits=segmenter.bits))
+            if segmenter.bits is None and not dark and (dark := _seems_dark(path)):
+                print(dark, file=sys.stderr)
         except InputError as error:
             unread.append(str(error) if str(path) in str(error) else f"{path}: {error}")
             continue
@@ -102,6 +107,18 @@ def predict(
         console.print(f"{_counted(len(spent))}, median {np.median(spent):.1f} ms from pixels to mask -> {out}")
     if unread:
         raise InputError("\n".join([*unread, f"left out: {len(unread)} of {_counted(len(paths))}"]))
+
+
+def _seems_dark(path: Path) -> str:
+    """A line where a file of 16 bits seems to use fewer: read as 16, it is nearly black."""
+    if path.suffix.lower() not in DEEP_SUFFIXES or not is_deep_file(path):
+        return ""
+    if (largest := largest_value_of(path)) >= 1 << 14:
+        return ""
+    return (
+        f"{path}: its values reach {largest}, of 65535 that 16 bits hold, and the model does not say how many bits it "
+        f"takes; if they are of {largest.bit_length()} bits or so, give --bits"
+    )
 
 
 def _counted(images: int) -> str:

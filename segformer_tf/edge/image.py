@@ -31,6 +31,7 @@ _STRIP_BYTES = 1 << 16
 # Where Pillow finds a PNG's EXIF before its pixels, and how far from its end what stands behind them begins.
 _EXIF_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 _EXIF_BYTES = (1 << 16) + 64
+DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".ppm")  # of the formats that can have more than 8 bits
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 

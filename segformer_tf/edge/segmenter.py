@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segformer_tf.config import check_bits
 from segformer_tf.edge.contract import Contract
 from segformer_tf.edge.draw import overlay
 from segformer_tf.edge.image import ImageLike, Pixels, fit_image, load_image
@@ -103,6 +105,7 @@ class Segmenter:
         std: likewise.
         foreground_above: for a file of one channel, the value above which a pixel is foreground: 0 of logits, 0.5 of
             probabilities. None: as the operation says that it ends in.
+        bits: as `load_image` takes them, where the model does not say.
 
     Attributes:
         labels: class names and colours.
@@ -132,7 +135,10 @@ class Segmenter:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         foreground_above: float | None = None,
+        bits: int | None = None,
     ) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise InputError(f"expected the path of a .tflite. Received: {type(path).__name__}")
         contract = Contract(size=size, mean=_each(mean), std=_each(std), foreground_above=foreground_above)
         described = find_model_info(path) if labels else read_model_info(path)
         if labels is None:
@@ -152,7 +158,7 @@ class Segmenter:
             raise InputError(f"{path}: has {classes} classes{one}. Received: {len(labels.names)} names{first}")
         self.labels = labels
         self.recipe = self._model.recipe
-        self.bits = self._model.bits
+        self.bits = check_bits(bits) or self._model.bits
         self.size = self._model.size
         self.said = self._model.said
         self.logits = self._model.logits
@@ -167,20 +173,22 @@ class Segmenter:
         Raises:
             InputError: an image that cannot be read, or class ids beyond the labels.
         """
-        pixels, mask, speed = segment(self._model, image)
+        pixels, mask, speed = segment(self._model, image, bits=self.bits)
         if (largest := int(mask.max())) >= len(self.labels.names):
             raise InputError(f"the file gives class id {largest}. Received: names of 0..{len(self.labels.names) - 1}")
         return Result(pixels, mask, self.labels, speed)
 
 
-def segment(model: TFLiteModel | Worker, image: ImageLike) -> tuple[Pixels, NDArray[np.uint8], dict[str, float]]:
+def segment(
+    model: TFLiteModel | Worker, image: ImageLike, *, bits: int | None = None
+) -> tuple[Pixels, NDArray[np.uint8], dict[str, float]]:
     """What `Segmenter` does with an image, for a file that may have no labels: `image`, `mask` and `speed` of `Result`.
 
     Raises:
         InputError: an image that cannot be read.
     """
     clock = [perf_counter()]
-    pixels = load_image(image, bits=model.bits)
+    pixels = load_image(image, bits=bits or model.bits)
     clock.append(perf_counter())
     fitted = fit_image(pixels, model.size)
     clock.append(perf_counter())

@@ -230,3 +230,22 @@ def test_predict_without_a_model_takes_that_of_the_clone(
     with pytest.raises(SystemExit):
         main(["predict", str(tiny_files["fp32"])])
     assert "no image given" in capsys.readouterr().err
+
+
+def test_a_dark_file_of_16_bits_is_told_and_bits_can_be_said(
+    tiny_files: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    plain = np.random.default_rng(3).integers(0, 256, (97, 161), np.uint8)
+    Image.fromarray(plain.astype(np.uint16) * 16).save(tmp_path / "deep.png")
+    model, photo = str(tiny_files["fp32"]), str(tmp_path / "deep.png")
+    main(["predict", model, photo, "--out", str(tmp_path / "a")])
+    assert "its values reach 4080, of 65535" in capsys.readouterr().err
+    main(["predict", model, photo, "--out", str(tmp_path / "b"), "--bits", "12"])
+    assert "its values reach" not in capsys.readouterr().err
+    expected = Segmenter(model)(np.repeat(plain[..., None], 3, axis=2)).mask
+    for folder, same in (("a", False), ("b", True)):
+        with Image.open(tmp_path / folder / "deep_mask.png") as mask:
+            assert np.array_equal(np.asarray(mask), expected) == same
+    np.testing.assert_array_equal(Segmenter(model, bits=12)(photo).mask, expected)
+    with pytest.raises(InputError, match=r"expected the path of a \.tflite. Received: NoneType"):
+        Segmenter(None)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from training.config import TrainConfig
 from training.segmentation import Segmentation
 from training.sources import open_source
 from training.strategy import make_strategy
-from training.train import resume, train
+from training.train import _free_folder, resume, train
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +207,22 @@ def test_toy_shapes_cannot_be_solved_by_a_frozen_random_encoder(
     train(config)
     with (tmp_path / "run" / "history.csv").open() as file:
         assert max(float(row["val_mean_iou"]) for row in csv.DictReader(file)) < 0.6
+
+
+def test_a_run_does_not_go_on_with_other_classes(toy_folder: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(toy_folder, tmp_path / "data"))
+    run = train(replace(SMALL, data=str(data), steps=2, out=tmp_path / "run"))
+    manifest = json.loads((data / "dataset.json").read_text())
+    first, second = manifest["classes"][:2]
+    first["name"], second["name"] = second["name"], first["name"]
+    (data / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        InputError, match=r"was begun with other classes than the data has now: .* bring the manifest back"
+    ):
+        resume(run.root)
+
+
+def test_a_data_sets_name_is_no_path(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("../../x", "tiny-x"), ("m [b]x/y", "tiny-m-b-x-y"), ("..", "tiny-data"), ("toy", "tiny-toy")):
+        assert _free_folder(SMALL, name) == Path("runs") / folder
