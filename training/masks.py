@@ -30,8 +30,8 @@ class RawMask:
 
     Attributes:
         values: (H, W) uint8 of a grey or palette picture, the indices; (H, W, 3) uint8 of one in colours.
-        palette: (N, 3) uint8 colours of the indices; None without one, or with the grey ramp that some programs write
-            where there are no colours.
+        palette: (N, 3) uint8 colours of the first indices; None without one, or with the grey ramp that some programs
+            write where there are no colours.
         hidden: (H, W) bool, wholly transparent pixels; None where there are none.
     """
 
@@ -92,9 +92,23 @@ def _palette(opened: Image.Image) -> NDArray[np.uint8] | None:
     if opened.mode != "P":
         return None
     palette = np.array(opened.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    palette = _unpadded(palette)
     if len(palette) > 1 and (palette == np.arange(len(palette))[:, None]).all():
         return None
     return palette
+
+
+def _unpadded(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The palette without equal entries at its end, with which programs fill it up to 256: they are colours of nothing.
+
+    The first of them stays where no entry before has its colour, as it may be the last that is used.
+    """
+    used = len(palette)
+    while used > 1 and (palette[used - 1] == palette[used - 2]).all():
+        used -= 1
+    if used < len(palette) and (palette[: used - 1] == palette[-1]).all(1).any():
+        used -= 1
+    return palette[:used]
 
 
 def _hidden(opened: Image.Image, values: NDArray[np.uint8]) -> NDArray[np.bool_] | None:

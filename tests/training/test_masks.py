@@ -120,6 +120,18 @@ def test_vocs_border_is_ignored_though_its_colour_is_not_named(tmp_path: Path) -
         np.testing.assert_array_equal(only_mask(root), [[2, 1, 0, 255]])
 
 
+def test_what_fills_a_palette_up_is_nobodys_colour(tmp_path: Path) -> None:
+    """Its black is not the class that is black."""
+    raw = np.array([[0, 1, 2, 255]], np.uint8)
+    for name, colors in {"black first": COLORS[:3], "black last": COLORS[2::-1]}.items():
+        padded = [*colors, *[[0, 0, 0]] * 253]
+        root = write_folder(tmp_path / name, [palette(raw, padded)], ignore=[255])
+        np.testing.assert_array_equal(only_mask(root), [[*map(COLORS.index, colors), 255]])
+    root = write_folder(tmp_path / "unknown", [palette(np.array([[0, 1, 7]], np.uint8), padded)])
+    with pytest.raises(InputError, match="mask value 7 is neither a class nor ignored"):
+        only_mask(root)
+
+
 def test_unknown_values_of_a_palette_are_named_but_not_under_transparent_pixels(tmp_path: Path) -> None:
     picture = palette(np.array([[0, 7, 1]], np.uint8), [[9, 9, 9]] * 8)
     root = write_folder(tmp_path / "data", [picture])
