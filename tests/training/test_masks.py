@@ -245,6 +245,11 @@ def test_masks_that_may_have_lost_their_values_are_refused(tmp_path: Path) -> No
     Image.fromarray(EVERY).save(path, tiffinfo={262: 0})
     with pytest.raises(InputError, match=r"0\.tif: a TIFF in which 0 is white"):
         only_mask(root)
+    Image.fromarray(EVERY).save(path, tiffinfo={274: 3})
+    with pytest.raises(InputError, match=r"0\.tif: a TIFF with an EXIF orientation"):
+        only_mask(root)
+    Image.fromarray(EVERY).save(path, tiffinfo={274: 1})
+    np.testing.assert_array_equal(only_mask(root), EVERY)
 
 
 def test_a_mask_of_another_name_is_named(tmp_path: Path) -> None:
