@@ -64,7 +64,8 @@ def read_mask(path: Path) -> RawMask:
 def raw_mask(opened: Image.Image) -> RawMask:
     """What `read_mask` gives, of an open picture whose pixels were not loaded yet."""
     mode, packing = opened.mode, _packing(opened)
-    deep = "LA;16" in packing  # which Pillow cuts to 8 and calls RGBA
+    # Pillow cuts them to 8: it calls the one RGBA, and leaves the 16-bit colour that is transparent of the other.
+    deep = "LA;16" in packing or ("RGB;16" in packing and "transparency" in opened.info)
     if mode not in ("1", "L", "LA", "P", "RGB", "RGBA") or deep:
         raise InputError(
             f"a mask is an 8-bit index, palette or RGB {MASK_KINDS}. Received: mode {packing if deep else mode}"

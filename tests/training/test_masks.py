@@ -210,6 +210,9 @@ def test_sixteen_bits_are_refused_with_alpha_too(tmp_path: Path) -> None:
     path.write_bytes(written_png((1, 1), 16, 4, b"\0\0\1\xff\xff"))
     with pytest.raises(InputError, match=r"0\.png: a mask is an 8-bit .* Received: mode LA;16"):
         only_mask(root)
+    path.write_bytes(written_png((1, 1), 16, 2, b"\0\1\0\2\0\3\0", (b"tRNS", b"\1\0\2\0\3\0")))
+    with pytest.raises(InputError, match=r"0\.png: a mask is an 8-bit .* Received: mode RGB;16"):
+        only_mask(root)
     Image.fromarray(np.zeros((1, 1), np.uint16)).save(path)
     with pytest.raises(InputError, match=r"0\.png: a mask is an 8-bit .* Received: mode I"):
         only_mask(root)
