@@ -57,9 +57,7 @@ def read_mask(path: Path) -> RawMask:
         if opened.format == "TIFF" and (pages := getattr(opened, "n_frames", 1)) > 1:
             raise InputError(f"a mask is one picture. Received: a TIFF of {pages}")
         if opened.format == "TIFF" and opened.getexif().get(0x0112, 1) in range(2, 9):  # Pillow would turn it
-            raise InputError(
-                "a TIFF with an EXIF orientation, which turns it; save the mask without, or as PNG"
-            )
+            raise InputError("a TIFF with an EXIF orientation, which turns it; save the mask without, or as PNG")
         return raw_mask(opened)
 
 
