@@ -43,8 +43,9 @@ def _settings() -> tuple[dict[str, Any], str]:
 
 
 def _file() -> Path:
-    home = Path.home() if os.access(Path.home(), os.W_OK) else Path("/tmp")
-    return Path(os.environ.get("KERAS_HOME") or home / ".keras").expanduser() / "keras.json"
+    home = os.path.expanduser("~")  # as Keras does; `Path.home` raises where a user has none
+    home = home if os.access(home, os.W_OK) else "/tmp"
+    return Path(os.path.expanduser(os.environ.get("KERAS_HOME") or f"{home}/.keras")) / "keras.json"
 
 
 check_keras()

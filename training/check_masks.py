@@ -56,7 +56,7 @@ class Tally:
         if index in self._sample:
             self.sampled += classes
         for entry, count in zip(look.entries.tolist(), look.counts.tolist(), strict=True):
-            if not look.by_color:
+            if not look.by_color or (look.palette is not None and entry >= len(look.palette)):  # ignored by its value
                 kind, told = "values ", str(entry)
             elif look.palette is None:
                 kind, told = "colours ", str(unpacked(entry))

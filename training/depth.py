@@ -6,18 +6,20 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from rich.progress import track
 
 from segformer_tf.edge.image import is_deep_file, largest_value_of
 from segformer_tf.errors import InputError
+from segformer_tf.terminal import plain_console
 from training.config import RunConfig
 from training.strategy import this_place
 
 DEPTHS = (8, 10, 12, 14, 16)  # that cameras and scanners have
 _SUFFIXES = (".png", ".tif", ".tiff", ".ppm")  # of the formats that can have more than 8 bits
-_HEADS, _IMAGES = 20_000, 32  # that are looked at, at most
+_FILES = 20_000  # that are looked at, at most
 
 
 class Images(Protocol):
@@ -31,8 +33,8 @@ def settle_bits(
 ) -> int | None:
     """Find out how many bits a training's images have, and have its sources read them so.
 
-    What is asked for comes first, then what the manifest says, what the files' largest value shows, which is printed,
-    and what the weights to start from are used to. A run that goes on has it in its configuration.
+    What is asked for comes first, then what the manifest says, then the larger of what the files' largest value shows,
+    which is printed, and what the weights to start from are used to. A run that goes on has it in its configuration.
 
     Args:
         config: `bits` as it was asked for, or of the run.
@@ -55,10 +57,13 @@ def settle_bits(
     if bits is None and new:
         bits = sources[0].bits
         if bits is None and (largest := _largest_value(files)) is not None:
-            bits = next((depth for depth in DEPTHS if largest < 1 << depth), DEPTHS[-1])
+            found = next((depth for depth in DEPTHS if largest < 1 << depth), DEPTHS[-1])
+            bits = max(found, inherited or 0)
             if this_place().chief:
+                reach = "" if found == DEPTHS[-1] else f"reach {largest}, "
+                why = f", as --weights have {bits}" if bits > found else ""
                 print(
-                    f"{config.data}: image files of more than 8 bits reach {largest}, taken for {bits} bits; "
+                    f"{config.data}: image files of more than 8 bits {reach}taken for {bits} bits{why}; "
                     'if that is wrong, give --bits, or "bits" in dataset.json'
                 )
         bits = bits or inherited
@@ -68,11 +73,21 @@ def settle_bits(
 
 
 def _largest_value(files: Iterable[Path]) -> int | None:
-    """Of a few files of more than 8 bits; None where there is none."""
-    heads = _evenly([path for path in files if path.suffix.lower() in _SUFFIXES], _HEADS)
+    """Of files of more than 8 bits, or of the first of them that needs 16; None where there is none.
+
+    All are read, as the brightest picture would end the training when its turn comes.
+    """
+    heads = _evenly([path for path in files if path.suffix.lower() in _SUFFIXES], _FILES)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         deep = [path for path, is_deep in zip(heads, pool.map(is_deep_file, heads), strict=True) if is_deep]
-        return max(pool.map(largest_value_of, _evenly(deep, _IMAGES)), default=None)
+        largest, console = None, plain_console(stderr=True)
+        bar: Any = {"console": console, "transient": True, "disable": not (this_place().chief and console.is_terminal)}
+        for value in track(pool.map(largest_value_of, deep), "looking for the largest value", len(deep), **bar):
+            largest = max(largest or 0, value)
+            if largest >= 1 << DEPTHS[-2]:
+                pool.shutdown(cancel_futures=True)
+                break
+        return largest
 
 
 def _evenly(files: Sequence[Path], count: int) -> list[Path]:

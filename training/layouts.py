@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 _OURS = "expected here are dataset.json and {train,val,test}/{images,masks}"
+_ONE_SPLIT = "one split alone"
 
 # What a folder of each holds, as patterns, and what helps.
 _LAYOUTS = (
@@ -30,7 +31,7 @@ _LAYOUTS = (
     ("mmsegmentation", ("img_dir", "ann_dir"), "move img_dir/train to train/images and ann_dir/train to train/masks"),
     ("SegNet's CamVid", ("train", "trainannot"), "move train to train/images and trainannot to train/masks"),
     ("images/train, with the split inside", ("images/train",), "move images/train to train/images, and so the masks"),
-    ("one split alone", ("images", "masks"), "move a part of both folders to train, another to val"),
+    (_ONE_SPLIT, ("images", "masks"), "move a part of both folders to train, another to val"),
 )
 _NEAR = 200  # folders that are looked at
 
@@ -42,6 +43,8 @@ def recognize(root: Path) -> str:
     with suppress(OSError):  # a folder that may not be read
         for folder in islice(_folders(root), _NEAR):
             for name, holds, hint in _LAYOUTS:
+                if name == _ONE_SPLIT and folder != root:  # ours, but for dataset.json
+                    continue
                 if all(next(folder.glob(pattern), None) for pattern in holds):
                     inside = "" if folder == root else f"{folder.relative_to(root)} in it: "
                     return f" ({inside}it looks like {name}: {', '.join(holds)}; {_OURS}; {hint})"

@@ -31,13 +31,17 @@ def mapping_table(class_of: Mapping[int, int], ignored: Iterable[int] = ()) -> N
     return table
 
 
-def class_indices(raw: NDArray[np.uint8], table: NDArray[np.int16], *, known_to: str) -> Mask:
-    """(H, W) class indices and `IGNORE_ID` of (H, W) raw values.
+def class_indices(
+    raw: NDArray[np.uint8], table: NDArray[np.int16], *, known_to: str, hidden: NDArray[np.bool_] | None = None
+) -> Mask:
+    """(H, W) class indices and `IGNORE_ID` of (H, W) raw values; ignored too where (H, W) `hidden` is set.
 
     Raises:
         InputError: a value that `table` does not know; `known_to` says whose table it is.
     """
     mask = table[raw]
+    if hidden is not None:
+        mask[hidden] = IGNORE_ID
     if (unknown := raw[mask < 0]).size:
         raise InputError(f"mask value {unknown[0]} is neither a class nor ignored in {known_to}{where(mask < 0)}")
     return mask.astype(np.uint8)

@@ -30,8 +30,8 @@ class RawMask:
 
     Attributes:
         values: (H, W) uint8 of a grey or palette picture, the indices; (H, W, 3) uint8 of one in colours.
-        palette: (N, 3) uint8 colours of the indices; None without one, or with the grey ramp that some programs write
-            where there are no colours.
+        palette: (N, 3) uint8 colours of the first indices; None without one, or with the grey ramp that some programs
+            write where there are no colours.
         hidden: (H, W) bool, wholly transparent pixels; None where there are none.
     """
 
@@ -56,13 +56,16 @@ def read_mask(path: Path) -> RawMask:
             raise InputError(f"JPEG changes the values of a mask; save it as {MASK_KINDS}")
         if opened.format == "TIFF" and (pages := getattr(opened, "n_frames", 1)) > 1:
             raise InputError(f"a mask is one picture. Received: a TIFF of {pages}")
+        if opened.format == "TIFF" and opened.getexif().get(0x0112, 1) in range(2, 9):  # Pillow would turn it
+            raise InputError("a TIFF with an EXIF orientation, which turns it; save the mask without, or as PNG")
         return raw_mask(opened)
 
 
 def raw_mask(opened: Image.Image) -> RawMask:
     """What `read_mask` gives, of an open picture whose pixels were not loaded yet."""
     mode, packing = opened.mode, _packing(opened)
-    deep = "LA;16" in packing  # which Pillow cuts to 8 and calls RGBA
+    # Pillow cuts them to 8: it calls the one RGBA, and leaves the 16-bit colour that is transparent of the other.
+    deep = "LA;16" in packing or ("RGB;16" in packing and "transparency" in opened.info)
     if mode not in ("1", "L", "LA", "P", "RGB", "RGBA") or deep:
         raise InputError(
             f"a mask is an 8-bit index, palette or RGB {MASK_KINDS}. Received: mode {packing if deep else mode}"
@@ -92,9 +95,23 @@ def _palette(opened: Image.Image) -> NDArray[np.uint8] | None:
     if opened.mode != "P":
         return None
     palette = np.array(opened.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    palette = _unpadded(palette)
     if len(palette) > 1 and (palette == np.arange(len(palette))[:, None]).all():
         return None
     return palette
+
+
+def _unpadded(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The palette without equal entries at its end, with which programs fill it up to 256: they are colours of nothing.
+
+    The first of them stays where no entry before has its colour, as it may be the last that is used.
+    """
+    used = len(palette)
+    while used > 1 and (palette[used - 1] == palette[used - 2]).all():
+        used -= 1
+    if used < len(palette) and (palette[: used - 1] == palette[-1]).all(1).any():
+        used -= 1
+    return palette[:used]
 
 
 def _hidden(opened: Image.Image, values: NDArray[np.uint8]) -> NDArray[np.bool_] | None:

@@ -43,7 +43,7 @@ def match_names(ours: Labels | None, theirs: Labels, *, count: int) -> Match:
     if ours is None or ours.names == theirs.names:
         return Match() if ours else Match(note="its classes have no names: taken in the order of the data's")
     for whose, labels in (("its classes", ours), ("the data's classes", theirs)):
-        if _numbered(labels.names):
+        if set(ours.names) != set(theirs.names) and _numbered(labels.names):
             return Match(note=f"{whose} are numbered, not named: taken in the same order")
     for plain in (tuple, _without_case):
         model, data = plain(ours.names), plain(theirs.names)

@@ -250,7 +250,13 @@ class Keep(keras.callbacks.Callback):
 
 
 class Pictures(keras.callbacks.Callback):
-    """curves.png, of loss and score, and panel.png, by `draw`, after every epoch."""
+    """curves.png, of loss and score, and panel.png, by `draw`, after every epoch.
+
+    Attributes:
+        running: whether pictures have begun and not ended.
+    """
+
+    running = False
 
     def __init__(self, run: Run, progress: Progress, *, score: str, draw: Callable[[keras.Model, Path], None]) -> None:
         super().__init__()
@@ -260,9 +266,11 @@ class Pictures(keras.callbacks.Callback):
         self.draw = draw
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.running = True
         plot_history(self.progress.history, self.run.root / "curves.png", score=self.score)
         with averaged(self.model):
             self.draw(self.model, self.run.root / "panel.png")
+        self.running = False
 
 
 def environment() -> dict[str, Any]:

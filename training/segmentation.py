@@ -147,7 +147,8 @@ class Segmentation(Task):
         """A row for each sample: image, truth, prediction."""
         samples, batch = self._shown
         rows, labels = [], self.source.labels
-        for (image, truth), logits in zip(samples, np.asarray(model(batch, training=False)), strict=True):
+        for i, (image, truth) in enumerate(samples):  # one at a time: --batch-size may be 1 because memory is short
+            logits = np.asarray(model(batch[i : i + 1], training=False))[0]
             prediction = logits_to_mask(logits, (image.shape[0], image.shape[1]))
             rows.append([image, overlay(image, truth, labels), overlay(image, prediction, labels)])
         plot_panel(rows, out, titles=[("image", "truth", "prediction")] * len(rows))

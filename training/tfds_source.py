@@ -47,13 +47,13 @@ class TfdsSource:
             record = self._records[index]
             image = rgb(record[self._image_key])
             with Image.open(BytesIO(record[self._mask_key])) as opened:
-                raw = raw_mask(opened).values
+                mask = raw_mask(opened)
         except Exception as error:  # readers of records and pictures raise whatever a broken file leads them to
             raise InputError(f"{self.name} sample {index}: not readable ({first_line(error)})") from None
-        if raw.shape != image.shape[:2]:
-            raise InputError(f"{self.name} sample {index}: mask is {raw.shape}, its image {image.shape[:2]}")
+        if mask.values.shape != image.shape[:2]:
+            raise InputError(f"{self.name} sample {index}: mask is {mask.values.shape}, its image {image.shape[:2]}")
         try:
-            return image, class_indices(raw, self._table, known_to=self.name)
+            return image, class_indices(mask.values, self._table, known_to=self.name, hidden=mask.hidden)
         except InputError as error:
             raise InputError(f"{self.name} sample {index}: {error}") from None
 

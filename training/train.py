@@ -167,6 +167,7 @@ def _run_epochs(model: keras.Model, task: Task, run: Run, progress: Progress) ->
     config = task.config
     epoch_steps, batch_size = _epoch_steps(config), config.batch_size
     throughput, validating = Throughput(batch_size), ValidateAveraged()
+    pictures = Pictures(run, progress, score=task.score, draw=task.draw)
     diverged = StopAtDivergence(
         epoch_steps, rate=_schedule(config), kept=lambda: _after_divergence(run, config, progress.epoch * epoch_steps)
     )
@@ -177,17 +178,22 @@ def _run_epochs(model: keras.Model, task: Task, run: Run, progress: Progress) ->
     if this_place().chief:
         keep += [
             keras.callbacks.TensorBoard(str(run.tensorboard), write_graph=False),
-            Pictures(run, progress, score=task.score, draw=task.draw),
+            pictures,
         ]
 
     def train_data(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return task.train_batches(progress.epoch * epoch_steps * batch_size, context)
 
     strategy = model.distribute_strategy
+
+    def smaller() -> str:
+        seen = "validation" if validating.running else "pictures" if pictures.running else "training"
+        return _smaller(run, config, seen, replicas=strategy.num_replicas_in_sync)
+
     data = strategy.distribute_datasets_from_function(train_data)
     validation = strategy.distribute_datasets_from_function(task.eval_batches)
     validation_steps = eval_steps(task.validation, batch_size)
-    with StopBetweenSteps() as stop, plain_input_errors(lambda: _smaller(run, config, validating.running)):
+    with StopBetweenSteps() as stop, plain_input_errors(smaller):
         if progress.trained is not None:
             _validate(model, progress, validation, steps=validation_steps, callbacks=[stop, *keep])
         model.fit(
@@ -235,17 +241,21 @@ def _after_divergence(run: Run, config: RunConfig, steps: int) -> str:
     return f"{kept}; --resume would meet the same data at the same rate, so start a new run with {ways}{start}"
 
 
-def _smaller(run: Run, config: RunConfig, validating: bool) -> str:
-    """What to try where memory is short."""
-    if validating and isinstance(config, TrainConfig) and config.eval_size:
+def _smaller(run: Run, config: RunConfig, during: str, *, replicas: int) -> str:
+    """What to try where memory is short: `during` is training, validation or pictures."""
+    if during != "training" and isinstance(config, TrainConfig) and config.eval_size:
         height, width = config.eval_size
+        again = f"{_again(run, config)} --eval-size H W of less"
+        if during == "pictures":
+            return f"that was panel.png, an image of {height}x{width}; the epoch is kept: go on with {again}"
         return (
             f"that was the validation, {config.batch_size} images of {height}x{width} at a time; the epoch's training "
-            f"is kept: go on with {_again(run, config)} --eval-size H W of less, or start anew with a smaller "
-            "--batch-size"
+            f"is kept: go on with {again}, or start anew with a smaller --batch-size"
         )
-    parts = f"or go on in smaller parts of a batch with {_again(run, config)} --accumulate {2 * config.accumulate}"
-    return f"try a smaller --batch-size or --crop{'' if validating else f', {parts}'}"
+    parts, way = 2 * config.accumulate, "try a smaller --batch-size or --crop"
+    if during != "training" or config.batch_size % (replicas * parts):
+        return way
+    return f"{way}, or go on in smaller parts of a batch with {_again(run, config)} --accumulate {parts}"
 
 
 def _verbosity() -> int:

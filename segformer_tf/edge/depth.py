@@ -22,16 +22,15 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def largest_value(image: Image.Image) -> int:
-    """Of a deep picture; in colour, where Pillow reads the upper 8 bits alone, the largest that it may be."""
-    if image.mode.startswith("I"):
-        return int(np.asarray(image).max())
-    return int(np.asarray(image.convert("RGB")).max()) << 8 | 255
+    """Of a deep picture; 65535 of one in colour, which Pillow reads as 16 bits alone."""
+    return int(np.asarray(image).max()) if image.mode.startswith("I") else 65535
 
 
 def to_8_bits(grey: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """The upper 8 of `bits` bits; raises InputError for larger values."""
     if (largest := int(grey.max())) >= 1 << bits:
         raise InputError(
-            f"pixels reach {largest}, more than the {bits} bits (--bits) that its data set or model is said to have"
+            f"pixels reach {largest}, more than the {bits} bits (--bits) that its data set or model is said to have; "
+            f"a new training takes it with --bits {max(largest.bit_length(), bits + 1)}"
         )
     return (grey >> (bits - 8)).astype(np.uint8)

@@ -74,7 +74,7 @@ def test_a_file_that_says_its_largest_value_needs_no_bits(tmp_path: Path) -> Non
 def test_sixteen_bits_in_colour_are_refused_where_fewer_are_used(tmp_path: Path) -> None:
     (tmp_path / "rgb.png").write_bytes(color_png(GREY))
     assert is_deep_file(tmp_path / "rgb.png")
-    assert largest_value_of(tmp_path / "rgb.png").bit_length() == 12
+    assert largest_value_of(tmp_path / "rgb.png") == 65535  # which alone can be read
     for bits in (None, 16):
         np.testing.assert_array_equal(load_image(tmp_path / "rgb.png", bits=bits)[..., 0], GREY >> 8)
     with pytest.raises(InputError, match=r"rgb\.png: 16 bits a channel in colour, .* so not 12 \(--bits\)"):

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from segformer_tf import SegFormer, build_classifier, build_segformer, load_segformer
+from segformer_tf import SegFormer, build_classifier, build_segformer, load_segformer, tensorflow_backend
 from segformer_tf.errors import InputError
 from tests.helpers import noise
 
@@ -99,3 +99,15 @@ def test_the_variable_comes_before_the_file(tmp_path: Path) -> None:
     environment = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"}
     code = "from segformer_tf import tensorflow_backend; import sys; assert 'keras' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_a_user_without_a_home_has_kerass_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number that has no name."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("HOME", "KERAS_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert tensorflow_backend._file() == Path("/tmp/.keras/keras.json")

@@ -119,6 +119,11 @@ def test_palettes_in_another_order_are_told_once(tmp_path: Path, capsys: pytest.
     assert "palette" not in capsys.readouterr().out
 
 
+def test_an_ignored_value_beyond_a_palette_is_told_by_value(tmp_path: Path) -> None:
+    mask = palette(np.array([[0, 1, 2, 255]], np.uint8), [*COLORS[2::-1], *[[0, 0, 0]] * 253])
+    check(write_folder(tmp_path / "data", [mask], ignore=[255]))
+
+
 @pytest.mark.parametrize(
     ("palettes", "told"),
     [

@@ -98,10 +98,13 @@ def test_eight_bits_need_no_line(toy_folder: Path, capsys: pytest.CaptureFixture
 
 
 def test_weights_keep_their_bits_where_the_data_says_nothing(
-    grey_folder: Path, toy_folder: Path, tmp_path: Path
+    grey_folder: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     build_segformer("tiny", num_classes=6, image_bits=14).save(tmp_path / "given.keras")
     assert opened(toy_folder, weights=tmp_path / "given.keras").model().config.image_bits == 14
+    assert opened(grey_folder, weights=tmp_path / "given.keras").model().config.image_bits == 14  # these are darker
+    assert "reach 4000, taken for 14 bits, as --weights have 14; if" in capsys.readouterr().out
+    build_segformer("tiny", num_classes=6, image_bits=10).save(tmp_path / "given.keras")
     assert opened(grey_folder, weights=tmp_path / "given.keras").model().config.image_bits == 12
 
 
@@ -112,18 +115,21 @@ def test_the_largest_value_tells_the_depth(largest: int, bits: int, tmp_path: Pa
     for name in names:
         Image.fromarray(pixels).save(tmp_path / name)
     pixels[3, 4] = largest
-    Image.fromarray(pixels).save(tmp_path / names[-1])
+    Image.fromarray(pixels).save(tmp_path / names[50])  # whichever it is
     source = SimpleNamespace(bits=None)
     assert settle_bits(SMALL, [source], [tmp_path / name for name in names], new=True) == source.bits == bits
     assert bits in DEPTHS
 
 
-def test_what_cannot_be_read_so_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_read_so_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
     first = folder / "train" / "images" / "0.png"
     first.write_bytes(color_png((np.arange(128 * 128).reshape(128, 128) % 4001).astype(np.uint16)))
-    task = opened(folder)
+    task = opened(folder, bits=12)
     with pytest.raises(InputError, match=r"0\.png: 16 bits a channel in colour, .* so not 12 \(--bits\)"):
         task.source[0]
+    task = opened(folder)  # is not guessed so
+    assert (task.config.bits, task.source[0][0].max()) == (16, 4000 >> 8)
+    assert "bits taken for 16 bits; if" in capsys.readouterr().out
     Image.fromarray(np.full((128, 128), 70_000, np.int32)).save(folder / "train" / "images" / "1.tif")
     (folder / "train" / "images" / "1.png").unlink()
     with pytest.raises(InputError, match=r"1\.tif: pixels are 70000\.\.70000; expected 8 or 16 bits"):

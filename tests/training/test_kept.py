@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from segformer_tf import build_segformer
@@ -21,7 +22,8 @@ from training.optimizer import SegFormerAdamW
 from training.resumed import told_changes, with_changes
 from training.run import Run
 from training.segmentation import Segmentation, bounded_size
-from training.train import resume, train
+from training.sources import open_source
+from training.train import _smaller, resume, train
 
 
 @pytest.fixture
@@ -58,6 +60,33 @@ def test_a_validation_out_of_memory_loses_no_epoch(
                 for run in (alone.root, tmp_path / "run")]  # fmt: skip
     assert timeless[0] == timeless[1]
     assert list(rows(alone.root)[0]) == list(rows(tmp_path / "run")[0])
+
+
+def test_pictures_out_of_memory_lose_no_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.segmentation.plot_panel", no_memory)
+    with pytest.raises(InputError, match=r"that was panel\.png, an image of 128x128; .* --eval-size H W of less$"):
+        train(config)
+    assert (config.out / "backup" / "worker0-epoch1.json").exists()  # type: ignore[operator]
+
+
+def test_pictures_see_one_image_at_a_time(config: TrainConfig, tmp_path: Path) -> None:
+    task, seen = Segmentation(replace(config, eval_size=(64, 64))), []
+    task.source = task.validation = open_source(config.data, "val")
+
+    def model(batch: np.ndarray, *, training: bool) -> np.ndarray:
+        seen.append(batch.shape)
+        return np.zeros((len(batch), 16, 16, 6), np.float32)
+
+    task.draw(model, tmp_path / "panel.png")  # type: ignore[arg-type]
+    assert set(seen) == {(1, 64, 64, 3)}
+
+
+@pytest.mark.parametrize(("batch_size", "replicas", "offered"), [(8, 2, True), (4, 2, True), (6, 2, False)])
+def test_smaller_parts_are_offered_where_a_batch_has_them(batch_size: int, replicas: int, offered: bool) -> None:
+    run = Run(Path("run"))
+    line = _smaller(run, TrainConfig(batch_size=batch_size), "training", replicas=replicas)
+    assert ("--resume run --accumulate 2" in line) == offered
+    assert "--batch-size" in line
 
 
 def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(

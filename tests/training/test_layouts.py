@@ -55,6 +55,9 @@ def test_what_is_unknown_is_not_guessed(tmp_path: Path) -> None:
     touch(tmp_path, ["photos/a.jpg", "notes.txt"])
     with pytest.raises(InputError, match=r"dataset\.json: no manifest\. Expected"):
         open_source(str(tmp_path), "train")
+    (write_folder(tmp_path / "lacking", [EVERY]) / "dataset.json").unlink()  # its folders are right
+    with pytest.raises(InputError, match=r"dataset\.json: no manifest\. Expected"):
+        open_source(str(tmp_path / "lacking"), "train")
     write_folder(tmp_path / "data", [EVERY])
     with pytest.raises(InputError, match=r"expected folders images/ and masks/; splits here: train, val$"):
         open_source(str(tmp_path / "data"), "test")

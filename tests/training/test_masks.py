@@ -120,6 +120,18 @@ def test_vocs_border_is_ignored_though_its_colour_is_not_named(tmp_path: Path) -
         np.testing.assert_array_equal(only_mask(root), [[2, 1, 0, 255]])
 
 
+def test_what_fills_a_palette_up_is_nobodys_colour(tmp_path: Path) -> None:
+    """Its black is not the class that is black."""
+    raw = np.array([[0, 1, 2, 255]], np.uint8)
+    for name, colors in {"black first": COLORS[:3], "black last": COLORS[2::-1]}.items():
+        padded = [*colors, *[[0, 0, 0]] * 253]
+        root = write_folder(tmp_path / name, [palette(raw, padded)], ignore=[255])
+        np.testing.assert_array_equal(only_mask(root), [[*map(COLORS.index, colors), 255]])
+    root = write_folder(tmp_path / "unknown", [palette(np.array([[0, 1, 7]], np.uint8), padded)])
+    with pytest.raises(InputError, match="mask value 7 is neither a class nor ignored"):
+        only_mask(root)
+
+
 def test_unknown_values_of_a_palette_are_named_but_not_under_transparent_pixels(tmp_path: Path) -> None:
     picture = palette(np.array([[0, 7, 1]], np.uint8), [[9, 9, 9]] * 8)
     root = write_folder(tmp_path / "data", [picture])
@@ -198,6 +210,9 @@ def test_sixteen_bits_are_refused_with_alpha_too(tmp_path: Path) -> None:
     path.write_bytes(written_png((1, 1), 16, 4, b"\0\0\1\xff\xff"))
     with pytest.raises(InputError, match=r"0\.png: a mask is an 8-bit .* Received: mode LA;16"):
         only_mask(root)
+    path.write_bytes(written_png((1, 1), 16, 2, b"\0\1\0\2\0\3\0", (b"tRNS", b"\1\0\2\0\3\0")))
+    with pytest.raises(InputError, match=r"0\.png: a mask is an 8-bit .* Received: mode RGB;16"):
+        only_mask(root)
     Image.fromarray(np.zeros((1, 1), np.uint16)).save(path)
     with pytest.raises(InputError, match=r"0\.png: a mask is an 8-bit .* Received: mode I"):
         only_mask(root)
@@ -233,6 +248,11 @@ def test_masks_that_may_have_lost_their_values_are_refused(tmp_path: Path) -> No
     Image.fromarray(EVERY).save(path, tiffinfo={262: 0})
     with pytest.raises(InputError, match=r"0\.tif: a TIFF in which 0 is white"):
         only_mask(root)
+    Image.fromarray(EVERY).save(path, tiffinfo={274: 3})
+    with pytest.raises(InputError, match=r"0\.tif: a TIFF with an EXIF orientation"):
+        only_mask(root)
+    Image.fromarray(EVERY).save(path, tiffinfo={274: 1})
+    np.testing.assert_array_equal(only_mask(root), EVERY)
 
 
 def test_a_mask_of_another_name_is_named(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_another_order_is_followed() -> None:
     order, note = matched(["sky", "road", "car"], ["sky", "car", "road"])
     assert order == [0, 2, 1]
     assert "road is class 1 there and 2 here" in note
+    assert matched(["class 0", "class 1"], ["class 1", "class 0"])[0] == [1, 0]  # numbers are names too
     order, note = matched(["Road", " sky"], ["sky", "road"])
     assert order == [1, 0]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from segformer_tf.errors import InputError
 from segformer_tf.label_sets import find_labels
 from segformer_tf.labels import IGNORE_ID
 from training.folder import FolderSource
+from training.mapping import mapping_table
 from training.masks import read_mask
 from training.sources import open_source
+from training.tfds_source import TfdsSource
 from training.toy import NAMES, SPLITS, draw_sample
 
 
@@ -126,6 +129,21 @@ def test_toy_shapes_is_a_tfds_builder(tmp_path: Path, monkeypatch: pytest.Monkey
     assert source[0][1].shape == (128, 128)
     with pytest.raises(InputError, match="no split 'extra'; splits: "):
         open_source("tfds:toy_shapes", "extra")
+
+
+def test_transparent_pixels_of_a_tfds_mask_are_ignored() -> None:
+    source = object.__new__(TfdsSource)
+    source.name, source._image_key, source._mask_key = "given", "image", "mask"
+    source._table = mapping_table({0: 0, 1: 1})
+    record = {}
+    for key, picture in {
+        "image": Image.fromarray(np.zeros((1, 3, 3), np.uint8)),
+        "mask": Image.merge("LA", [Image.fromarray(np.array([rows], np.uint8)) for rows in ([0, 1, 7], [255, 255, 0])]),
+    }.items():
+        picture.save(file := BytesIO(), "PNG")
+        record[key] = file.getvalue()
+    source._records = [record]
+    np.testing.assert_array_equal(source[0][1], [[0, 1, IGNORE_ID]])
 
 
 def test_predicting_one_class_everywhere_scores_below_015() -> None:
