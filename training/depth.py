@@ -11,14 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from rich.progress import track
 
-from segformer_tf.edge.image import is_deep_file, largest_value_of
+from segformer_tf.edge.image import DEEP_SUFFIXES, is_deep_file, largest_value_of
 from segformer_tf.errors import InputError
 from segformer_tf.terminal import plain_console
 from training.config import RunConfig
 from training.strategy import this_place
 
 DEPTHS = (8, 10, 12, 14, 16)  # that cameras and scanners have
-_SUFFIXES = (".png", ".tif", ".tiff", ".ppm")  # of the formats that can have more than 8 bits
 _FILES = 20_000  # that are looked at, at most
 
 
@@ -77,7 +76,7 @@ def _largest_value(files: Iterable[Path]) -> int | None:
 
     All are read, as the brightest picture would end the training when its turn comes.
     """
-    heads = _evenly([path for path in files if path.suffix.lower() in _SUFFIXES], _FILES)
+    heads = _evenly([path for path in files if path.suffix.lower() in DEEP_SUFFIXES], _FILES)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         deep = [path for path, is_deep in zip(heads, pool.map(is_deep_file, heads), strict=True) if is_deep]
         largest, console = None, plain_console(stderr=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.contract import Contract
-from segformer_tf.edge.image import Pixels, fit_image
+from segformer_tf.edge.image import DEEP_SUFFIXES, Pixels, fit_image, is_deep_file, largest_value_of
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
@@ -28,6 +28,8 @@ from segformer_tf.metrics import (
 from training.names import Match, match_names
 from training.protocols import EvalProtocol, Logits, Network, predict_mask
 from training.sources import Source
+
+_LOOKED_AT = 16  # files of a split, for how bright they are
 
 
 @dataclass(frozen=True)
@@ -191,13 +193,30 @@ def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, 
 
 
 def read_as_the_model_does(source: Source, bits: int | None) -> str | None:
-    """Have a split read as a model is used to, whatever its manifest says; a line where that is something else."""
-    said, source.bits = source.bits, bits
+    """Have a split read as a model is used to, else as its manifest says; a line where that may surprise."""
+    said = source.bits
+    if bits is None and said:
+        return (
+            f"the data has {said} bits by its manifest, the model says none: files of more than 8 are read so; "
+            f"on a device give predict --bits {said}"
+        )
+    source.bits = bits
+    if bits is None:
+        return _seems_dark(source)
     if said is None or said == bits:
         return None
-    model = f"{bits} bits" if bits else "all 16 bits"
+    return f"the data is said to have {said} bits, the model takes {bits} of files of more than 8, and so do its scores"
+
+
+def _seems_dark(source: Source) -> str | None:
+    """A line where files of 16 bits seem to use fewer: read as 16, they are nearly black."""
+    files = [path for path in getattr(source, "images", ()) if path.suffix.lower() in DEEP_SUFFIXES]
+    few = [path for path in files[:: max(1, len(files) // _LOOKED_AT)] if is_deep_file(path)]
+    if not few or (largest := max(map(largest_value_of, few))) >= 1 << 14:
+        return None
     return (
-        f"the data is said to have {said} bits, the model takes {model} of files of more than 8, and so do its scores"
+        f"{few[0]} and others: their values reach {largest}, of 65535 that 16 bits hold, and the model does not say "
+        f'how many bits it takes; if they are of {largest.bit_length()} bits or so, write "bits" into dataset.json'
     )
 
 

@@ -173,13 +173,24 @@ def test_the_device_reads_images_as_training_did(
     assert "12 of files of more than 8" in capsys.readouterr().out
 
 
-def test_evaluation_reads_as_the_model_does(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    say(folder, 12)
-    scores = {}
-    for bits in (12, None):
+def test_evaluation_reads_as_model_and_manifest_say(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def score(bits: int | None) -> tuple[float, str]:
         perturb(build_segformer("tiny", num_classes=6, image_bits=bits)).save(tmp_path / "model.keras")
         main(["evaluate", str(tmp_path / "model.keras"), "--data", str(folder), "--split", "test", "--json"])
         told = capsys.readouterr()
-        scores[bits] = json.loads(told.out)["pixel_accuracy"]
-        assert ("said to have 12 bits, the model takes all 16 bits" in told.err) == (bits is None)
-    assert scores[12] != scores[None]
+        return json.loads(told.out)["pixel_accuracy"], told.err
+
+    dark, line = score(None)
+    assert "their values reach 4" in line
+    assert 'write "bits" into dataset.json' in line
+    say(folder, 12)
+    right, line = score(12)
+    assert "bits" not in line
+    by_manifest, line = score(None)  # of a model that was trained on 8 bits
+    assert "the data has 12 bits by its manifest, the model says none" in line
+    fewer, line = score(14)
+    assert "said to have 12 bits, the model takes 14" in line
+    assert right == by_manifest
+    assert len({dark, right, fewer}) == 3
