@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,8 @@ from training.masks import RawMask
 
 Drawn = Literal["apply", "ignore"]
 
+_KEYS = ("name", "license", "classes", "ignore", "exif", "bits")
+_CLASS_KEYS = ("id", "name", "color")
 _EXAMPLE = '{"classes": [{"id": 0, "name": "road", "color": [128, 64, 128]}, …], "ignore": [255]}'
 
 
@@ -96,6 +99,9 @@ class Manifest:
 
     @classmethod
     def _parse(cls, data: Any, folder: str) -> Manifest:
+        _refuse_misspelt(data, _KEYS)
+        for row in data["classes"]:
+            _refuse_misspelt(row, _CLASS_KEYS)
         rows = sorted(((_ids(row["id"]), row) for row in data["classes"]), key=lambda each: min(each[0]))
         ids, classes = tuple(each for each, _ in rows), [row for _, row in rows]
         ignore = data.get("ignore", [])
@@ -110,6 +116,8 @@ class Manifest:
             if lacking := [i[0] for i, row in rows if key not in row]:
                 raise InputError(f"class {lacking[0]}: missing key {key!r}")
         colors = [_colors(row["color"]) for row in classes]
+        if odd := [row["name"] for row in classes if not isinstance(row["name"], str | int)]:
+            raise InputError(f"a class name is a text. Received: {odd[0]!r}")
         names = [str(row["name"]) for row in classes]
         if same := twins(names):
             merged = json.dumps({"id": [i for k in same for i in ids[k]], "name": names[same[0]]})
@@ -228,3 +236,10 @@ def _alone(name: str, ids: set[int], ignored: set[int]) -> str:
         f"one class, {name!r}, and nothing else that counts: a network of one class says it of every pixel. "
         f"Give what is not {name!r} a class of its own, {background}{instead}"
     )
+
+
+def _refuse_misspelt(found: dict[str, Any], known: tuple[str, ...]) -> None:
+    """Raises InputError for a key that is nearly one of `known`; others may be of other programs."""
+    for key in found:
+        if key not in known and (near := get_close_matches(key.lower(), known, 1, 0.75)):
+            raise InputError(f"unknown key {key!r}; is {near[0]!r} meant?")

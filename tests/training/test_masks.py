@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 from tests.training.folders import COLORS, EVERY, ROWS, palette, write_folder
+from training.manifest import Manifest
 from training.sources import open_source
 
 ID_255 = [ROWS[0], {**ROWS[1], "id": 255}]
@@ -269,3 +271,25 @@ def test_hidden_files_are_left_alone(tmp_path: Path) -> None:
     source = open_source(str(root), "train")
     assert len(source) == 1
     np.testing.assert_array_equal(source[0][1], EVERY)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"ignroe": [2]}, "unknown key 'ignroe'; is 'ignore' meant?"),
+        ({"Ignore": [2]}, "unknown key 'Ignore'; is 'ignore' meant?"),
+        ({"classes": [{"id": 0, "name": "a", "colour": [0, 0, 0]}]}, "unknown key 'colour'; is 'color' meant?"),
+        (
+            {"classes": [{"id": i, "name": None, "color": [i, 0, 0]} for i in (0, 1)]},
+            "a class name is a text. Received: None",
+        ),
+    ],
+)
+def test_keys_that_are_misspelt_are_refused(change: dict, told: str, tmp_path: Path) -> None:
+    classes = [{"id": i, "name": f"c{i}", "color": [i, 0, 0]} for i in (0, 1)]
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"classes": classes, "description": "of another program"}))
+    assert Manifest.read(path).labels.names == ("c0", "c1")
+    path.write_text(json.dumps({"classes": classes, **change}))
+    with pytest.raises(InputError, match=re.escape(told)):
+        Manifest.read(path)
