@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from importlib.metadata import entry_points
@@ -56,9 +57,11 @@ def script() -> None:
     """
     code: object = 0
     try:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that it too leaves nothing behind
         main()
     except SystemExit as stop:
         code = stop.code
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are leaving
     end_scratch()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):

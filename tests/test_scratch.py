@@ -51,6 +51,16 @@ def test_nothing_is_left(end: str, code: int | None, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_is_left_where_a_scheduler_ends_it(tmp_path: Path) -> None:
+    process = leave("time.sleep(60)", tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_a_killed_process_left_goes_with_the_next_one(tmp_path: Path) -> None:
     killed, alive = leave("time.sleep(60)", tmp_path), leave("time.sleep(60)", tmp_path)
     for process in (killed, alive):

@@ -91,16 +91,12 @@ def _fit(config: RunConfig, run: Run | None, before: RunConfig | None = None) ->
         stack.enter_context(plain_input_errors())
         if place.chief:
             stack.enter_context(locked(root))
-        if before and run and place.chief:
-            run.go_on(before, config)
         with strategy.scope():
             model = _build(task)  # the workers meet here
         if run is None:  # a worker that shares no disk with the chief keeps a folder of its own
             run = Run(root) if root.exists() else Run.create(root, config)
             if Backup(run.backup).exists():
                 raise InputError(f"{root}: exists already on worker {place.index}; choose another --out on all of them")
-        if before:
-            run.ask(config)  # of a worker with a folder of its own
         _train(model, task, run, before)
     return run
 
@@ -114,6 +110,10 @@ def _train(model: keras.Model, task: Task, run: Run, before: RunConfig | None) -
             f"{run.root} began with {progress.samples} training samples, the data has {samples}; start a new run"
         )
     progress.samples = samples
+    if before and chief:
+        run.go_on(before, config)
+    elif before:
+        run.ask(config)  # of a worker with a folder of its own
     steps = progress.epoch * _epoch_steps(config)
     if chief:
         for line in told_changes(before, config) if before else []:

@@ -248,8 +248,10 @@ def test_resume_needs_a_run_and_the_data_of_its_start(toy_folder: Path, tmp_path
     for kind in ("images", "masks"):
         (fewer / "train" / kind / "0.png").unlink()
     write_json(run.root / "config.json", {**saved, "data": fewer})
+    kept = [(run.root / f"{name}.json").read_text() for name in ("config", "environment")]
     with pytest.raises(InputError, match="began with 6 training samples, the data has 5"):
-        resume(run.root)
+        resume(run.root, changes={"steps": 8})
+    assert [(run.root / f"{name}.json").read_text() for name in ("config", "environment")] == kept
     odd = {"steps": "10", "crop": [64], "seed": None, "scale": 1, "class_weights": "no", "data": 5, "batch_size": 2.5}
     cases = [(json.dumps({**saved, name: value}), f"{name} cannot be") for name, value in odd.items()]
     for text, told in (("{", "not a run's configuration"), (json.dumps({**saved, "stepz": 3}), "stepz"), *cases):

@@ -137,7 +137,7 @@ def test_a_worker_waits_for_the_others_by_name_and_can_be_stopped(toy_folder: Pa
             break
     process.terminate()  # Ctrl-C ends it too, but is ignored by what a shell put in the background
     process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGTERM
+    assert process.returncode == 128 + signal.SIGTERM
     with (
         socket.create_server(("", ports[0])),
         pytest.raises(InputError, match=f"port {ports[0]} cannot be listened on"),
