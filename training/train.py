@@ -233,7 +233,7 @@ def _again(run: Run, config: RunConfig) -> str:
 
 def _after_divergence(run: Run, config: RunConfig, steps: int) -> str:
     """What is left of a training that diverged, and what to try."""
-    kept = f"{run.root} keeps what it was after step {steps}" if steps else f"nothing was kept yet, and {run.root} may go"
+    kept = f"{run.root} keeps what it was after step {steps}" if steps else f"nothing was kept in {run.root}, remove it"
     ways = "a lower --learning-rate, --clip-norm 1 or a longer --warmup-steps"
     if config.precision == "mixed_float16":
         ways += ", or --precision mixed_bfloat16 or float32"
