@@ -41,7 +41,7 @@ def with_changes(config: AnyConfig, changes: Mapping[str, Any]) -> AnyConfig:
 def told_changes(before: RunConfig, now: RunConfig) -> list[str]:
     """A line for each option of `CHANGEABLE` that changed."""
     notes = {
-        "eval_size": "; scores from here on are of this size, those before of the other",
+        "eval_size": "; scores from here on are of this size, and the best weights are chosen anew by them",
         "steps": "; the rate falls to 0 at the new end, so it is higher from here on than it was to be",
     }
     pairs = {name: (getattr(before, name, None), getattr(now, name, None)) for name in CHANGEABLE}
