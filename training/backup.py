@@ -27,6 +27,7 @@ class Progress:
         epoch: epochs trained.
         samples: training samples of the data set; another number would be another order.
         best: best validation score so far, 0..1, or -1.
+        size: (height, width) that it was scored at, or None where that is the run's or nothing is resized.
         history: what `fit` told of each epoch that was validated.
         trained: what it told of the last one, where that still waits for its validation.
     """
@@ -34,6 +35,7 @@ class Progress:
     epoch: int = 0
     samples: int = 0
     best: float = -1.0
+    size: list[int] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     trained: dict[str, float] | None = None
 

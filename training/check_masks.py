@@ -107,7 +107,35 @@ def check_masks(
     """
     if not isinstance(train, FolderSource) or not isinstance(validation, FolderSource):
         return None
-    tallies, palettes = (Tally(train), Tally(validation)), Palettes()
+    tallies, notes = _counted((train, validation), quiet=quiet)
+    if not quiet:
+        plain_console().print(_table(tallies))
+    notes += _turn_notes(tallies)
+    notes += _check_classes(*tallies, allow_missing=allow_missing)
+    if not quiet:
+        print(*notes, sep="\n", end="\n" if notes else "")
+    return tallies[0].sampled
+
+
+def check_split(source: Source) -> list[str]:
+    """Read every mask of a split that is to be scored; a TFDS data set has known values, and is left.
+
+    Returns:
+        Lines on how masks are read, where that could be done in two ways.
+
+    Raises:
+        InputError: as `check_masks` does, but for classes that are missing.
+    """
+    if not isinstance(source, FolderSource):
+        return []
+    tallies, notes = _counted([source], quiet=False)
+    _refuse_ignored(tallies[0])
+    return notes + _turn_notes(tallies)
+
+
+def _counted(sources: Sequence[FolderSource], *, quiet: bool) -> tuple[list[Tally], list[str]]:
+    """What masks hold, and lines on how their palettes are read."""
+    tallies, palettes = [Tally(source) for source in sources], Palettes()
     work = [(tally, i) for tally in tallies for i in range(len(tally.source))]
     progress = plain_console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -116,13 +144,7 @@ def check_masks(
         for (tally, i), look in track(looks, "checking masks", len(work), **bar):
             tally.add(i, look)
             palettes.add(tally.source.masks[i], look)
-    if not quiet:
-        plain_console().print(_table(tallies))
-    notes = palettes.notes() + _turn_notes(tallies)
-    notes += _check_classes(*tallies, allow_missing=allow_missing)
-    if not quiet:
-        print(*notes, sep="\n", end="\n" if notes else "")
-    return tallies[0].sampled
+    return tallies, palettes.notes()
 
 
 def _table(tallies: Sequence[Tally]) -> Table:
@@ -144,11 +166,7 @@ def _check_classes(train: Tally, validation: Tally, *, allow_missing: bool) -> l
     """Notes on classes that are missing; raises InputError where that is not allowed."""
     root, names = train.source.root, train.source.labels.names
     for tally in (train, validation):
-        if not tally.pixels.any():
-            raise InputError(
-                f"{root / tally.source.split}: every pixel is ignored; its masks hold {tally.holds}. "
-                f"{_way_out(tally, 'a class', 'that class')} in dataset.json"
-            )
+        _refuse_ignored(tally)
     missing = [i for i in range(len(names)) if not train.pixels[i]]
     if not missing:
         return []
@@ -161,6 +179,14 @@ def _check_classes(train: Tally, validation: Tally, *, allow_missing: bool) -> l
         return [line]
     name = names[missing[0]]
     raise InputError(f"{line}. {_way_out(train, name, name)} in dataset.json, or give --allow-missing-classes")
+
+
+def _refuse_ignored(tally: Tally) -> None:
+    if not tally.pixels.any():
+        raise InputError(
+            f"{tally.source.root / tally.source.split}: every pixel is ignored; its masks hold {tally.holds}. "
+            f"{_way_out(tally, 'a class', 'that class')} in dataset.json"
+        )
 
 
 def _way_out(tally: Tally, name: str, it: str) -> str:

@@ -176,6 +176,7 @@ def evaluate(
         import_tensorflow()
     if picture:
         import matplotlib  # noqa: F401  for the line that it is missing to come before the hours
+    from training.check_masks import check_split
     from training.evaluate import evaluate as score
     from training.evaluate import open_predictor, read_as_the_model_does
     from training.sources import open_source
@@ -193,6 +194,8 @@ def evaluate(
             print(note, file=sys.stderr)
         for said in filter(None, (predict.said, predict.match.note)):
             print(f"{model}: {said}", file=sys.stderr)
+        for note in check_split(source):
+            print(note, file=sys.stderr)
         scores = score(predict, source, indices=indices)
     if picture:
         from training.pictures import plot_confusion

@@ -9,24 +9,23 @@ from pathlib import Path
 
 _OURS = "expected here are dataset.json and {train,val,test}/{images,masks}"
 _ONE_SPLIT = "one split alone"
+_CITYSCAPES = "Cityscapes itself comes as --data tfds:cityscapes"
+_IN_PAIRS = "a mask there is x_mask.png beside x.jpg"
+_DRAW = "outlines must be drawn as masks first"
 
 # What a folder of each holds, as patterns, and what helps.
 _LAYOUTS = (
     ("PASCAL VOC", ("JPEGImages", "SegmentationClass"), "VOC 2012 itself comes as --data tfds:voc2012"),
     ("ADE20K", ("images/training", "annotations/training"), "ADE20K itself comes as --data tfds:ade20k"),
-    ("Cityscapes", ("leftImg8bit", "gtFine"), "Cityscapes itself comes as --data tfds:cityscapes"),
-    ("Cityscapes", ("*_leftImg8bit.png", "*_gtFine_*.png"), "Cityscapes itself comes as --data tfds:cityscapes"),
-    ("Roboflow's masks", ("train/_classes.csv",), "a mask there is x_mask.png beside x.jpg"),
-    ("Roboflow's masks", ("train/*_mask.png",), "a mask there is x_mask.png beside x.jpg"),
-    ("Roboflow's COCO", ("train/_annotations.coco.json",), "outlines must be drawn as masks first"),
-    (
-        "COCO",
-        ("annotations/*.json",),
-        "outlines must be drawn as masks first; --data tfds:coco_stuff has masks",
-    ),
-    ("YOLO", ("data.yaml",), "outlines must be drawn as masks first"),
-    ("YOLO", ("images/train", "labels/train/*.txt"), "outlines must be drawn as masks first"),
-    ("YOLO", ("train/images", "train/labels/*.txt"), "outlines must be drawn as masks first"),
+    ("Cityscapes", ("leftImg8bit", "gtFine"), _CITYSCAPES),
+    ("Cityscapes", ("*_leftImg8bit.png", "*_gtFine_*.png"), _CITYSCAPES),
+    ("Roboflow's masks", ("train/_classes.csv",), _IN_PAIRS),
+    ("Roboflow's masks", ("train/*_mask.png",), _IN_PAIRS),
+    ("Roboflow's COCO", ("train/_annotations.coco.json",), _DRAW),
+    ("COCO", ("annotations/*.json",), f"{_DRAW}; --data tfds:coco_stuff has masks"),
+    ("YOLO", ("data.yaml",), _DRAW),
+    ("YOLO", ("images/train", "labels/train/*.txt"), _DRAW),
+    ("YOLO", ("train/images", "train/labels/*.txt"), _DRAW),
     ("ours under another name", ("train/images", "train/labels/*.png"), "rename labels to masks in every split"),
     ("mmsegmentation", ("img_dir", "ann_dir"), "move img_dir/train to train/images and ann_dir/train to train/masks"),
     ("SegNet's CamVid", ("train", "trainannot"), "move train to train/images and trainannot to train/masks"),

@@ -31,9 +31,10 @@ def with_changes(config: AnyConfig, changes: Mapping[str, Any]) -> AnyConfig:
             f"--resume goes on with what the run was asked for, and takes {', '.join(map(_option, sorted(takes)))} "
             f"alone beside. Received: {_option(other[0])}"
         )
-    if "steps" in changes and changes["steps"] < config.steps:
-        raise InputError(f"--steps of a run can only grow, from {config.steps}. Received: {changes['steps']}")
-    if "steps" in changes:  # epochs that are done had so many
+    if "steps" in changes:
+        if changes["steps"] < config.steps:
+            raise InputError(f"--steps of a run can only grow, from {config.steps}. Received: {changes['steps']}")
+        # epochs that are done had so many
         config = replace(config, epoch_steps=min(config.epoch_steps, config.steps))
     return replace(config, **changes)
 
@@ -41,7 +42,7 @@ def with_changes(config: AnyConfig, changes: Mapping[str, Any]) -> AnyConfig:
 def told_changes(before: RunConfig, now: RunConfig) -> list[str]:
     """A line for each option of `CHANGEABLE` that changed."""
     notes = {
-        "eval_size": "; scores from here on are of this size, those before of the other",
+        "eval_size": "; scores from here on are of this size, and the best weights are chosen anew by them",
         "steps": "; the rate falls to 0 at the new end, so it is higher from here on than it was to be",
     }
     pairs = {name: (getattr(before, name, None), getattr(now, name, None)) for name in CHANGEABLE}

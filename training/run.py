@@ -189,16 +189,24 @@ class Keep(keras.callbacks.Callback):
     Args:
         run, progress: what is kept.
         score: the metric whose best value on the validation split makes the best weights.
+        size: (height, width) that it is scored at, if any; at another one than before, the best is looked for anew.
         told: what else to tell of an epoch's training.
     """
 
     def __init__(
-        self, run: Run, progress: Progress, *, score: str, told: Sequence[Callable[[], dict[str, float]]] = ()
+        self,
+        run: Run,
+        progress: Progress,
+        *,
+        score: str,
+        size: Sequence[int] | None = None,
+        told: Sequence[Callable[[], dict[str, float]]] = (),
     ) -> None:
         super().__init__()
         self.run = run
         self.progress = progress
         self.score = score
+        self.size = list(size) if size else None
         self.told = told
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
@@ -225,6 +233,8 @@ class Keep(keras.callbacks.Callback):
         self.progress.trained = None
         self.progress.history.append({"epoch": epoch, **told})
         score = told[f"val_{self.score}"]
+        if self.progress.size != self.size:
+            self.progress.best, self.progress.size = -1.0, self.size
         # Logits that are no numbers have an arg-max, and a score; the loss tells them.
         better = score > self.progress.best and np.isfinite(told["val_loss"])
         self.progress.best = score if better else self.progress.best

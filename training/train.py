@@ -110,6 +110,7 @@ def _train(model: keras.Model, task: Task, run: Run, before: RunConfig | None) -
             f"{run.root} began with {progress.samples} training samples, the data has {samples}; start a new run"
         )
     progress.samples = samples
+    progress.size = progress.size or (_size(before) if before else None) or _size(config)  # an old backup has none
     if before and chief:
         run.go_on(before, config)
     elif before:
@@ -129,6 +130,11 @@ def _train(model: keras.Model, task: Task, run: Run, before: RunConfig | None) -
         raise
     if chief:
         print(f"best validation {task.score.replace('_', ' ')}: {progress.best:.4f}")
+
+
+def _size(config: RunConfig) -> list[int] | None:
+    """(height, width) of the validation, of a segmenter."""
+    return list(config.eval_size) if isinstance(config, TrainConfig) and config.eval_size else None
 
 
 def _epoch_steps(config: RunConfig) -> int:
@@ -172,7 +178,7 @@ def _run_epochs(model: keras.Model, task: Task, run: Run, progress: Progress) ->
         epoch_steps, rate=_schedule(config), kept=lambda: _after_divergence(run, config, progress.epoch * epoch_steps)
     )
     keep: list[keras.callbacks.Callback] = [
-        Keep(run, progress, score=task.score, told=[throughput.told, diverged.told]),
+        Keep(run, progress, score=task.score, size=_size(config), told=[throughput.told, diverged.told]),
         validating,
     ]
     if this_place().chief:

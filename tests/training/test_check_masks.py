@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from segformer_tf import build_segformer
+from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.folders import COLORS, EVERY, ROWS, palette, write_folder
 from tests.training.small import SMALL
@@ -158,6 +160,27 @@ def test_palettes_that_would_be_read_in_two_ways_are_refused(masks: list, tmp_pa
     root = write_folder(tmp_path / "data", masks)
     with pytest.raises(InputError, match=r"\.png: its palette's colours say other classes .* every colour of the pal"):
         check(root)
+
+
+def test_a_split_is_scored_as_it_is_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """`evaluate` says how palettes are read, and refuses what a training would."""
+    build_segformer("tiny", num_classes=3).save(tmp_path / "model.keras")
+
+    def score(masks: list) -> str:
+        root = write_folder(tmp_path / f"data{len(list(tmp_path.iterdir()))}", masks, image_size=(32, 32))
+        main(["evaluate", str(tmp_path / "model.keras"), "--data", str(root), "--split", "val", "--size", "32", "32"])
+        return capsys.readouterr().err
+
+    large = np.tile(np.array([[0, 1]], np.uint8), (32, 16))
+    assert "the colours are the manifest's and say other classes" in score([palette(large, COLORS[1::-1])])
+    assert "palette" not in score([palette(large, COLORS[:2])])
+    with pytest.raises(SystemExit):
+        score([np.full((32, 32), 255, np.uint8)])
+    assert "val: every pixel is ignored" in capsys.readouterr().err
+    mixed = [palette(np.minimum(large + k, 2), [COLORS[1], COLORS[0], [9, 9, 9]]) for k in (0, 1)]
+    with pytest.raises(SystemExit):
+        score(mixed)
+    assert "and in" in capsys.readouterr().err
 
 
 def turned_mask(root: Path) -> np.ndarray:

@@ -94,10 +94,14 @@ def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(
 ) -> None:
     config = replace(config, deterministic=False, steps=2, epoch_steps=500)
     run = train(config)
+    note = run.backup / "worker0-epoch1.json"
+    found = json.loads(note.read_text())
+    assert found.pop("size") == [128, 128]  # older backups have none
+    note.write_text(json.dumps({**found, "best": 2.0}))  # of another size, and so not to be compared
     words = ["train", "--resume", str(run.root), "--eval-size", "64", "96", "--accumulate", "2", "--steps", "4"]
     main(words)
     told = capsys.readouterr().out
-    assert "--eval-size: 128 128 -> 64 96; scores" in told
+    assert "--eval-size: 128 128 -> 64 96; scores from here on are of this size, and the best weights are" in told
     assert "--steps: 2 -> 4; the rate" in told
     saved = json.loads((run.root / "config.json").read_text())
     assert [saved[n] for n in ("eval_size", "accumulate", "steps", "epoch_steps")] == [[64, 96], 2, 4, 2]
@@ -109,6 +113,8 @@ def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(
         "epoch_steps": [500, 2],
     }
     assert len(rows(run.root)) == 2
+    found = json.loads((run.backup / "worker0-epoch2.json").read_text())
+    assert (found["best"], found["size"]) == (found["history"][1]["val_mean_iou"], [64, 96])
     assert int(keras.models.load_model(run.last).optimizer.iterations) == 4
 
 
