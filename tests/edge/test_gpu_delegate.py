@@ -32,7 +32,7 @@ from tests.helpers import perturb
 ROOT = Path(__file__).parents[2]
 TAKEN = [name for name, recipe in RECIPES.items() if GPU not in recipe.refused]
 # Of the largest logit and of the pixels. Dynamic and static int8 round otherwise on a CPU: the GPU computes in floats.
-EXACT, ROUNDED = (1e-4, 0.999), (0.1, 0.93)
+EXACT, ROUNDED = (1e-4, 0.999), (0.05, 0.96)
 AGREEMENT = dict.fromkeys(RECIPES, EXACT) | dict.fromkeys(("dynamic_int8", "int8", "int8_mixed"), ROUNDED)
 
 
@@ -216,7 +216,7 @@ def test_every_recipe(
 ) -> None:
     out, images = tmp_path / "file.tflite", list_images([toy_folder / "train" / "images"])
     if class_map and model == "camvid" and size == (96, 160):
-        return  # see the next test
+        pytest.skip("its map is wrong on the delegate and refused: test_a_class_map_that_is_wrong_there_is_refused")
     export_tflite(
         model_of(model), out, recipe=recipe, size=size, images=images, runtimes=["litert"], class_map=class_map
     )
