@@ -25,6 +25,7 @@ _OPTIONS = {
     "RESHAPE": "ReshapeOptions",
     "TRANSPOSE": "TransposeOptions",
     "PAD": "PadOptions",
+    "CONCATENATION": "ConcatenationOptions",
     "RESIZE_BILINEAR": "ResizeBilinearOptions",
     "SQUARED_DIFFERENCE": "SquaredDifferenceOptions",
     "QUANTIZE": "QuantizeOptions",

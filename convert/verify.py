@@ -24,7 +24,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer
 
 _GPU_IMAGES = 2  # SwiftShader takes seconds for each
-_GPU_MAP_TOLERANCE = 1e-3  # there logits are floats, and a map of some networks is wrong
+_GPU_MAP_TOLERANCE = 1e-3  # of the pixels: there logits are floats
 _MAP_TOLERANCE = 0.03  # of the pixels: int8 logits are resized in whole steps, so that near ties fall either way
 
 

@@ -129,6 +129,12 @@ class GpuInterpreter:
         self._inputs, self._outputs = self._cpu.get_input_details(), self._cpu.get_output_details()
         self.get_tensor_details, self._get_ops_details = self._cpu.get_tensor_details, self._cpu._get_ops_details
         self._model, self.device = compile_on_gpu(path, enforce_f32=enforce_f32)
+        shapes = {int(t["index"]): t["shape"] for t in self.get_tensor_details()}
+        self._classes = {  # how many there are in a class map
+            int(op["outputs"][0]): int(shapes[int(op["inputs"][0])][int(self._cpu.get_tensor(op["inputs"][1]).ravel()[0])])
+            for op in self._get_ops_details()
+            if op["op_name"] == "ARG_MAX"
+        }
         self._fed, self._made = self._model.create_input_buffers(0), self._model.create_output_buffers(0)
         self._values = {int(t["index"]): np.zeros(t["shape"], t["dtype"]) for t in (*self._inputs, *self._outputs)}
 
@@ -152,8 +158,18 @@ class GpuInterpreter:
         for tensor, buffer in zip(self._outputs, self._made, strict=True):
             value = self._values[int(tensor["index"])]
             value[:] = np.asarray(buffer.read(value.size, value.dtype.type)).reshape(value.shape)
+            self._check_classes(tensor, value)
         if self._cpu is not None:
             self._compare_with_cpu()
+
+    def _check_classes(self, tensor: dict[str, Any], value: NDArray[Any]) -> None:
+        """A GPU fills channels up to a multiple of four, and ARG_MAX there may take the fill for a class."""
+        classes = self._classes.get(int(tensor["index"]))
+        if classes is not None and not 0 <= value.min() <= value.max() < classes:
+            raise InputError(
+                f"{self._path}: litert-gpu is wrong: its ARG_MAX gives class {value.max()}, expected 0 to {classes - 1}; "
+                "use the logits, or a file by `segformer export --class-map`"
+            )
 
     def _compare_with_cpu(self) -> None:
         for tensor in self._inputs:

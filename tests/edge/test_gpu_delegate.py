@@ -22,7 +22,7 @@ from convert.recipes import RECIPES
 from convert.verify import run_on
 from segformer_tf import SegFormer, build_segformer, load_segformer
 from segformer_tf.cli import main
-from segformer_tf.edge import Segmenter, fit_image, list_images, load_image, read_model_info
+from segformer_tf.edge import Segmenter, fit_image, list_images, load_image, logits_to_mask, read_model_info
 from segformer_tf.edge.gpu import GpuInterpreter, find_gpu, require_gpu
 from segformer_tf.edge.runtime import GPU, choose_runtime, open_interpreter, runtime_version
 from segformer_tf.edge.worker import Worker
@@ -31,9 +31,7 @@ from tests.helpers import perturb
 
 ROOT = Path(__file__).parents[2]
 TAKEN = [name for name, recipe in RECIPES.items() if GPU not in recipe.refused]
-# Of the largest logit and of the pixels. Dynamic and static int8 round otherwise on a CPU: the GPU computes in floats.
-EXACT, ROUNDED = (1e-4, 0.999), (0.05, 0.96)
-AGREEMENT = dict.fromkeys(RECIPES, EXACT) | dict.fromkeys(("dynamic_int8", "int8", "int8_mixed"), ROUNDED)
+ROUNDING = ("dynamic_int8", "int8", "int8_mixed")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,15 +40,25 @@ def _device(request: pytest.FixtureRequest) -> None:
         pytest.skip("needs a Vulkan device: a GPU's driver, or SwiftShader (apt-get install chromium libvulkan1)")
 
 
-def agrees(recipe: str, gpu: np.ndarray, cpu: np.ndarray) -> bool:
-    error, same = AGREEMENT[recipe]
-    return relative_error(gpu, cpu) <= error and float((gpu.argmax(-1) == cpu.argmax(-1)).mean()) >= same
+def check(recipe: str, gpu: np.ndarray, cpu: np.ndarray, keras: np.ndarray) -> None:
+    """Float recipes give the CPU's logits. Integer ones round on both, each in its own way, and one step more or less
+    at the start makes others all the way down. What is asked is that the GPU comes as near to Keras as the CPU does."""
+    if recipe not in ROUNDING:
+        assert relative_error(gpu, cpu) <= 1e-4
+        assert same_class(gpu, cpu) >= 0.999
+    assert relative_error(gpu, keras) <= 1.3 * relative_error(cpu, keras) + 1e-5
+    assert same_class(gpu, keras) >= same_class(cpu, keras) - 0.02
+
+
+def same_class(logits: np.ndarray, others: np.ndarray) -> float:
+    return float((logits.argmax(-1) == others.argmax(-1)).mean())
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "int8"])
-def test_the_gpu_gives_the_cpus_logits(tiny_files: dict, recipe: str) -> None:
+def test_the_gpu_gives_the_cpus_logits(tiny: SegFormer, tiny_files: dict, recipe: str) -> None:
     pixels = synthetic_images((97, 161), 1)
-    assert agrees(recipe, *(run_on(tiny_files[recipe], pixels, runtime=runtime) for runtime in (GPU, "litert")))
+    gpu, cpu = (run_on(tiny_files[recipe], pixels, runtime=runtime) for runtime in (GPU, "litert"))
+    check(recipe, gpu, cpu, np.concatenate([tiny.logits(image[None]) for image in pixels]))
 
 
 def test_a_class_map_is_right_there_and_the_segmenter_uses_it(tiny: SegFormer, tmp_path: Path) -> None:
@@ -65,6 +73,18 @@ def test_a_class_map_is_right_there_and_the_segmenter_uses_it(tiny: SegFormer, t
     assert (here(photo).mask == there(photo).mask).mean() > 0.999
     assert (here.said, there.said) == ("", f"litert-gpu {runtime_version(GPU)}")
     assert there.recipe == "fp32"
+
+
+def test_a_class_map_of_negative_logits_is_right_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros fill a GPU's channels up to four; they must not win, in our files or in another's."""
+    model = perturb(build_segformer("tiny", num_classes=5))
+    bias = model.decoder.linear_pred.bias
+    bias.assign(bias - 50.0)
+    options: dict[str, Any] = {"size": (64, 96), "runtimes": ["litert", GPU], "class_map": True}
+    export_tflite(model, tmp_path / "ours.tflite", recipe="fp32", **options)
+    monkeypatch.setattr("convert.class_map._whole_vectors", lambda graph, logits: logits)
+    with pytest.raises(InputError, match="ARG_MAX gives class [567], expected 0 to 4"):
+        export_tflite(model, tmp_path / "without.tflite", recipe="fp32", **options)
 
 
 def broadcasting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,32 +235,20 @@ def test_every_recipe(
     recipe: str, model: str, size: tuple[int, int], class_map: bool, toy_folder: Path, tmp_path: Path
 ) -> None:
     out, images = tmp_path / "file.tflite", list_images([toy_folder / "train" / "images"])
-    if class_map and model == "camvid" and size == (96, 160):
-        pytest.skip("its map is wrong on the delegate and refused: test_a_class_map_that_is_wrong_there_is_refused")
     export_tflite(
         model_of(model), out, recipe=recipe, size=size, images=images, runtimes=["litert"], class_map=class_map
     )
     image = fit_image(load_image(images[0]), size)
     keras = model_of(model).logits(image[None])[0]
     with Worker(out, runtime="litert") as worker:
-        logits, mask = worker.logits(image), worker.class_map
+        logits = worker.logits(image)
     for enforce_f32 in (True, False):
         made = on_gpu(out, image, enforce_f32=enforce_f32, tmp_path=tmp_path)
         found = next(each[0] for each in made if each.dtype == np.float32)
-        assert agrees(recipe, found, logits), enforce_f32
-        assert relative_error(found, keras) <= 1.3 * relative_error(logits, keras) + 1e-5, enforce_f32
-        if mask is not None:
+        check(recipe, found, logits, keras)
+        if model == "camvid" and recipe in ROUNDING:  # trained weights: the difference that the README states
+            assert relative_error(found, logits) <= 0.05
+            assert same_class(found, logits) >= 0.96
+        if class_map:
             there = next(each[0] for each in made if each.dtype == np.int32)
-            assert (there == mask).mean() >= AGREEMENT[recipe][1], enforce_f32
-
-
-@pytest.mark.gpu_delegate
-@pytest.mark.parametrize("recipe", ["fp32", "int8"])
-def test_a_class_map_that_is_wrong_there_is_refused(recipe: str, toy_folder: Path, tmp_path: Path) -> None:
-    """Its logits are right; of its class map the delegate gets 2 % of the pixels wrong, by margins up to 0.9."""
-    options: dict[str, Any] = {"recipe": recipe, "size": (96, 160), "class_map": True}
-    options["images"] = list_images([toy_folder / "train" / "images"])
-    with pytest.raises(InputError, match="litert-gpu gets the class map wrong"):
-        export_tflite(model_of("camvid"), tmp_path / "x.tflite", runtimes=["litert", GPU], **options)
-    exported = export_tflite(model_of("camvid"), tmp_path / "x.tflite", runtimes=["litert"], try_gpu=True, **options)
-    assert "litert-gpu gets the class map wrong" in exported.warning
+            assert (there == logits_to_mask(found, size)).mean() >= 0.999
