@@ -129,12 +129,7 @@ class GpuInterpreter:
         self._inputs, self._outputs = self._cpu.get_input_details(), self._cpu.get_output_details()
         self.get_tensor_details, self._get_ops_details = self._cpu.get_tensor_details, self._cpu._get_ops_details
         self._model, self.device = compile_on_gpu(path, enforce_f32=enforce_f32)
-        shapes = {int(t["index"]): t["shape"] for t in self.get_tensor_details()}
-        self._classes = {  # how many there are in a class map
-            int(op["outputs"][0]): int(shapes[int(op["inputs"][0])][int(self._cpu.get_tensor(op["inputs"][1]).ravel()[0])])
-            for op in self._get_ops_details()
-            if op["op_name"] == "ARG_MAX"
-        }
+        self._classes = dict(self._class_counts())
         self._fed, self._made = self._model.create_input_buffers(0), self._model.create_output_buffers(0)
         self._values = {int(t["index"]): np.zeros(t["shape"], t["dtype"]) for t in (*self._inputs, *self._outputs)}
 
@@ -162,13 +157,21 @@ class GpuInterpreter:
         if self._cpu is not None:
             self._compare_with_cpu()
 
+    def _class_counts(self) -> Iterator[tuple[int, int]]:
+        """For each class map, its tensor and how many classes there are."""
+        shapes = {int(tensor["index"]): tensor["shape"] for tensor in self.get_tensor_details()}
+        for op in self._get_ops_details():
+            if op["op_name"] == "ARG_MAX":
+                logits, axis = op["inputs"]
+                yield int(op["outputs"][0]), int(shapes[int(logits)][int(self._cpu.get_tensor(axis).ravel()[0])])
+
     def _check_classes(self, tensor: dict[str, Any], value: NDArray[Any]) -> None:
         """A GPU fills channels up to a multiple of four, and ARG_MAX there may take the fill for a class."""
         classes = self._classes.get(int(tensor["index"]))
         if classes is not None and not 0 <= value.min() <= value.max() < classes:
             raise InputError(
-                f"{self._path}: litert-gpu is wrong: its ARG_MAX gives class {value.max()}, expected 0 to {classes - 1}; "
-                "use the logits, or a file by `segformer export --class-map`"
+                f"{self._path}: litert-gpu is wrong: its ARG_MAX gives class {value.max()}, "
+                f"expected 0 to {classes - 1}; use the logits, or a file by `segformer export --class-map`"
             )
 
     def _compare_with_cpu(self) -> None:
