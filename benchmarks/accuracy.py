@@ -17,10 +17,10 @@ from cyclopts import Parameter, run
 from rich.progress import track
 from rich.table import Table
 
-from segformer_tf.backend import import_tensorflow
-from segformer_tf.edge.image import list_images
 from segformer_tf.edge.runtime import installed_runtimes, runtime_version
 from segformer_tf.files import atomic, make_folder
+from segformer_tf.image import list_images
+from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 
 KERAS = "Keras"
@@ -56,11 +56,11 @@ def main(
     """
     import_tensorflow()
     from convert.export import export_tflite
-    from convert.recipes import RECIPES
+    from convert.quantize.recipes import RECIPES
     from segformer_tf.checkpoint import load_segformer
+    from training.data.open import open_source
     from training.evaluate import evaluate, open_predictor
     from training.protocols import EvalProtocol
-    from training.sources import open_source
 
     if unknown := [name for name in recipes or () if name not in RECIPES]:
         sys.exit(f"accuracy: --recipes must be of {', '.join(RECIPES)}. Received: {unknown[0]}")

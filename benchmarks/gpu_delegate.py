@@ -11,11 +11,11 @@ import numpy as np
 from cyclopts import run
 from rich.progress import track
 
-from segformer_tf.backend import import_tensorflow
-from segformer_tf.edge.image import fit_image, list_images, load_image
 from segformer_tf.edge.runtime import GPU, runtime_version
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
+from segformer_tf.image import fit_image, list_images, load_image
+from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 
 COLUMNS = ("recipe", "to the CPU", "same class", "to Keras", "CPU to Keras", "verdict")
@@ -46,10 +46,10 @@ def main(
         File to write the rows to.
     """
     import_tensorflow()
-    from convert.error import relative_error
     from convert.export import evenly, export_tflite, synthetic_images
-    from convert.recipes import RECIPES
-    from convert.verify import run_on
+    from convert.exported import run_on
+    from convert.quantize.metric import relative_error
+    from convert.quantize.recipes import RECIPES
     from segformer_tf.checkpoint import load_segformer
 
     loaded = load_segformer(model)

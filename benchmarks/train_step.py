@@ -26,8 +26,8 @@ from rich.table import Table
 
 from segformer_tf import build_segformer
 from segformer_tf.terminal import plain_console
-from training.objective import MeanIoU, SegmentationLoss
-from training.optimizer import SegFormerAdamW
+from training.optim.losses import MeanIoU, SegmentationLoss
+from training.optim.optimizer import SegFormerAdamW
 
 CLASSES = 19
 Steps = Callable[[int], list[float]]  # runs so many steps, gives the seconds of each

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from segformer_tf.backend import import_tensorflow
-from segformer_tf.edge.image import list_images
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, open_interpreter
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
+from segformer_tf.image import list_images
+from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def export(
         choose_runtime(name)
     import_tensorflow()
     from convert.export import export_tflite
-    from convert.recipes import RECIPES
+    from convert.quantize.recipes import RECIPES
     from segformer_tf.checkpoint import load_segformer, run_size
 
     if format != "tflite" and (calibration or runtime or class_map or recipe != "fp32"):
@@ -141,14 +141,14 @@ def export(
 
 
 def _export_keras(loaded: SegFormer, out: Path) -> None:
-    from convert.to_keras import export_keras
+    from convert.checkpoints.to_keras import export_keras
 
     export_keras(loaded, out)
     print(f"{loaded.config.parameter_count:,} parameters as float16 -> {out}, {out.stat().st_size / 1e6:.2f} MB")
 
 
 def _export_transformers(loaded: SegFormer, out: Path, size: tuple[int | None, int | None]) -> None:
-    from convert.to_transformers import export_transformers, shift_of_epsilons
+    from convert.checkpoints.to_transformers import export_transformers, shift_of_epsilons
     from segformer_tf.model import check_image_shape
 
     height, width = size

@@ -13,21 +13,21 @@ import numpy as np
 import tensorflow as tf
 
 import segformer_tf
-from convert.calibrate import ranges
-from convert.class_map import with_class_map
-from convert.flatbuffer import to_tflite
-from convert.graph import Graph
-from convert.metadata import add_metadata
-from convert.network import network
-from convert.recipes import RECIPES, Recipe, everything
-from convert.verify import Verdict, verify_file
+from convert.exported import Verdict, verify_file
+from convert.graph.class_map import with_class_map
+from convert.graph.flatbuffer import to_tflite
+from convert.graph.ir import Graph
+from convert.graph.metadata import add_metadata
+from convert.graph.segformer import network
+from convert.quantize.calibrate import ranges
+from convert.quantize.recipes import RECIPES, Recipe, everything
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.edge.gpu import find_gpu
-from segformer_tf.edge.image import Pixels, fit_image, load_image
 from segformer_tf.edge.metadata import ModelInfo
 from segformer_tf.edge.runtime import GPU, RUNTIMES, choose_runtime
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
+from segformer_tf.image import Pixels, fit_image, load_image
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer, check_image_shape
 

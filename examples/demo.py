@@ -19,7 +19,7 @@ from PIL import Image
 from rich.progress import track
 from rich.table import Table
 
-from segformer_tf.backend import import_tensorflow
+from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 
 ROOT = Path("runs/demo")
@@ -85,7 +85,7 @@ def model(recipe: str) -> Path:
 
 def write_images(split: str, count: int) -> None:
     """The first images of a split as PNG files, for calibration and prediction."""
-    from training.sources import open_source
+    from training.data.open import open_source
 
     source = open_source(DATA, split)
     folder = ROOT / "images" / split
@@ -98,8 +98,8 @@ def compare(run: Path) -> None:
     """Test mIoU of Keras and of each file, pixels on which they agree, and milliseconds of an invoke."""
     import_tensorflow()
     from segformer_tf.metrics import confusion_matrix, mean_iou
+    from training.data.open import open_source
     from training.evaluate import open_predictor
-    from training.sources import open_source
 
     source = open_source(DATA, "test")
     classes = len(source.labels.names)

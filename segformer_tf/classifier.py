@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from segformer_tf import tensorflow_backend  # noqa: F401  before Keras is imported
+from segformer_tf import keras_backend  # noqa: F401  before Keras is imported
 
 # isort: split
 import keras
 from keras import layers
 
 from segformer_tf.config import SegFormerConfig, variant_config
+from segformer_tf.distributed_fit import MultiWorkerFit
 from segformer_tf.errors import InputError
 from segformer_tf.layers import PACKAGE, linear_init
 from segformer_tf.model import MixTransformer, as_config
-from segformer_tf.multi_worker import MultiWorkerFit
-from segformer_tf.unquantized import Dense, Unquantized
+from segformer_tf.no_quantize import Dense, Unquantized
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -1,4 +1,4 @@
-"""`segformer VERB`: verbs are found in the entry-point group ``segformer.verbs`` and imported when run."""
+"""`segformer VERB`; a verb is imported when it runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from importlib.metadata import entry_points
 
 from cyclopts import App, Parameter
 
@@ -14,24 +13,25 @@ from segformer_tf import __version__
 from segformer_tf.errors import InputError
 from segformer_tf.scratch import end_scratch
 
-GROUP = "segformer.verbs"
-
-# One line each, here, so that `segformer --help` imports no verb.
-SUMMARIES = {
-    "train": "Train a SegFormer on a folder of images and masks, or on a TFDS data set.",
-    "pretrain": "Pretrain the encoder as a classifier of images.",
-    "evaluate": "Score a model on a split: per-class IoU and mean IoU.",
-    "import": "Convert a PyTorch checkpoint of any of four code bases.",
-    "export": "Convert to a TFLite file, quantised and verified.",
-    "predict": "Segment images with a TFLite file; needs no TensorFlow.",
-    "benchmark": "Time TFLite files side by side; needs no TensorFlow.",
-    "verify": "Compare a model with a checkpoint or another model, step by step.",
-    "info": "Say what a model file holds.",
+# Where each verb is, and its line in `segformer --help`, which so imports none of them.
+VERBS = {
+    "train": ("training.cli:train", "Train a SegFormer on a folder of images and masks, or on a TFDS data set."),
+    "pretrain": ("training.cli:pretrain", "Pretrain the encoder as a classifier of images."),
+    "evaluate": ("training.cli:evaluate", "Score a model on a split: per-class IoU and mean IoU."),
+    "import": (
+        "convert.checkpoints.cli:import_checkpoint",
+        "Convert a PyTorch checkpoint of any of four code bases.",
+    ),
+    "export": ("convert.cli:export", "Convert to a TFLite file, quantized and verified."),
+    "predict": ("segformer_tf.edge.cli:predict", "Segment images with a TFLite file; needs no TensorFlow."),
+    "benchmark": ("segformer_tf.edge.cli:benchmark", "Time TFLite files side by side; needs no TensorFlow."),
+    "verify": ("convert.checkpoints.cli:verify", "Compare a model with a checkpoint or another model, step by step."),
+    "info": ("convert.cli:info", "Say what a model file holds."),
 }
 
 
 def make_app(asked: str | None = None) -> App:
-    """The command, with every installed verb registered by name only.
+    """The command, with every verb registered by name only.
 
     Args:
         asked: the verb that will run, if any; it speaks for itself, the others by their line above.
@@ -43,9 +43,8 @@ def make_app(asked: str | None = None) -> App:
         suppress_keyboard_interrupt=False,  # `main` says what was stopped
         help="SegFormer from training to the phone: train, export to TFLite, segment on the device.",
     )
-    found = {verb.name: verb.value for verb in entry_points(group=GROUP)}
-    for name in sorted(found, key=lambda n: (list(SUMMARIES).index(n) if n in SUMMARIES else len(SUMMARIES), n)):
-        app.command(found[name], name=name, help=None if name == asked else SUMMARIES.get(name, ""))
+    for name, (function, summary) in VERBS.items():
+        app.command(function, name=name, help=None if name == asked else summary)
     return app
 
 

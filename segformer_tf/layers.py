@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from segformer_tf import tensorflow_backend  # noqa: F401  before Keras is imported
+from segformer_tf import keras_backend  # noqa: F401  before Keras is imported
 
 # isort: split
 import keras
 from keras import initializers, layers, ops
 
-from segformer_tf.unquantized import Dense
+from segformer_tf.no_quantize import Dense
 
 PACKAGE = "segformer_tf"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from segformer_tf import tensorflow_backend  # noqa: F401  before Keras is imported
+from segformer_tf import keras_backend  # noqa: F401  before Keras is imported
 
 # isort: split
 import keras
@@ -16,10 +16,10 @@ import tensorflow as tf
 from keras import layers, ops
 
 from segformer_tf.config import MIN_IMAGE_SIDE, SegFormerConfig, variant_config
+from segformer_tf.distributed_fit import MultiWorkerFit
 from segformer_tf.errors import InputError
 from segformer_tf.layers import PACKAGE, OverlapPatchMerging, TransformerBlock, conv_init, linear_init
-from segformer_tf.multi_worker import MultiWorkerFit
-from segformer_tf.unquantized import Dense, Unquantized
+from segformer_tf.no_quantize import Dense, Unquantized
 
 STAGES = ("c1", "c2", "c3", "c4")
 

@@ -23,7 +23,7 @@ from PIL import Image
 from segformer_tf import SegFormer, build_segformer
 from segformer_tf.scratch import begin_scratch
 from tests.helpers import perturb
-from training.toy import NAMES, draw_sample
+from training.data.tfds.toy import NAMES, draw_sample
 
 # Whatever lands in the temporary folder beside `tmp_path`, also of processes that tests kill, goes when the tests end.
 begin_scratch()
@@ -93,7 +93,7 @@ def ade20k() -> Path:
 def tiny_files(tiny: SegFormer, toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The tiny model at 97x161 in every recipe, verified on every installed runtime that it is for."""
     from convert.export import export_tflite
-    from convert.recipes import RECIPES
+    from convert.quantize.recipes import RECIPES
     from segformer_tf.edge import installed_runtimes, list_images
 
     folder, images = tmp_path_factory.mktemp("tflite"), list_images([toy_folder / "train" / "images"])

@@ -21,22 +21,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from convert.importer import read_checkpoint
-from convert.preprocessor import FILE as PREPROCESSOR_FILE
-from convert.preprocessor import read_preprocessor
+from convert.checkpoints.importer import read_checkpoint
+from convert.checkpoints.preprocessor import FILE as PREPROCESSOR_FILE
+from convert.checkpoints.preprocessor import read_preprocessor
 from segformer_tf import SegFormer, SegFormerConfig, load_segformer, variant_config
 from segformer_tf.config import MIN_IMAGE_SIDE
 from segformer_tf.edge import fit_image, load_image, logits_to_mask
-from segformer_tf.edge.image import is_deep_file, largest_value_of
 from segformer_tf.edge.metadata import find_model_info
-from segformer_tf.edge.tflite import TFLiteModel
+from segformer_tf.edge.tflite.model import TFLiteModel
 from segformer_tf.errors import InputError
+from segformer_tf.image import is_deep_file, largest_value_of
 from segformer_tf.labels import IGNORE_ID, Labels
 from tests.helpers import noise
-from training.augment import augment
-from training.folder import FolderSource
-from training.manifest import Manifest
-from training.masks import read_mask
+from training.data.augment import augment
+from training.data.folder.manifest import Manifest
+from training.data.folder.source import FolderSource
+from training.data.masks import read_mask
 
 SOME = settings(max_examples=max(1, settings.default.max_examples // 4))  # for what takes long
 

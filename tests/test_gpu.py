@@ -11,10 +11,10 @@ import tensorflow as tf
 from convert.export import export_tflite
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.edge import list_images
-from training.objective import MeanIoU, SegmentationLoss
-from training.optimizer import SegFormerAdamW
-from training.pipeline import train_batches
-from training.sources import open_source
+from training.data.open import open_source
+from training.data.pipeline import train_batches
+from training.optim.losses import MeanIoU, SegmentationLoss
+from training.optim.optimizer import SegFormerAdamW
 
 
 def fit_and_export(strategy: tf.distribute.Strategy, variant: str, *, data: Path, folder: Path) -> None:

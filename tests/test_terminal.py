@@ -13,7 +13,7 @@ from segformer_tf.cli import main
 from segformer_tf.terminal import plain_console
 from training.cli import _print_scores
 from training.evaluate import Scores
-from training.pictures import plot_confusion, plot_panel
+from training.runs.plots import plot_confusion, plot_panel
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("back[/ground]", "[red]thing", ":bug: [link=x]")

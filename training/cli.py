@@ -12,10 +12,10 @@ from cyclopts import Parameter
 from rich.progress import track
 from rich.table import Table
 
-from segformer_tf.backend import import_tensorflow
 from segformer_tf.edge.options import ForeignOptions
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
+from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 from training.config import PretrainConfig, RunConfig, TrainConfig
 from training.protocols import EvalProtocol
@@ -176,10 +176,10 @@ def evaluate(
         import_tensorflow()
     if picture:
         import matplotlib  # noqa: F401  for the line that it is missing to come before the hours
-    from training.check_masks import check_split
+    from training.data.check_masks import check_split
+    from training.data.open import open_source
     from training.evaluate import evaluate as score
     from training.evaluate import open_predictor, read_as_the_model_does
-    from training.sources import open_source
 
     source = open_source(data, split)
     console = plain_console(stderr=True)
@@ -198,7 +198,7 @@ def evaluate(
             print(note, file=sys.stderr)
         scores = score(predict, source, indices=indices)
     if picture:
-        from training.pictures import plot_confusion
+        from training.runs.plots import plot_confusion
 
         plot_confusion(scores.matrix, picture, names=source.labels.names)
     if as_json:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segformer_tf.edge.contract import Contract
-from segformer_tf.edge.image import DEEP_SUFFIXES, Pixels, fit_image, is_deep_file, largest_value_of
+from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.metadata import find_model_info
-from segformer_tf.edge.worker import Worker
+from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.errors import InputError
+from segformer_tf.image import DEEP_SUFFIXES, Pixels, fit_image, is_deep_file, largest_value_of
 from segformer_tf.labels import Labels
 from segformer_tf.metrics import (
     confusion_matrix,
@@ -25,9 +25,9 @@ from segformer_tf.metrics import (
     per_class_iou,
     pixel_accuracy,
 )
-from training.names import Match, match_names
+from training.data.class_names import Match, match_names
+from training.data.source import Source
 from training.protocols import EvalProtocol, Logits, Network, predict_mask
-from training.sources import Source
 
 _LOOKED_AT = 16  # files of a split, for how bright they are
 
@@ -133,7 +133,7 @@ def open_predictor(
             seen = (protocol.slide[0], protocol.slide[0]) if protocol.slide else protocol.size
             contract = replace(contract, size=seen)
             protocol = protocol if protocol.slide else replace(protocol, size=None)
-        with Worker(model, runtime=runtime, contract=contract) as worker:
+        with IsolatedModel(model, runtime=runtime, contract=contract) as worker:
             match = _match(model, described.labels if described else None, labels, worker.grid[2])
             protocol = _for_one_size(protocol, worker.size, model)
             terms, bits = (described.license, described.bits) if described else ("", None)

@@ -16,9 +16,9 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 
 from segformer_tf.config import MIN_IMAGE_SIDE
-from segformer_tf.edge.image import Pixels, fit_image
-from segformer_tf.edge.mask import logits_to_mask, resized_rows
 from segformer_tf.errors import InputError
+from segformer_tf.image import Pixels, fit_image
+from segformer_tf.mask import logits_to_mask, resized_rows
 
 Size = tuple[int, int]
 Logits = NDArray[np.float32]

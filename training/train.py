@@ -14,20 +14,20 @@ import keras
 import tensorflow as tf
 
 from segformer_tf.errors import InputError
-from training.accumulate import accumulate
-from training.backup import Backup, Progress
 from training.check import check_run
-from training.classification import Classification
 from training.config import RunConfig, TrainConfig
-from training.finite import StopAtDivergence
-from training.optimizer import SegFormerAdamW, SharedLossScale, WarmupPoly
-from training.pipeline import eval_steps, plain_input_errors
-from training.resumed import told_changes, with_changes
-from training.run import Keep, Pictures, Run, StopBetweenSteps, ValidateAveraged, locked
-from training.segmentation import Segmentation
-from training.strategy import make_strategy, plain_worker_errors, this_place
-from training.task import Task
-from training.throughput import Throughput
+from training.data.pipeline import eval_steps, plain_input_errors
+from training.distributed.strategy import make_strategy, plain_worker_errors, this_place
+from training.optim.accumulate import accumulate
+from training.optim.divergence import StopAtDivergence
+from training.optim.optimizer import SegFormerAdamW, SharedLossScale, WarmupPoly
+from training.runs.backup import Backup, Progress
+from training.runs.folder import Keep, Pictures, Run, StopBetweenSteps, ValidateAveraged, locked
+from training.runs.resume_options import told_changes, with_changes
+from training.runs.throughput import Throughput
+from training.tasks.base import Task
+from training.tasks.classification import Classification
+from training.tasks.segmentation import Segmentation
 
 TASKS: dict[str, Any] = {"segmentation": Segmentation, "classification": Classification}
 
@@ -51,7 +51,7 @@ def resume(folder: Path, kind: type[RunConfig] = TrainConfig, changes: Mapping[s
     Args:
         folder: of the run.
         kind: what its options are; it tells the task.
-        changes: options that it goes on with in place of its own, of those in `training.resumed.CHANGEABLE`.
+        changes: options to change, of those in `training.runs.resume_options.CHANGEABLE`.
 
     Raises:
         InputError: no run folder, one of another task, a damaged backup, changes that a run cannot take, or what

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from benchmarks.peers.files import CLASSES, made_by, torch_model, versions
 from benchmarks.peers.picture import SIZE, normalized, picture
 from segformer_tf.config import variant_config
-from segformer_tf.edge.mask import logits_to_mask
 from segformer_tf.edge.runtime import RUNTIMES, open_interpreter
 from segformer_tf.errors import InputError
+from segformer_tf.mask import logits_to_mask
 
 GRID = tuple(side // 4 for side in SIZE)
 

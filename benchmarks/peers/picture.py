@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
-from segformer_tf.edge.image import Pixels, fit_image
+from segformer_tf.image import Pixels, fit_image
 
 SIZE = (512, 512)
 

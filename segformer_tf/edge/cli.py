@@ -13,14 +13,21 @@ import numpy as np
 from cyclopts import Parameter
 from rich.progress import track
 
-from segformer_tf.edge.benchmark import time_files
-from segformer_tf.edge.given import model_and_images
-from segformer_tf.edge.image import DEEP_SUFFIXES, is_deep_file, largest_value_of, load_image
+from segformer_tf.edge.benchmark.report import (
+    files_table,
+    read_scores,
+    runtimes_table,
+    speed_table,
+    write_csv,
+    write_picture,
+)
+from segformer_tf.edge.benchmark.timing import time_files
 from segformer_tf.edge.options import ForeignOptions
-from segformer_tf.edge.report import files_table, read_scores, runtimes_table, speed_table, write_csv, write_picture
+from segformer_tf.edge.predict_arguments import model_and_images
 from segformer_tf.edge.segmenter import Result, Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, make_folder, refuse_existing
+from segformer_tf.image import DEEP_SUFFIXES, is_deep_file, largest_value_of, load_image
 from segformer_tf.labels import Labels
 from segformer_tf.terminal import plain_console
 

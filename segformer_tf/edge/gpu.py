@@ -4,7 +4,7 @@ Without a GPU, SwiftShader is such a device: Vulkan on the CPU, slow, which come
 where no other is found. VK_ICD_FILENAMES and VK_DRIVER_FILES name another, as for any program that uses Vulkan.
 
 The driver has to be chosen before a process loads it, and what was chosen once is kept. So the device is looked for in
-processes of their own (`script`), and files run in others, by `segformer_tf.edge.worker`.
+processes of their own (`script`), and files run in others, by `segformer_tf.edge.isolated`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segformer_tf.edge.child import run_child
+from segformer_tf.edge.process import run_child
 from segformer_tf.errors import InputError
 
 _TOLD = ("VK_ICD_FILENAMES", "VK_DRIVER_FILES")
@@ -123,7 +123,7 @@ class GpuInterpreter:
 
     def __init__(self, path: str | Path, open_on_cpu: Callable[[], Any], *, enforce_f32: bool = True) -> None:
         if _CHOSEN not in os.environ:
-            raise InputError("litert-gpu runs in a process of its own: use segformer_tf.edge.worker.Worker")
+            raise InputError("litert-gpu runs in a process of its own: use segformer_tf.edge.isolated.IsolatedModel")
         self._path = path
         self._cpu: Any = open_on_cpu()
         self._inputs, self._outputs = self._cpu.get_input_details(), self._cpu.get_output_details()

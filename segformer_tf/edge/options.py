@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from segformer_tf.edge.contract import Contract
+from segformer_tf.edge.tflite.contract import Contract
 
 
 @dataclass(frozen=True, kw_only=True)

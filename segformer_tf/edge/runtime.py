@@ -13,7 +13,7 @@ from typing import Any
 
 from segformer_tf.edge.gpu import GpuInterpreter, require_gpu
 from segformer_tf.errors import InputError
-from segformer_tf.quiet import native_silence
+from segformer_tf.native_log import native_silence
 
 _TRIAL_SECONDS = 120
 
@@ -46,8 +46,8 @@ def open_interpreter(
 
     Args:
         path: a ``.tflite``.
-        runtime: "litert", "tflite-runtime", or "litert-gpu" in a process of its own (`segformer_tf.edge.worker`); None
-            takes the preferred one that is installed.
+        runtime: "litert", "tflite-runtime", or "litert-gpu" in a process of its own (`segformer_tf.edge.isolated`).
+            None takes the preferred installed one.
         threads: CPU threads; None leaves it to the runtime.
         intact: the file is known to be as it was exported. Any other is first run in a process of its own, for
             a damaged one can end the process that loads it. This guards against damage, not against malice.
@@ -60,7 +60,7 @@ def open_interpreter(
     if runtime == "tflite-runtime" and sys.modules.get("tensorflow"):
         raise InputError(
             "tflite-runtime cannot run in a process that has TensorFlow loaded; "
-            "use runtime='litert', or segformer_tf.edge.worker.Worker"
+            "use runtime='litert', or segformer_tf.edge.isolated.IsolatedModel"
         )
     if runtime == GPU:
         if shape:

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segformer_tf.config import check_bits
-from segformer_tf.edge.contract import Contract
-from segformer_tf.edge.draw import overlay
-from segformer_tf.edge.image import ImageLike, Pixels, fit_image, load_image
+from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.metadata import find_model_info, read_model_info
 from segformer_tf.edge.runtime import GPU
-from segformer_tf.edge.tflite import TFLiteModel, answer_to_mask
-from segformer_tf.edge.worker import Worker
+from segformer_tf.edge.tflite.contract import Contract
+from segformer_tf.edge.tflite.model import TFLiteModel, answer_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
+from segformer_tf.image import ImageLike, Pixels, fit_image, load_image
 from segformer_tf.labels import Labels
+from segformer_tf.overlay import overlay
 
 STAGES = ("load", "resize", "invoke", "mask")
 
@@ -145,9 +145,9 @@ class Segmenter:
             assert described is not None  # `read_model_info` gives one
             labels = described.labels
         self.license = described.license if described else ""
-        self._model: TFLiteModel | Worker
+        self._model: TFLiteModel | IsolatedModel
         if runtime == GPU:
-            self._model = Worker(path, runtime=runtime, contract=contract)
+            self._model = IsolatedModel(path, runtime=runtime, contract=contract)
         else:
             self._model = TFLiteModel(path, runtime=runtime, threads=threads, info=described, contract=contract)
         if self._model.one_channel and len(labels.names) == 1:
@@ -180,7 +180,7 @@ class Segmenter:
 
 
 def segment(
-    model: TFLiteModel | Worker, image: ImageLike, *, bits: int | None = None
+    model: TFLiteModel | IsolatedModel, image: ImageLike, *, bits: int | None = None
 ) -> tuple[Pixels, NDArray[np.uint8], dict[str, float]]:
     """What `Segmenter` does with an image, for a file that may have no labels: `image`, `mask` and `speed` of `Result`.
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convert.export import export_tflite, synthetic_images
-from convert.recipes import RECIPES
-from convert.verify import compare, run_on
+from convert.exported import compare, run_on
+from convert.quantize.recipes import RECIPES
 from segformer_tf import build_segformer
-from segformer_tf.edge.image import Pixels
 from segformer_tf.edge.runtime import RUNTIMES
 from segformer_tf.errors import InputError
+from segformer_tf.image import Pixels
 from tests.arm.boards import BOARDS, FOLDER
 from tests.arm.table import Row
 from tests.helpers import perturb

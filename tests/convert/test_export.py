@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 import convert.export as export_module
-import convert.verify as verify_module
+import convert.exported as verify_module
+from convert.checkpoints.importer import read_checkpoint, to_keras
+from convert.checkpoints.to_keras import export_keras
+from convert.checkpoints.to_transformers import export_transformers
 from convert.export import evenly, export_tflite, quantised, synthetic_images
-from convert.flatbuffer import to_tflite
-from convert.importer import read_checkpoint, to_keras
-from convert.network import network
-from convert.recipes import RECIPES
-from convert.to_keras import export_keras
-from convert.to_transformers import export_transformers
-from convert.verify import compare, run_on
+from convert.exported import compare, run_on
+from convert.graph.flatbuffer import to_tflite
+from convert.graph.segformer import network
+from convert.quantize.recipes import RECIPES
 from segformer_tf import SegFormer, build_segformer, load_segformer
 from segformer_tf.cli import main
 from segformer_tf.edge import (
@@ -29,11 +29,11 @@ from segformer_tf.edge import (
     logits_to_mask,
     open_interpreter,
 )
-from segformer_tf.edge.worker import Worker
+from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.errors import InputError
 from tests.helpers import perturb, plain_decoder, within
 from tests.training.small import SMALL
-from training.sources import open_source
+from training.data.open import open_source
 from training.train import train
 
 
@@ -146,11 +146,11 @@ def test_a_wrong_file_is_not_left_behind(
 
 
 def test_a_crashing_runtime_is_not_shipped_to(tiny: SegFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(self: Worker, fitted: np.ndarray) -> np.ndarray:
+    def crash(self: IsolatedModel, fitted: np.ndarray) -> np.ndarray:
         self._process.kill()
         raise self._failure()
 
-    monkeypatch.setattr(Worker, "logits", crash)
+    monkeypatch.setattr(IsolatedModel, "logits", crash)
     with pytest.raises(InputError, match="was killed"):
         export_tflite(tiny, tmp_path / "x.tflite", recipe="fp32", size=(64, 96), runtimes=["litert"])
     assert list(tmp_path.iterdir()) == []
@@ -188,7 +188,7 @@ def test_class_map_is_what_the_logits_say(
     export_tflite(tiny, out, class_map=True, **options)
     fitted = fit_image(load_image(images[0]), (97, 161))
     for runtime in installed_runtimes():
-        with Worker(out, runtime=runtime) as worker:
+        with IsolatedModel(out, runtime=runtime) as worker:
             mask = logits_to_mask(worker.logits(fitted), (97, 161))
             assert worker.class_map is not None
             assert (worker.class_map == mask).mean() > (0.9999 if recipe != "int8_io" else 0.98)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from convert.flatbuffer import pack, to_tflite
-from convert.graph import Graph, Op, Quantization, Tensor
-from convert.metadata import _Tables
+from convert.graph.flatbuffer import pack, to_tflite
+from convert.graph.ir import Graph, Op, Quantization, Tensor
+from convert.graph.metadata import _Tables
 
 SIZE = (8, 12)
 STEPS = np.arange(96, dtype=np.uint8).reshape(SIZE) * 2  # grey, 0..190

@@ -17,13 +17,13 @@ from rich.console import Console
 
 from segformer_tf.cli import main
 from segformer_tf.edge import installed_runtimes, load_image, open_interpreter
-from segformer_tf.edge.benchmark import Benchmark, take_turns, time_files
-from segformer_tf.edge.contents import Contents, read_contents
-from segformer_tf.edge.contract import Contract
-from segformer_tf.edge.machine import cores, peak_memory, processor
-from segformer_tf.edge.matmul import Matmul
-from segformer_tf.edge.report import COLUMNS, files_table, read_scores, runtimes_table, speed_table, write_csv
-from segformer_tf.edge.stopwatch import Stopwatch, sample_jpeg
+from segformer_tf.edge.benchmark.hardware import cores, peak_memory, processor
+from segformer_tf.edge.benchmark.matmul import Matmul
+from segformer_tf.edge.benchmark.report import COLUMNS, files_table, read_scores, runtimes_table, speed_table, write_csv
+from segformer_tf.edge.benchmark.stopwatch import Stopwatch, sample_jpeg
+from segformer_tf.edge.benchmark.timing import Benchmark, take_turns, time_files
+from segformer_tf.edge.tflite.contract import Contract
+from segformer_tf.edge.tflite.graph_stats import Contents, read_contents
 from segformer_tf.errors import InputError
 
 both_runtimes = pytest.mark.skipif(len(installed_runtimes()) < 2, reason="needs both runtimes")

@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 from tensorflow.lite.python import schema_py_generated as schema
 
-from convert.graph import Tensor, constant
+from convert.graph.ir import Tensor, constant
 from segformer_tf.cli import main
 from segformer_tf.edge import Segmenter, fit_image, runtime
-from segformer_tf.edge.benchmark import time_files
-from segformer_tf.edge.contract import Contract
-from segformer_tf.edge.flatfile import KEEPING, TELLING, read_flatfile
-from segformer_tf.edge.mask import ids_to_mask
-from segformer_tf.edge.worker import Worker
+from segformer_tf.edge.benchmark.timing import time_files
+from segformer_tf.edge.isolated import IsolatedModel
+from segformer_tf.edge.tflite.contract import Contract
+from segformer_tf.edge.tflite.flatbuffer import KEEPING, TELLING, read_flatfile
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
+from segformer_tf.mask import ids_to_mask
 from tests.edge.foreign import (
     PHOTO,
     RAW,
@@ -138,7 +138,7 @@ def test_an_open_size_is_asked_for(tmp_path: Path) -> None:
     assert segmenter.size == (16, 24)
     large = np.repeat(np.repeat(PHOTO, 2, 0), 2, 1)
     np.testing.assert_array_equal(segmenter(large).mask, large.argmax(-1))
-    with Worker(path, runtime="litert", contract=Contract(size=(16, 24), mean=(0.0,), std=(1.0,))) as worker:
+    with IsolatedModel(path, runtime="litert", contract=Contract(size=(16, 24), mean=(0.0,), std=(1.0,))) as worker:
         np.testing.assert_allclose(worker.logits(large), large)
     wide = write(graph, graph.outputs[0], tmp_path / "wide.tflite", open_sides=(2,))
     refused(wide, r"sees 8xany pixels, no other size. Received: --size 16 24", labels=THREE, size=(16, 24))
@@ -200,7 +200,7 @@ def test_class_ids_are_resized_by_their_nearest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gives class id 2. Received: names of 0\.\.1"):
         mask_of(path)
     with pytest.raises(InputError, match=r"gives class ids, not logits; only predict and benchmark"):
-        Worker(path, runtime="litert")
+        IsolatedModel(path, runtime="litert")
     assert time_files([path], runtimes=["litert"], repeats=1, warm_up=0).timings[0].classes == 0
 
 

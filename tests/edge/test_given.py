@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from segformer_tf.cli import make_app
-from segformer_tf.edge import given
-from segformer_tf.edge.given import model_and_images
+from segformer_tf.edge import predict_arguments
+from segformer_tf.edge.predict_arguments import model_and_images
 from segformer_tf.errors import InputError
 
 
@@ -22,7 +22,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("photo.jpg", "photos/a.png", "photos/._a.png"):
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
     (tmp_path / "default.tflite").touch()
-    monkeypatch.setattr(given, "DEFAULT_MODEL", Path("default.tflite"))
+    monkeypatch.setattr(predict_arguments, "DEFAULT_MODEL", Path("default.tflite"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 
 import segformer_tf.edge.gpu as gpu_module
-from convert import network
-from convert.error import relative_error
 from convert.export import export_tflite, synthetic_images
-from convert.graph import Graph, Tensor
-from convert.recipes import RECIPES
-from convert.verify import run_on
+from convert.exported import run_on
+from convert.graph import segformer as network
+from convert.graph.ir import Graph, Tensor
+from convert.quantize.metric import relative_error
+from convert.quantize.recipes import RECIPES
 from segformer_tf import SegFormer, build_segformer, load_segformer
 from segformer_tf.cli import main
 from segformer_tf.edge import Segmenter, fit_image, list_images, load_image, logits_to_mask, read_model_info
 from segformer_tf.edge.gpu import GpuInterpreter, find_gpu, require_gpu
+from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.runtime import GPU, choose_runtime, open_interpreter, runtime_version
-from segformer_tf.edge.worker import Worker
 from segformer_tf.errors import InputError
 from tests.helpers import perturb
 
@@ -82,7 +82,7 @@ def test_a_class_map_of_negative_logits_is_right_there(tmp_path: Path, monkeypat
     bias.assign(bias - 50.0)
     options: dict[str, Any] = {"size": (64, 96), "runtimes": ["litert", GPU], "class_map": True}
     export_tflite(model, tmp_path / "ours.tflite", recipe="fp32", **options)
-    monkeypatch.setattr("convert.class_map._whole_vectors", lambda graph, logits: logits)
+    monkeypatch.setattr("convert.graph.class_map._whole_vectors", lambda graph, logits: logits)
     with pytest.raises(InputError, match=r"ARG_MAX gives class [567], expected 0 to 4"):
         export_tflite(model, tmp_path / "without.tflite", recipe="fp32", **options)
 
@@ -139,7 +139,7 @@ def test_a_recipe_that_it_does_not_take_is_refused_by_name(
     ):
         export_tflite(tiny, tmp_path / "x.tflite", recipe=recipe, size=(64, 96), images=images, runtimes=[GPU])
     with pytest.raises(InputError, match=r"litert-gpu does not take it whole \(.*INT16\) is not supported"):
-        Worker(tiny_files[recipe], runtime=GPU)
+        IsolatedModel(tiny_files[recipe], runtime=GPU)
 
 
 def test_a_result_of_the_cpu_is_no_result_of_the_gpu(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ def test_every_recipe(
     )
     image = fit_image(load_image(images[0]), size)
     keras = model_of(model).logits(image[None])[0]
-    with Worker(out, runtime="litert") as worker:
+    with IsolatedModel(out, runtime="litert") as worker:
         logits = worker.logits(image)
     for enforce_f32 in (True, False):
         made = on_gpu(out, image, enforce_f32=enforce_f32, tmp_path=tmp_path)

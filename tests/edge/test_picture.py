@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from segformer_tf.edge.picture import _COLORS, Axis, Point, draw_points, place_label
+from segformer_tf.edge.benchmark.picture import _COLORS, Axis, Point, draw_points, place_label
 
 # CamVid's files on two runtimes, crowded at the left.
 POINTS = [

@@ -21,8 +21,8 @@ from segformer_tf.edge import (
     open_interpreter,
     read_model_info,
 )
-from segformer_tf.edge.benchmark import time_files
-from segformer_tf.edge.worker import Worker
+from segformer_tf.edge.benchmark.timing import time_files
+from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 
@@ -33,7 +33,7 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (120, 200, 3), np.uint8)
 def test_mask_is_what_keras_gives_by_the_contract(tiny: SegFormer, tiny_files: dict, runtime: str) -> None:
     fitted = fit_image(PHOTO, (97, 161))
     expected = tiny.logits(fitted[None])[0]
-    with Worker(tiny_files["fp32"], runtime=runtime) as worker:
+    with IsolatedModel(tiny_files["fp32"], runtime=runtime) as worker:
         np.testing.assert_allclose(worker.logits(fitted), expected, atol=1e-4)
     if runtime == "litert":
         result = Segmenter(tiny_files["fp32"], runtime=runtime)(PHOTO)
@@ -50,13 +50,13 @@ def test_worker_tells_a_crash_a_hang_and_a_refusal(
     tiny_files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match="no such model file"):
-        Worker(tmp_path / "missing.tflite")
-    with Worker(tiny_files["fp32"], runtime="litert") as worker:
+        IsolatedModel(tmp_path / "missing.tflite")
+    with IsolatedModel(tiny_files["fp32"], runtime="litert") as worker:
         worker._process.send_signal(signal.SIGSEGV)
         with pytest.raises(InputError, match=r"litert crashed \(SIGSEGV\)"):
             worker.logits(np.zeros((97, 161, 3), np.uint8))
     with pytest.raises(InputError, match=r"did not answer within 0\.01 s"):
-        Worker(tiny_files["fp32"], seconds=0.01)
+        IsolatedModel(tiny_files["fp32"], seconds=0.01)
 
 
 def test_a_call_that_is_broken_off_is_never_the_answer_to_the_next(tiny_files: dict) -> None:
@@ -64,7 +64,7 @@ def test_a_call_that_is_broken_off_is_never_the_answer_to_the_next(tiny_files: d
         raise TimeoutError
 
     noise = np.random.default_rng(1).integers(0, 256, (97, 161, 3), np.uint8)
-    with Worker(tiny_files["fp32"], runtime="litert") as worker:
+    with IsolatedModel(tiny_files["fp32"], runtime="litert") as worker:
         before = signal.signal(signal.SIGALRM, stop)
         worker._process.send_signal(signal.SIGSTOP)
         signal.setitimer(signal.ITIMER_REAL, 0.2)
@@ -79,7 +79,7 @@ def test_a_call_that_is_broken_off_is_never_the_answer_to_the_next(tiny_files: d
 
 
 def test_a_child_that_died_says_why_every_time(tiny_files: dict) -> None:
-    with Worker(tiny_files["fp32"], runtime="litert") as worker:
+    with IsolatedModel(tiny_files["fp32"], runtime="litert") as worker:
         worker._process.kill()
         for _ in range(3):
             with pytest.raises(InputError, match="was killed"):
@@ -87,7 +87,7 @@ def test_a_child_that_died_says_why_every_time(tiny_files: dict) -> None:
 
 
 def test_a_child_that_takes_nothing_is_not_waited_for(tiny_files: dict) -> None:
-    with Worker(tiny_files["fp32"], runtime="litert", seconds=10) as worker:
+    with IsolatedModel(tiny_files["fp32"], runtime="litert", seconds=10) as worker:
         worker._seconds = 0.5
         worker._process.send_signal(signal.SIGSTOP)
         with pytest.raises(InputError, match=r"did not answer within 0\.5 s"), worker.exchange():
@@ -96,7 +96,7 @@ def test_a_child_that_takes_nothing_is_not_waited_for(tiny_files: dict) -> None:
 
 def test_children_start_where_warnings_are_errors(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONWARNINGS", "error::RuntimeWarning")
-    with Worker(tiny_files["fp32"], runtime="litert") as worker:
+    with IsolatedModel(tiny_files["fp32"], runtime="litert") as worker:
         assert worker.size == (97, 161)
 
 

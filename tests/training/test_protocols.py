@@ -17,7 +17,6 @@ from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 from tests.edge.test_isolation import BLOCKED, COMMAND
 from training.evaluate import evaluate, open_predictor
-from training.pictures import plot_confusion
 from training.protocols import (
     EvalProtocol,
     Network,
@@ -29,6 +28,7 @@ from training.protocols import (
     view_size,
     windows,
 )
+from training.runs.plots import plot_confusion
 
 
 def picture(height: int, width: int) -> np.ndarray:

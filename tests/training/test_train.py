@@ -23,9 +23,9 @@ from segformer_tf.errors import InputError
 from segformer_tf.metrics import confusion_matrix, mean_iou
 from tests.training.small import SMALL
 from training.config import TrainConfig
-from training.segmentation import Segmentation
-from training.sources import open_source
-from training.strategy import make_strategy
+from training.data.open import open_source
+from training.distributed.strategy import make_strategy
+from training.tasks.segmentation import Segmentation
 from training.train import _free_folder, resume, train
 
 
@@ -190,7 +190,7 @@ def test_toy_shapes_cannot_be_solved_by_a_frozen_random_encoder(
         model.encoder.trainable = False
         return model
 
-    monkeypatch.setattr("training.segmentation.build_segformer", frozen)
+    monkeypatch.setattr("training.tasks.segmentation.build_segformer", frozen)
     config = TrainConfig(
         data="tfds:toy_shapes",
         crop=(128, 128),

@@ -1,0 +1,1 @@
+"""PyTorch checkpoints in, and Keras or transformers checkpoints out."""

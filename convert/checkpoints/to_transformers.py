@@ -1,0 +1,134 @@
+"""`segformer export --format transformers`: a Keras SegFormer as a folder that transformers loads."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from convert.checkpoints.dialects import TRANSFORMERS
+from convert.checkpoints.importer import TENSORS, read_checkpoint, to_torch_layout
+from convert.checkpoints.preprocessor import FILE, preprocessor_config
+from convert.checkpoints.state_dict import Tensors
+from convert.export import refuse_one_class, synthetic_images
+from segformer_tf.config import SegFormerConfig
+from segformer_tf.errors import InputError
+from segformer_tf.labels import Labels
+from segformer_tf.model import SegFormer
+
+
+def export_transformers(model: SegFormer, out: Path, *, size: tuple[int, int]) -> None:
+    """Write ``model.safetensors``, ``config.json`` and ``preprocessor_config.json``; whole or not at all.
+
+    They are read back, and every tensor is compared.
+
+    transformers computes every norm with epsilon 1e-5, whatever the model was trained with.
+
+    Args:
+        model: with the paper's decoder.
+        out: folder to make.
+        size: (height, width) that transformers' image processor stretches images to.
+
+    Raises:
+        InputError: a decoder that transformers does not have, or a folder that exists or cannot be written.
+    """
+    from safetensors.numpy import save
+
+    if model.config.decoder != "all_mlp":
+        raise InputError("transformers has the paper's decoder only, not mmseg's")
+    refuse_one_class(model.config)
+    if out.exists():
+        raise InputError(f"{out}: exists already; choose another --out")
+    tensors = transformers_tensors(model)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            made = Path(folder) / out.name
+            made.mkdir()
+            (made / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+            (made / "config.json").write_text(json.dumps(transformers_config(model.config), indent=2) + "\n", "utf-8")
+            (made / FILE).write_text(json.dumps(preprocessor_config(model.config, size), indent=2) + "\n", "utf-8")
+            _read_back(model, made)
+            made.rename(out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror or error})") from None
+
+
+def shift_of_epsilons(model: SegFormer) -> float | None:
+    """How far transformers' epsilons move the logits on a synthetic image, over max(1, largest logit).
+
+    Returns:
+        None where the model has transformers' epsilons already.
+    """
+    same = replace(model.config, norm_epsilon=1e-5, patch_norm_epsilon=1e-5, batch_norm_epsilon=1e-5)
+    if same == model.config:
+        return None
+    pixels = synthetic_images((256, 256), 1)[0][None]
+    twins = [SegFormer(config) for config in (model.config, same)]  # of any size
+    for twin in twins:
+        twin.set_weights(model.get_weights())
+    ours, theirs = (twin.logits(pixels) for twin in twins)
+    return float(np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max()))
+
+
+def transformers_tensors(model: SegFormer) -> Tensors:
+    """The model's weights under transformers' names, in torch's layout."""
+    parts = dict(TRANSFORMERS.layers(model.config, "segformer.encoder."))
+    tensors: Tensors = {}
+    for variable in model.weights:
+        layer, _, name = variable.path.rpartition("/")
+        tensor = to_torch_layout(layer, np.asarray(variable.value, np.float32))
+        pieces = np.split(tensor, len(parts[layer]))  # kv into key and value
+        for part, piece in zip(parts[layer], pieces, strict=True):
+            assert isinstance(part, str)
+            tensors[part + TENSORS[name]] = np.ascontiguousarray(piece)
+    tensors["decode_head.batch_norm.num_batches_tracked"] = np.array(0, np.int64)
+    return tensors
+
+
+def transformers_config(config: SegFormerConfig) -> dict[str, object]:
+    """``config.json`` as `transformers.SegformerConfig` reads it."""
+    names = (config.labels or Labels.numbered(config.num_classes)).names
+    terms = {"license": config.license} if config.license else {}
+    return {
+        **terms,
+        "architectures": ["SegformerForSemanticSegmentation"],
+        "model_type": "segformer",
+        "num_channels": 3,
+        "num_encoder_blocks": 4,
+        "depths": list(config.depths),
+        "hidden_sizes": list(config.embed_dims),
+        "decoder_hidden_size": config.decoder_width,
+        "num_attention_heads": list(config.num_heads),
+        "sr_ratios": list(config.sr_ratios),
+        "patch_sizes": list(config.patch_sizes),
+        "strides": list(config.strides),
+        "mlp_ratios": [config.mlp_ratio] * 4,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "classifier_dropout_prob": config.dropout_rate,
+        "drop_path_rate": config.drop_path_rate,
+        "semantic_loss_ignore_index": 255,
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
+def _read_back(model: SegFormer, folder: Path) -> None:
+    found = read_checkpoint(folder)
+    weights, sizes = (
+        found.weights,
+        {"embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides", "mlp_ratio"},
+    )
+    assert all(getattr(found.config, name) == getattr(model.config, name) for name in sizes), found.config
+    for name in ("image_mean", "image_std"):
+        np.testing.assert_allclose(getattr(found.config, name), getattr(model.config, name), rtol=1e-6, atol=1e-6)
+    for variable in model.weights:
+        layer, _, name = variable.path.rpartition("/")
+        ours = to_torch_layout(layer, np.asarray(variable.value, np.float32))
+        if not np.array_equal(weights[f"{layer}/{TENSORS[name]}"], ours):
+            raise AssertionError(f"{variable.path} changed on its way to transformers")

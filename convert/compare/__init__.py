@@ -1,0 +1,1 @@
+"""`segformer verify`: two models compared, weight by weight and step by step."""

@@ -1,0 +1,107 @@
+"""Runs an exported file on the runtimes it is meant for and compares it with Keras.
+
+Every runtime gets a process of its own: some files end a runtime's process, and one that crashes there must
+not take the export with it. Error is `convert.quantize.metric.relative_error` over all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.quantize.metric import relative_error
+from convert.quantize.recipes import Recipe
+from segformer_tf.edge.isolated import IsolatedModel
+from segformer_tf.edge.runtime import GPU, runtime_version
+from segformer_tf.edge.tflite.contract import Contract
+from segformer_tf.errors import InputError
+from segformer_tf.image import Pixels
+from segformer_tf.mask import logits_to_mask
+from segformer_tf.model import SegFormer
+
+_GPU_IMAGES = 2  # SwiftShader takes seconds for each
+_GPU_MAP_TOLERANCE = 1e-3  # of the pixels: there logits are floats
+_MAP_TOLERANCE = 0.03  # of the pixels: int8 logits are resized in whole steps, so that near ties fall either way
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a file's logits compare with Keras' on one runtime.
+
+    Attributes:
+        runtime: name and version, and the GPU where there is one.
+        error: relative error.
+        max_error: largest difference of a logit, over max(1, largest logit).
+        agreement: share of grid pixels with the same arg-max, 0..1.
+    """
+
+    runtime: str
+    error: float
+    max_error: float
+    agreement: float
+
+
+def verify_file(
+    path: Path, model: SegFormer, images: Sequence[Pixels], *, recipe: Recipe, runtimes: Sequence[str]
+) -> list[Verdict]:
+    """Compare the file at `path` with `model` on `images`.
+
+    Raises:
+        InputError: no runtime, one that cannot run the file, or one whose error exceeds the recipe's tolerance.
+    """
+    if not runtimes:
+        raise InputError("no TFLite runtime is installed to verify on; pip install 'segformer_tf[convert]'")
+    expected = np.concatenate([model.logits(image[None]) for image in images])
+    verdicts = []
+    for runtime in runtimes:
+        few = images[:_GPU_IMAGES] if runtime == GPU else images
+        logits = run_on(path, few, runtime=runtime)
+        verdict = compare(logits, expected[: len(few)], name=f"{runtime} {runtime_version(runtime)}")
+        if not verdict.error <= recipe.tolerance:  # a nan is not
+            raise InputError(
+                f"{verdict.runtime} gets recipe {recipe.name} wrong: relative error {verdict.error:.3g}, "
+                f"expected at most {recipe.tolerance:g}"
+            )
+        verdicts.append(verdict)
+    return verdicts
+
+
+def compare(logits: NDArray[np.float32], expected: NDArray[np.float32], *, name: str) -> Verdict:
+    """The verdict on `logits` against `expected`, both (B, h, w, C)."""
+    if logits.shape != expected.shape:
+        raise InputError(f"{name} gives logits {logits.shape}, Keras {expected.shape}")
+    return Verdict(
+        runtime=name,
+        error=relative_error(logits, expected),
+        max_error=float(np.abs(logits - expected).max() / max(1.0, float(np.abs(expected).max()))),
+        agreement=float((logits.argmax(-1) == expected.argmax(-1)).mean()),
+    )
+
+
+def run_on(
+    path: Path, images: Sequence[Pixels], *, runtime: str, contract: Contract | None = None
+) -> NDArray[np.float32]:
+    """Logits of a file on a runtime, (B, h, w, C), computed in a process of its own; `contract` as `IsolatedModel`.
+
+    Raises:
+        InputError: the runtime refuses the file, crashes on it or hangs.
+    """
+    with IsolatedModel(path, runtime=runtime, contract=contract) as worker:
+        made = []
+        for image in images:
+            made.append(worker.logits(image))
+            _check_class_map(worker, made[-1], runtime)
+        return np.stack(made)
+
+
+def _check_class_map(worker: IsolatedModel, logits: NDArray[np.float32], runtime: str) -> None:
+    """A class map inside the file must be the one that its logits give outside."""
+    if worker.class_map is None:
+        return
+    differ = float((worker.class_map != logits_to_mask(logits, worker.size)).mean())
+    if differ > (_GPU_MAP_TOLERANCE if runtime == GPU else _MAP_TOLERANCE):
+        raise InputError(f"{runtime} gets the class map wrong: {differ:.2%} of the pixels are not what its logits say")

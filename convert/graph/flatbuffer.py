@@ -1,0 +1,169 @@
+"""A `Graph` as the bytes of a ``.tflite``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from convert.graph.ir import Graph, Op, Tensor
+
+# The table of options of each operation that has one, by the schema's name.
+_OPTIONS = {
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "ADD": "AddOptions",
+    "SUB": "SubOptions",
+    "MUL": "MulOptions",
+    "DIV": "DivOptions",
+    "MEAN": "ReducerOptions",
+    "SOFTMAX": "SoftmaxOptions",
+    "GELU": "GeluOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
+    "RESHAPE": "ReshapeOptions",
+    "TRANSPOSE": "TransposeOptions",
+    "PAD": "PadOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "RESIZE_BILINEAR": "ResizeBilinearOptions",
+    "SQUARED_DIFFERENCE": "SquaredDifferenceOptions",
+    "QUANTIZE": "QuantizeOptions",
+    "DEQUANTIZE": "DequantizeOptions",
+    "CAST": "CastOptions",
+    "ARG_MAX": "ArgMaxOptions",
+}
+
+
+def to_tflite(graph: Graph) -> bytes:
+    """The flatbuffer of a graph, with a signature ``serving_default`` that names inputs and outputs."""
+    tensors: dict[Tensor, int] = {}
+    codes: dict[tuple[str, int], int] = {}
+    model = schema.ModelT()
+    model.version, model.description = 3, "segformer_tf"
+    model.buffers = [schema.BufferT()]  # buffer 0 is empty by convention
+    subgraph = schema.SubGraphT()
+    subgraph.name, subgraph.tensors, subgraph.operators = "main", [], []
+
+    def index(tensor: Tensor) -> int:
+        if tensor not in tensors:
+            tensors[tensor] = len(subgraph.tensors)
+            subgraph.tensors.append(_tensor(tensor, model.buffers))
+        return tensors[tensor]
+
+    subgraph.inputs = [index(tensor) for tensor in graph.inputs]
+    for op in graph.ops:
+        made = schema.OperatorT()
+        made.opcodeIndex = codes.setdefault((op.kind, version(op)), len(codes))
+        made.inputs = [index(tensor) for tensor in op.inputs]
+        made.outputs = [index(op.output)]
+        if op.kind in _OPTIONS:
+            made.builtinOptionsType = getattr(schema.BuiltinOptions, _OPTIONS[op.kind])
+            made.builtinOptions = _options(op)
+        subgraph.operators.append(made)
+    subgraph.outputs = [index(tensor) for tensor in graph.outputs]
+    model.subgraphs = [subgraph]
+    model.operatorCodes = [_code(kind, number) for kind, number in codes]
+    model.signatureDefs = [_signature(graph, tensors)]
+    return pack(model)
+
+
+def pack(model: Any) -> bytes:
+    """The bytes of a `schema.ModelT`; vectors that are alike are written once."""
+    builder = _Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+class _Builder(flatbuffers.Builder):
+    """Shares equal vectors (the zero points of every channel are zeros), and aligns constants as the schema asks."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._made: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        key = x.dtype.str, x.tobytes()
+        if key not in self._made:
+            self._made[key] = self._constant(key[1]) if x.dtype == np.uint8 else super().CreateNumpyVector(x)
+        return self._made[key]
+
+    def _constant(self, content: bytes) -> int:
+        self.StartVector(1, len(content), 16)
+        self.head -= len(content)
+        self.Bytes[self.head : self.head + len(content)] = content
+        self.vectorNumElems = len(content)
+        return self.EndVector()
+
+
+def version(op: Op) -> int:
+    """The lowest version of the operation for float and int8 tensors; of int16 ones LiteRT asks no more."""
+    types = [np.dtype(tensor.dtype).name for tensor in op.inputs]
+    quantized = types[0] == "int8"
+    match op.kind:
+        case "CONV_2D":
+            return 3 if quantized else 5 if types[1] == "int8" else 1
+        case "DEPTHWISE_CONV_2D":
+            return 3 if quantized else 6 if types[1] == "int8" else 1
+        case "DEQUANTIZE":
+            return {"int8": 2, "uint8": 1, "int16": 3, "float16": 3}[types[0]]
+        case "QUANTIZE":
+            return 1 if types[0] == "float32" else 2
+        case "RESIZE_BILINEAR":
+            return 3
+        case "RESHAPE":
+            return 1
+        case _:
+            return 2 if quantized else 1
+
+
+def _tensor(tensor: Tensor, buffers: list[Any]) -> Any:
+    made = schema.TensorT()
+    made.name, made.shape, made.hasRank = tensor.name, np.array(tensor.shape, np.int32), True
+    made.type = getattr(schema.TensorType, np.dtype(tensor.dtype).name.upper())
+    made.buffer = 0
+    if tensor.data is not None:
+        made.buffer = len(buffers)
+        buffers.append(schema.BufferT())
+        buffers[-1].data = np.frombuffer(tensor.data.tobytes(), np.uint8)
+    if (q := tensor.quantization) is not None:
+        made.quantization = schema.QuantizationParametersT()
+        made.quantization.scale, made.quantization.zeroPoint = q.scale, q.zero_point
+        made.quantization.quantizedDimension = q.axis
+    return made
+
+
+def _options(op: Op) -> Any:
+    table = getattr(schema, f"{_OPTIONS[op.kind]}T")()
+    for name, value in op.options.items():
+        if name == "padding":
+            value = getattr(schema.Padding, value)
+        elif name == "outputType":
+            value = getattr(schema.TensorType, value)
+        elif name == "fusedActivationFunction":
+            value = getattr(schema.ActivationFunctionType, value)
+        setattr(table, name, value)
+    for name in ("dilationHFactor", "dilationWFactor"):
+        if hasattr(table, name):
+            setattr(table, name, 1)
+    return table
+
+
+def _code(kind: str, number: int) -> Any:
+    code = schema.OperatorCodeT()
+    code.builtinCode = getattr(schema.BuiltinOperator, kind)
+    code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+    code.version = number
+    return code
+
+
+def _signature(graph: Graph, tensors: dict[Tensor, int]) -> Any:
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    signature.inputs, signature.outputs = [], []
+    for target, side in ((signature.inputs, graph.inputs), (signature.outputs, graph.outputs)):
+        for tensor in side:
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = tensor.name, tensors[tensor]
+            target.append(entry)
+    return signature

@@ -1,0 +1,154 @@
+"""Writes standard TFLite metadata into a model: a flatbuffer inside it, associated files as a zip behind it.
+
+Slots and enum values are those of TensorFlow's ``metadata_schema.fbs`` (identifier M001). The writers on PyPI
+cannot be installed beside this project's runtimes (one wants numpy 2, the other protobuf 3).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from convert.graph.flatbuffer import pack
+from segformer_tf.edge.metadata import INFO_FILE, LABELS_FILE, OUTPUT_CONTRACT, ModelInfo
+
+# Enum values of the schema.
+_FILE_AXIS_LABELS = 2
+_CONTENT_FEATURE, _CONTENT_IMAGE = 1, 2
+_COLOR_RGB = 1
+_PROCESS_NORMALIZATION = 1
+
+
+def add_metadata(model: bytes, info: ModelInfo, *, size: tuple[int, int], out: Path, class_map: bool = False) -> None:
+    """Write `model` with `info` inside to `out`.
+
+    Args:
+        model: a TFLite flatbuffer with one input and one output, the logits, or the class map before them.
+        info: labels, recipe and provenance.
+        size: (height, width) of the input.
+        out: file to write.
+        class_map: whether there is one.
+    """
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(_model_metadata(info, size, class_map), np.uint8)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = "TFLITE_METADATA", len(tree.buffers)
+    tree.buffers.append(buffer)
+    tree.metadata = [*(tree.metadata or []), entry]
+    flatbuffer = pack(tree)
+    out.write_bytes(flatbuffer)
+    with zipfile.ZipFile(out, "a") as archive:
+        for name, content in info.files(flatbuffer).items():
+            archive.writestr(name, content)
+
+
+def _model_metadata(info: ModelInfo, size: tuple[int, int], class_map: bool) -> bytes:
+    t = _Tables()
+    height, width = size
+    labels = t.table(
+        {
+            0: t.string(LABELS_FILE),
+            1: t.string("Names of the classes, in the order of the logits."),
+            2: t.byte(_FILE_AXIS_LABELS),
+        }
+    )
+    details = t.table({0: t.string(INFO_FILE), 1: t.string("Colours, recipe and contracts of input and output.")})
+    image_size = t.table({0: t.uint(width), 1: t.uint(height)})
+    image = t.table({0: t.byte(_COLOR_RGB), 1: image_size})
+    # Pixels go in as they are: normalisation is inside.
+    identity = t.table({0: t.floats([0.0]), 1: t.floats([1.0])})
+    inputs = t.table(
+        {
+            0: t.string("image"),
+            1: t.string("; ".join(f"{key}: {value}" for key, value in info.input_contract.items())),
+            3: t.table({0: t.byte(_CONTENT_IMAGE), 1: image}),
+            4: t.vector([t.table({0: t.byte(_PROCESS_NORMALIZATION), 1: identity})]),
+            5: t.table({0: t.floats([255.0]), 1: t.floats([0.0])}),
+        }
+    )
+    outputs = t.table(
+        {
+            0: t.string("logits"),
+            1: t.string("; ".join(f"{key}: {value}" for key, value in OUTPUT_CONTRACT.items())),
+            3: t.table({0: t.byte(_CONTENT_FEATURE), 1: t.table({})}),
+            6: t.vector([labels]),
+        }
+    )
+    mask = t.table(
+        {0: t.string("mask"), 1: t.string("Class ids, (height, width) of the input."), 6: t.vector([labels])}
+    )
+    subgraph = t.table({2: t.vector([inputs]), 3: t.vector([mask, outputs] if class_map else [outputs])})
+    root = t.table(
+        {
+            0: t.string("SegFormer"),
+            1: t.string(f"Semantic segmentation, recipe {info.recipe}, {len(info.labels.names)} classes."),
+            2: t.string(str(info.created.get("segformer_tf", ""))),
+            3: t.vector([subgraph]),
+            5: t.string(info.license),
+            6: t.vector([details]),
+            7: t.string("1.0.0"),
+        }
+    )
+    return t.finish(root)
+
+
+_Slot = Callable[[flatbuffers.Builder, int], None]  # writes one field of the table that is open
+
+
+class _Tables:
+    """Just enough of a flatbuffer writer: children are made before the tables that hold them."""
+
+    def __init__(self) -> None:
+        self._builder = flatbuffers.Builder(1024)
+
+    def table(self, slots: Mapping[int, _Slot]) -> _Slot:
+        self._builder.StartObject(max(slots, default=-1) + 1)
+        for number, write in slots.items():
+            write(self._builder, number)
+        return self._offset(self._builder.EndObject())
+
+    def string(self, text: str) -> _Slot:
+        return self._offset(self._builder.CreateString(text))
+
+    def floats(self, values: Sequence[float]) -> _Slot:
+        self._builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            self._builder.PrependFloat32(value)
+        return self._offset(self._builder.EndVector())
+
+    def vector(self, tables: Sequence[Any]) -> _Slot:
+        self._builder.StartVector(4, len(tables), 4)
+        for table in reversed(tables):
+            self._builder.PrependUOffsetTRelative(table.offset)
+        return self._offset(self._builder.EndVector())
+
+    def byte(self, value: int) -> _Slot:
+        return lambda builder, slot: builder.PrependUint8Slot(slot, value, 0)
+
+    def uint(self, value: int) -> _Slot:
+        return lambda builder, slot: builder.PrependUint32Slot(slot, value, 0)
+
+    def finish(self, root: Any) -> bytes:
+        self._builder.Finish(root.offset, b"M001")
+        return bytes(self._builder.Output())
+
+    @staticmethod
+    def _offset(offset: int) -> _Slot:
+        return _Reference(offset)
+
+
+class _Reference:
+    """A field that points at something already written."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+    def __call__(self, builder: flatbuffers.Builder, slot: int) -> None:
+        builder.PrependUOffsetTRelativeSlot(slot, self.offset, 0)

@@ -1,0 +1,1 @@
+"""Recipes of quantization: rewrites of the float graph, calibration, what they cost."""

@@ -1,0 +1,1 @@
+"""`segformer benchmark`: files timed side by side, the hardware, and the tables and pictures of the result."""

@@ -1,0 +1,145 @@
+"""What `segformer benchmark` shows and writes: tables, rows of a CSV file, points of a picture."""
+
+from __future__ import annotations
+
+import json
+from csv import DictWriter
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from rich.table import Table
+
+from segformer_tf.edge.benchmark.picture import Point, draw_points
+from segformer_tf.edge.benchmark.timing import Benchmark, Conditions, Timing
+from segformer_tf.errors import InputError
+from segformer_tf.files import atomic
+
+_MISSING = "-"
+COLUMNS = tuple(field.name for kind in (Timing, Conditions) for field in fields(kind))
+
+
+def speed_table(result: Benchmark) -> Table:
+    """Milliseconds of each stage, and the share of the machine's speed."""
+    told, images = result.conditions, {(t.image_height, t.image_width) for t in result.timings}
+    size = " ".join(f"{height}x{width}" for height, width in images) if len(images) == 1 else "of each input's size"
+    table = Table(
+        title=f"ms of {told.repeats} interleaved calls after {told.warm_up} to warm up, threads: {told.threads}, "
+        f"image: {told.image}, {size}",
+        caption=f"{told.machine}, {told.cores} cores; float32 matrix product: {told.matmul_gflops:.1f} GFLOP/s"
+        + (f"; shares count {told.gmac_counted:g} GMAC" if told.gmac_counted else ""),
+    )
+    table.add_column("file", overflow="fold", min_width=14)
+    table.add_column("runtime")
+    for column in ("load", "resize", "invoke p50", "invoke p90", "mask", "total", "of matmul"):
+        table.add_column(column, justify="right")
+    for t in result.timings:
+        times = (f"{value:.1f}" for value in (t.load, t.resize, t.p50, t.p90, t.mask, t.total))
+        table.add_row(t.path.name, _runtime(t), *times, _MISSING if t.share is None else f"{t.share:.1%}")
+    return table
+
+
+def files_table(result: Benchmark) -> Table:
+    """What each file is, whoever runs it."""
+    files: dict[Path, Timing] = {}
+    for t in result.timings:  # the first runtime that tells what is inside speaks for all
+        if t.path not in files or files[t.path].ops is None:
+            files[t.path] = t
+    scored = any(t.mean_iou is not None for t in files.values())
+    table = Table(title="the files")
+    table.add_column("file", overflow="fold", min_width=14)
+    table.add_column("recipe", overflow="fold")
+    for column in ("input", "classes", "MB", "GMAC", "ops", *(["mIoU"] if scored else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    for t in files.values():
+        table.add_row(
+            t.path.name,
+            t.recipe,
+            f"{t.height}x{t.width}",
+            str(t.classes),
+            f"{t.megabytes:.2f}",
+            _MISSING if t.gmac is None else f"{t.gmac:.2f}",
+            _MISSING if t.ops is None else str(t.ops),
+            *([] if t.mean_iou is None else [f"{t.mean_iou:.4f}"]),
+        )
+    return table
+
+
+def runtimes_table(result: Benchmark) -> Table:
+    """What each runtime makes of each file."""
+    table = Table(title="what the runtimes make of them")
+    table.add_column("file", overflow="fold", min_width=14)
+    table.add_column("runtime", no_wrap=True)
+    for column in ("peak MB", "parts"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("ops outside XNNPACK's parts", overflow="fold")
+    for t in result.timings:
+        parts = _MISSING if t.partitions is None else str(t.partitions)
+        table.add_row(t.path.name, _runtime(t), f"{t.memory:.0f}", parts, _outside(t))
+    return table
+
+
+def write_csv(path: Path, result: Benchmark) -> None:
+    """`COLUMNS` of every timing; empty where a runtime did not tell. Raises InputError where it cannot be written."""
+    with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for timing in result.timings:
+            row = asdict(result.conditions) | asdict(timing)
+            row["outside"] = None if timing.outside is None else _outside(timing)
+            writer.writerow({name: round(v, 6) if isinstance(v, float) else v for name, v in row.items()})
+
+
+def write_picture(path: Path, result: Benchmark) -> None:
+    """Invoke against mean IoU, or against megabytes where no scores were given; a circle's area is its file's size.
+
+    Raises InputError where it cannot be written.
+    """
+    scored = all(t.mean_iou is not None for t in result.timings)
+    points = [
+        Point(
+            x=t.p50,
+            y=t.megabytes if t.mean_iou is None else t.mean_iou,
+            area=t.megabytes,
+            label=t.path.stem,
+            kind=_runtime(t),
+        )
+        for t in result.timings
+    ]
+    told = result.conditions
+    picture = draw_points(
+        points,
+        x_title="invoke, median ms",
+        y_title="mean IoU" if scored else "MB",
+        note=f"circle area: MB of the file; threads: {told.threads}; {told.machine}",
+    )
+    with atomic(path) as part:
+        picture.save(part)
+
+
+def read_scores(path: Path) -> float:
+    """`mean_iou` of what ``segformer evaluate MODEL --json`` printed, 0..1.
+
+    Raises:
+        InputError: no such file, or one without that.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))["mean_iou"]
+        if isinstance(found, bool) or not 0 <= float(found) <= 1:
+            raise ValueError(found)
+        return float(found)
+    except OSError as error:
+        raise InputError(f"{path}: no scores that can be read ({error.strerror})") from None
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f'{path}: expected what `segformer evaluate MODEL --json` prints, with "mean_iou" from 0 to 1'
+        ) from None
+
+
+def _runtime(timing: Timing) -> str:
+    return f"{timing.runtime} {timing.runtime_version}"
+
+
+def _outside(timing: Timing) -> str:
+    if timing.outside is None:
+        return _MISSING
+    return ", ".join(f"{count} {name}" for name, count in timing.outside.items()) or "none"

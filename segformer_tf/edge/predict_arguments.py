@@ -1,0 +1,107 @@
+"""What stands on the command line of `predict`: a model or none, and images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+
+from segformer_tf.errors import InputError
+from segformer_tf.image import IMAGE_SUFFIXES, images_in, list_images
+
+# Of a clone of the repository; a wheel has no model in it.
+DEFAULT_MODEL = Path("models") / "camvid_b0_int8.tflite"
+
+# Models that are no .tflite, by suffix: what they are, and whether `segformer import` may read them.
+_OTHER_MODELS = {
+    ".onnx": ("an ONNX model", False),
+    ".pb": ("a TensorFlow graph", False),
+    ".h5": ("a Keras HDF5 file", False),
+    ".mlmodel": ("a Core ML model", False),
+    ".engine": ("a TensorRT engine", False),
+    ".pth": ("a PyTorch checkpoint", True),
+    ".pt": ("a PyTorch checkpoint", True),
+    ".bin": ("a PyTorch checkpoint", True),
+    ".safetensors": ("a checkpoint", True),
+}
+
+
+def model_and_images(files: Sequence[Path]) -> tuple[Path, list[Path]]:
+    """The model to use, and the images, those of folders among them.
+
+    The model of the repository is used where no model is named and nothing but images is, for it would have an answer
+    to anything.
+
+    Raises:
+        InputError: a model that is no ``.tflite``, with the way to one; two models; what `list_images` refuses; or,
+            without a model, what is neither an image nor a folder of images.
+    """
+    for path in files:
+        _refuse_other_models(path)
+    models = [path for path in files if path.suffix.lower() == ".tflite"]
+    images = [path for path in files if path not in models]
+    if len(models) > 1:
+        raise InputError(f"expected one model. Received: {models[0]} and {models[1]}; predict with each apart")
+    if not images:
+        raise InputError("no image given; expected [MODEL.tflite] and images or folders of images")
+    found = list_images(images)
+    if models:
+        return models[0], found
+    for path in images:
+        _refuse_no_images(path)
+    return _default_model(), found
+
+
+def _refuse_other_models(path: Path) -> None:
+    """Raises InputError for a model that is no ``.tflite``."""
+    suffix, kind, imports = path.suffix.lower(), "", False
+    if path.is_dir():
+        if any(path.glob("weights/*.keras")) or (path / "environment.json").is_file():
+            raise InputError(_export_line(path, "a run folder"))
+        if (path / "saved_model.pb").is_file():
+            kind = "a SavedModel"
+        elif (path / "config.json").is_file() and not images_in(path):
+            kind, imports = "a transformers checkpoint?", True
+    elif suffix == ".keras":
+        raise InputError(_export_line(path, "a Keras model"))
+    else:
+        kind, imports = _OTHER_MODELS.get(suffix, ("", False))
+    if kind:
+        way = "the tools of its framework may make one of it"
+        if imports:
+            name = quote(path.resolve().name.removesuffix(path.suffix))
+            imported = f"segformer import {quote(str(path))} --out {name}.keras"
+            way = f"of a SegFormer's: {imported}, then segformer export {name}.keras"
+        raise InputError(f"{path}: {kind}; predict runs .tflite files alone; {way}")
+
+
+def _export_line(path: Path, kind: str) -> str:
+    name = quote(path.resolve().name.removesuffix(".keras"))
+    size = "" if path.is_dir() else " --size 512 512"  # a run knows its own
+    return (
+        f"{path}: {kind}; predict runs .tflite files alone; this makes one of it: "
+        f"segformer export {quote(str(path))} --out {name}.tflite{size}"
+    )
+
+
+def _refuse_no_images(path: Path) -> None:
+    """Raises InputError where something is not clearly images, so that a model may have been meant."""
+    if path.is_dir():
+        beside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in (".tflite", ".keras"))
+        if beside:
+            raise InputError(f"{path}: a folder with a model in it, {beside[0]}; name the model that is to be used")
+    elif path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise InputError(
+            f"{path}: neither a .tflite nor an image ({', '.join(IMAGE_SUFFIXES)}); expected [MODEL.tflite] and images "
+            "or folders of images"
+        )
+
+
+def _default_model() -> Path:
+    beside = Path(__file__).parents[2] / DEFAULT_MODEL
+    for path in (beside, DEFAULT_MODEL):
+        if path.is_file():
+            print(f"model: {path}", file=sys.stderr)
+            return path
+    raise InputError(f"no .tflite given, and no {DEFAULT_MODEL} here, which a clone of the repository has")

@@ -1,0 +1,186 @@
+"""A ``.tflite`` and a runtime as one function from pixels to logits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segformer_tf.edge.metadata import ModelInfo, find_model_info
+from segformer_tf.edge.runtime import GPU, runtime_version
+from segformer_tf.edge.tflite.contract import Contract
+from segformer_tf.edge.tflite.engine import Engine, InterpreterEngine, Port
+from segformer_tf.edge.tflite.flatbuffer import FlatFile, read_flatfile
+from segformer_tf.edge.tflite.graph_stats import Contents
+from segformer_tf.edge.tflite.tensors import EXPECTED_INPUT, EXPECTED_OUTPUT, RAW, class_output, pixel_input
+from segformer_tf.errors import InputError
+from segformer_tf.image import Pixels
+from segformer_tf.mask import ids_to_mask, logits_to_mask
+
+
+class TFLiteModel:
+    """A segmentation network on one of the runtimes; threads may share one.
+
+    Calls take turns: an interpreter for every thread was no faster on two cores (CamVid b0, int8, four threads: 169 ms
+    an image either way), and each took 70 MB.
+
+    Args:
+        path: a ``.tflite``; one without metadata of ``segformer export`` is tried in another process first.
+        runtime: as `open_interpreter`.
+        threads: CPU threads; None takes all cores, four at most.
+        info: what `find_model_info` says of the file, where the caller has it: the file is not hashed again.
+        contract: what a file from elsewhere does not say of itself.
+
+    Attributes:
+        size: (height, width) of the input.
+        grid: (height, width, classes) of the logits; 0 classes where the file gives ids of classes, and no logits.
+        recipe: how the file was quantised, or "unknown".
+        bits: as `load_image` takes them for this model.
+        one_channel: whether the two classes are background and what is above a threshold of the file's one channel.
+        makes_map: whether the file gives class ids beside the logits (``--class-map``).
+        said: the GPU that is used, what export warned of, and how a file from elsewhere is; "" of our own on a CPU.
+
+    Raises:
+        InputError: no such file, a damaged one, a runtime that is missing or refuses it, tensors of another kind, or a
+            contract that says too little, or what does not fit.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        runtime: str | None = None,
+        threads: int | None = None,
+        info: ModelInfo | None = None,
+        contract: Contract | None = None,
+    ) -> None:
+        if threads is None:
+            threads = min(4, os.cpu_count() or 1)
+        if threads < 1:
+            raise InputError(f"--threads must be positive. Received: {threads}")
+        info, contract = info or find_model_info(path), contract or Contract()
+        self.recipe = info.recipe if info else "unknown"
+        self.bits = info.bits if info else None
+        contract.check_use(info is None)
+        file = None if info else read_flatfile(path)
+        shape = _open_shape(path, file.inputs, contract.size) if file else None
+        self._engine: Engine = InterpreterEngine(
+            path, runtime=runtime, threads=threads, intact=info is not None, shape=shape
+        )
+        self._turn = Lock()
+        warning = str(info.created.get("warning", "")) if info else ""
+        self._gpu = (f"{GPU} {runtime_version(GPU)}", warning) if runtime == GPU else ()
+        try:
+            self._agree(file, contract)
+        except InputError as error:
+            given, made = (", ".join(map(str, side)) for side in (self._engine.inputs, self._engine.outputs))
+            raise InputError(f"{path}: {error}. Received: {given} in, {made} out") from None
+        if contract.size and contract.size != self.size:
+            raise InputError(_other_size(path, self.size, contract.size))
+
+    def _agree(self, file: FlatFile | None, contract: Contract) -> None:
+        """Find how pixels go in and how to read what comes out; raises InputError without the file's name."""
+        inputs, outputs = self._engine.inputs, self._engine.outputs
+        if len(inputs) != 1:
+            raise InputError(f"expected {EXPECTED_INPUT} in")
+        self._input = pixel_input(inputs[0], contract.normalization or (file.normalization if file else RAW))
+        self.size = inputs[0].shape[1], inputs[0].shape[2]
+        maps = [i for i, port in enumerate(outputs) if len(outputs) == 2 and _is_map(port, self.size)]
+        if len(outputs) != 1 + len(maps):
+            raise InputError(f"expected {EXPECTED_OUTPUT} out")
+        number = next(i for i in range(len(outputs)) if i not in maps)
+        source = file.sources[number] if file else ""
+        self._output = class_output(outputs, number, source=source, above=contract.foreground_above)
+        if not _covers(self._output.grid, self.size):
+            raise InputError(f"expected {EXPECTED_OUTPUT} out, over the whole image")
+        self._map = maps[0] if maps else None
+        self.makes_map = bool(maps)
+        self.grid = self._output.grid
+        self.one_channel = self._output.threshold is not None
+        use = (self._input.said, self._output.said) if file else ()
+        self.said = "; ".join(filter(None, (*self._gpu, *use)))
+
+    def answer(self, fitted: Pixels) -> NDArray[Any]:
+        """What the file says of an image that has the model's size.
+
+        Args:
+            fitted: (height, width, 3) uint8 RGB.
+
+        Returns:
+            Scores, `grid` float32; or, of a file that gives no scores, (height, width) uint8 class ids.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        return self._run(fitted, [self._output.number])[0]
+
+    def logits(self, fitted: Pixels) -> NDArray[np.float32]:
+        """As `answer`, of a file that gives scores; `grid` of our own files is (⌈height/4⌉, ⌈width/4⌉, C)."""
+        return self.logits_and_map(fitted)[0]
+
+    def logits_and_map(self, fitted: Pixels) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
+        """As `logits`, with `size` class ids of the same image where the file makes them itself."""
+        if not self.grid[2]:
+            raise InputError("the file gives class ids; what is asked for are logits")
+        wanted = [self._output.number] if self._map is None else [self._output.number, self._map]
+        logits, *maps = self._run(fitted, wanted)
+        return logits, maps[0] if maps else None
+
+    def _run(self, fitted: Pixels, wanted: list[int]) -> list[NDArray[Any]]:
+        """Outputs by number, the first one read."""
+        if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
+            raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
+        image = self._input(fitted)
+        with self._turn:
+            first, *rest = self._engine.run(image, wanted)
+        return [self._output(first), *rest]
+
+    def contents(self) -> Contents | None:
+        """What the file consists of and who runs it; None where the runtime does not tell."""
+        return self._engine.contents()
+
+
+def _covers(grid: tuple[int, int, int], size: tuple[int, int]) -> bool:
+    """Whether an output has the input's shape, but for rounding: a list of pixels, (1, H·W, C), has not."""
+    height, width = grid[:2]
+    return abs(height * size[1] / (width * size[0]) - 1) <= 0.1 + 1 / height + 1 / width
+
+
+def answer_to_mask(answer: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(height, width) uint8 class ids of what `TFLiteModel.answer` gave."""
+    return ids_to_mask(answer, size) if answer.ndim == 2 else logits_to_mask(answer, size)
+
+
+def _open_shape(
+    path: str | Path, inputs: Sequence[tuple[int, ...]], size: tuple[int, int] | None
+) -> tuple[int, ...] | None:
+    """The shape to give an input that leaves height or width open; None where nothing is open."""
+    if len(inputs) != 1 or len(inputs[0]) != 4:
+        return None
+    _, height, width, channels = inputs[0]
+    if height == 3 != channels:
+        raise InputError(
+            f"{path}: expected {EXPECTED_INPUT} in. Received: {list(inputs[0])}, channels first; convert it with "
+            "channels last"
+        )
+    if -1 not in (height, width) and (height, width) != (1, 1):
+        return None
+    if size is None:
+        raise InputError(f"{path}: takes images of any size; expected --size H W, best what it was trained on")
+    if any(side not in (-1, 1, wanted) for side, wanted in zip((height, width), size, strict=True)):
+        raise InputError(_other_size(path, (height, width), size))
+    return 1, *size, 3 if channels == -1 else channels
+
+
+def _other_size(path: str | Path, sees: tuple[int, int], wanted: tuple[int, int]) -> str:
+    sides = "x".join("any" if side == -1 else str(side) for side in sees)
+    return f"{path}: sees {sides} pixels, no other size. Received: --size {wanted[0]} {wanted[1]}"
+
+
+def _is_map(port: Port, size: tuple[int, int]) -> bool:
+    return port.dtype == np.int32 and port.shape == (1, *size)

@@ -1,0 +1,236 @@
+"""The image contract, one for training's validation, calibration, evaluation and prediction.
+
+EXIF-upright RGB, stretched to the model's size by Pillow's bilinear filter (antialiased).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from segformer_tf.bit_depth import is_deep, largest_value, to_8_bits
+from segformer_tf.errors import InputError
+
+Pixels = NDArray[np.uint8]
+ImageLike = str | Path | Image.Image | Pixels | bytes | bytearray | memoryview | BinaryIO
+
+# JPEG covers MPO, which many phones write. Left out: readers that run other programs (EPS) or serve no photograph.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+_STRIP_BYTES = 1 << 16
+# Where Pillow finds a PNG's EXIF before its pixels, and how far from its end what stands behind them begins.
+_EXIF_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
+_EXIF_BYTES = (1 << 16) + 64
+DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".ppm")  # of the formats that can have more than 8 bits
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+
+
+def load_image(image: ImageLike, *, bits: int | None = None) -> Pixels:
+    """Read an image as the contract wants it.
+
+    Args:
+        image: a path, a PIL image, the bytes of an image file or a file object open for reading them, or an
+            (H, W, 3) uint8 array of **RGB**: OpenCV's arrays are BGR, which nobody can tell, so give
+            ``image[..., ::-1]`` of those. Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; an alpha channel
+            is dropped.
+        bits: how many are used of a picture of more than 8, 8 to 16; their upper 8 are taken. None takes 16.
+
+    Returns:
+        (H, W, 3) uint8, RGB, upright.
+
+    Raises:
+        InputError: not a readable image, one of more than 179 million pixels (Pillow's limit), one with values beyond
+            `bits`, a URL, an array of another shape or dtype, or something else.
+    """
+    if isinstance(image, np.ndarray):
+        return _checked(image)
+    if isinstance(image, Image.Image):
+        return _upright_rgb(image, bits)
+    if isinstance(image, bytes | bytearray | memoryview):
+        image = BytesIO(image)
+    elif isinstance(image, str | os.PathLike):
+        refuse_url(image)
+        image = Path(image)
+    elif not hasattr(image, "read"):
+        raise InputError(
+            "expected an image: a path, a PIL image, an array, or the bytes of a file or a file object. "
+            f"Received: {type(image).__name__}"
+        )
+    with open_picture(image, formats=_FORMATS, kind="image") as opened:
+        return _upright_rgb(opened, bits)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an image's file says before its pixels.
+
+    Attributes:
+        stored: (height, width) of the pixels in the file.
+        turn: EXIF's orientation, 1 (none) to 8.
+    """
+
+    stored: tuple[int, int]
+    turn: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) that `load_image` gives."""
+        height, width = self.stored
+        return (width, height) if self.turn in (5, 6, 7, 8) else (height, width)
+
+
+def read_head(path: Path) -> Head:
+    """Size and turn of an image, from its file's head; raises InputError as `load_image` does."""
+    with open_picture(path, formats=_FORMATS, kind="image") as opened:
+        width, height = opened.size
+        if opened.format == "TIFF":  # whose size Pillow has turned already
+            width, height = (int(opened.getexif()[tag]) for tag in (0x0100, 0x0101))
+        elif opened.format == "PNG" and not _EXIF_KEYS & opened.info.keys():
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _EXIF_BYTES))
+                if b"eXIf" not in file.read():  # to look for EXIF behind the pixels, Pillow would decode them
+                    return Head((height, width), 1)
+        turn = opened.getexif().get(0x0112, 1)
+        return Head((height, width), turn if turn in range(1, 9) else 1)
+
+
+def refuse_url(path: str | Path) -> None:
+    """Raises InputError for a URL, also one that went through a `Path`."""
+    if re.match("[a-z][a-z0-9+.-]+:/", str(path)):
+        raise InputError(f"{path}: a URL; expected a file, so download it first, or give its bytes in Python")
+
+
+def _checked(image: NDArray[Any]) -> Pixels:
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and 0 not in image.shape:
+        return image
+    way = ""
+    if image.dtype.kind == "f":
+        way = "; of floats 0..1 that is (image * 255).round().astype(np.uint8)"
+    elif image.ndim == 2:
+        way = "; of a grey one that is np.stack([image] * 3, axis=-1)"
+    elif image.ndim == 3 and image.shape[2] == 4:
+        way = "; without its alpha that is image[..., :3]"
+    elif image.ndim == 4:
+        way = "; one image at a time"
+    raise InputError(f"expected an RGB array (H, W, 3) of uint8{way}. Received: {image.dtype} {image.shape}")
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) that `load_image` will give; raises InputError as it does."""
+    return read_head(path).upright
+
+
+def is_deep_file(path: Path) -> bool:
+    """`is_deep` of a file, from its head; raises InputError as `load_image` does."""
+    with open_picture(path, formats=_FORMATS, kind="image") as opened:
+        return is_deep(opened)
+
+
+def largest_value_of(path: Path) -> int:
+    """`largest_value` of a file that is deep; raises InputError as `load_image` does."""
+    with open_picture(path, formats=_FORMATS, kind="image") as opened:
+        return largest_value(opened)
+
+
+@contextmanager
+def open_picture(source: Path | BinaryIO, *, formats: tuple[str, ...], kind: str) -> Iterator[Image.Image]:
+    """A picture file, open; whatever goes wrong with it becomes one line that calls it a `kind`.
+
+    Pillow refuses more than 179 million pixels, and warns from half of that. The warning is silenced for the whole
+    process, once, for to do so for a moment would let other threads lose their own filters.
+
+    Raises:
+        InputError: no such file, or one that Pillow cannot read as one of `formats`.
+    """
+    name = str(source) if isinstance(source, Path) else "bytes"
+    if isinstance(source, Path) and not source.is_file():  # nor a folder, nor a pipe, which would wait for ever
+        raise InputError(f"{name}: no such {kind}")
+    if not any(f[0] == "ignore" and f[2] is Image.DecompressionBombWarning for f in warnings.filters):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    try:
+        with Image.open(source, formats=formats) as opened:
+            yield opened
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{name}: not a readable {kind} ({reason})") from None
+
+
+def _upright_rgb(image: Image.Image, bits: int | None) -> Pixels:
+    deep = is_deep(image)  # loaded, it does not tell
+    scaled = image.format == "PPM"  # whose values Pillow brings to 0..65535
+    image.load()  # the EXIF data of a PNG may be behind its pixels
+    if image.getexif().get(0x0112, 1) != 1:
+        image = ImageOps.exif_transpose(image)  # a copy in any case
+    if image.mode == "F":
+        raise InputError("pixels are 32-bit floats of no known range; expected 8 or 16 bits")
+    if not image.mode.startswith("I"):
+        if deep and bits not in (None, 16):
+            raise InputError(
+                f"16 bits a channel in colour, of which the upper 8 alone can be read, so not {bits} (--bits); "
+                "save it with 8 bits a channel, or train with --bits 16 on the upper 8"
+            )
+        return _rgb(image)
+    grey = np.asarray(image)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise InputError(f"pixels are {grey.min()}..{grey.max()}; expected 8 or 16 bits")
+    if deep and bits is not None:
+        grey = to_8_bits(grey, bits)
+    elif image.mode != "I" or scaled or grey.max() > 255:  # 32-bit containers hold 8 bits as well
+        grey = grey >> 8  # `convert` would clip; the high byte, as Pillow takes of 16-bit RGB
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """As ``np.asarray(image.convert("RGB"))``, in strips: three copies less of a large photograph."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_BYTES // (3 * image.width))
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
+    return pixels
+
+
+def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Stretch (H, W, 3) uint8 to `size` (height, width) by Pillow's antialiased bilinear filter."""
+    height, width = size
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files of a folder in name order; hidden ones (``._a.jpg`` of macOS) are none."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def list_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Image files among `paths`, folders searched one level deep as `images_in`, in name order.
+
+    Raises:
+        InputError: a path that does not exist, or no image at all.
+    """
+    given = [Path(p) for p in paths]
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            found += images_in(path)
+        elif path.exists():
+            found.append(path)
+        else:
+            refuse_url(path)
+            raise InputError(f"{path}: no such file or folder")
+    if not found:
+        raise InputError(f"no image ({', '.join(IMAGE_SUFFIXES)}) in {', '.join(map(str, given))}")
+    return found

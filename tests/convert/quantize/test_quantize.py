@@ -1,0 +1,173 @@
+"""Rewrites of graphs: weights, integer arithmetic, ranges, and what suffers from int8."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convert.graph.ir import Graph
+from convert.graph.run import run
+from convert.graph.segformer import network
+from convert.quantize.calibrate import ranges
+from convert.quantize.integer import integer_ends, static, static_tensors, uint8_input
+from convert.quantize.metric import relative_error
+from convert.quantize.recipes import RECIPES, everything, worth_int8
+from convert.quantize.sensitivity import macs, mixed, sensitivities, step_of
+from convert.quantize.weights import dynamic_int8, half, int8_kernel, pays_dynamic, weight_int8
+from segformer_tf import SegFormer, build_segformer
+from segformer_tf.cli import main
+from segformer_tf.image import Pixels
+from tests.helpers import perturb
+
+SIZE = (64, 96)
+IMAGES = [np.random.default_rng(i).integers(0, 256, (*SIZE, 3), np.uint8) for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def graph(tiny: SegFormer) -> Graph:
+    return network(tiny, SIZE)
+
+
+def logits(graph: Graph, images: list[Pixels] = IMAGES) -> np.ndarray:
+    (output,) = graph.outputs
+    made = np.stack([values[output.name] for values in run(graph, images)])
+    q = output.quantization
+    return made if q is None else (made.astype(np.float32) - q.zero_point[0]) * q.scale[0]
+
+
+def test_kernels_are_rounded_to_a_step_of_their_own_channel(graph: Graph) -> None:
+    for op in graph.ops:
+        if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            continue
+        made = int8_kernel(op)
+        assert made.quantization is not None
+        axis = made.quantization.axis
+        assert len(made.quantization.scale) == made.shape[axis] == op.output.shape[-1]
+        scale = np.expand_dims(made.quantization.scale, [i for i in range(4) if i != axis])
+        assert np.abs(made.value * scale - op.inputs[1].value).max() <= 0.5001 * made.quantization.scale.max()
+        assert np.abs(made.value).max() == 127
+
+
+def test_weight_rewrites_keep_the_function(graph: Graph) -> None:
+    expected = logits(graph)
+    errors = {
+        rewrite.__name__: relative_error(logits(rewrite(graph)), expected)
+        for rewrite in (half, weight_int8, dynamic_int8)
+    }
+    assert 1e-5 < errors["half"] < 2e-3
+    assert 1e-3 < errors["weight_int8"] < 0.05
+    assert 1e-3 < errors["dynamic_int8"] < 0.05
+
+
+def test_dynamic_int8_is_where_it_pays() -> None:
+    model = build_segformer("b0", num_classes=150)
+    for runtime in ("litert", "tflite-runtime"):
+        ops = [op for op in network(model, SIZE, runtime=runtime).ops if op.kind == "CONV_2D"]
+        left = {op.output.name for op in ops if not pays_dynamic(op)}
+        assert "stage1/patch_embed/proj" in left  # 3 channels
+        assert {"stage1/block0/mlp/fc1", "decoder/c1"} <= left  # products over 32 values
+        assert not {"stage1/block0/mlp", "decoder/c2", "logits", "stage1/block0/attn/sr"} & left
+        assert all(name in left for name in (op.output.name for op in ops) if name.endswith("variance"))
+
+
+def test_ranges_are_those_of_the_images(tiny: SegFormer, graph: Graph) -> None:
+    found = ranges(graph, ["image/centred", "logits"], IMAGES)
+    made = np.concatenate([tiny.logits(image[None]) for image in IMAGES])
+    np.testing.assert_allclose(found["logits"], (made.min(), made.max()), rtol=1e-4)
+    pixels = np.stack(IMAGES) - np.array([123.675, 116.28, 103.53])
+    np.testing.assert_allclose(found["image/centred"], (pixels.min(), pixels.max()), rtol=1e-5)
+
+
+def test_integer_graphs_keep_the_function(graph: Graph) -> None:
+    expected = logits(graph)
+    some, all_ = (ranges(graph, static_tensors(graph, choice), IMAGES) for choice in (worth_int8, everything))
+    assert relative_error(logits(static(graph, some, worth_int8)), expected) < 0.05
+    assert relative_error(logits(uint8_input(static(graph, some, worth_int8))), expected) < 0.05
+    assert relative_error(logits(integer_ends(static(graph, all_, everything))), expected) < 0.15
+    assert relative_error(logits(static(graph, all_, everything, bits=16)), expected) < 0.03
+    halved = {name: (low / 2, high / 2) for name, (low, high) in all_.items()}
+    assert relative_error(logits(static(graph, halved, everything)), expected) > 0.15  # ranges matter
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("dead", [0.0, 1e-7])
+def test_a_bias_survives_beside_a_dead_kernel(dead: float, bits: int) -> None:
+    model = perturb(build_segformer("tiny", num_classes=6))
+    for kernel in (model.decoder.linear_pred.kernel, model.encoder.stages[1].blocks[0].mlp.dwconv.kernel):
+        value = kernel.numpy()
+        (value[..., 0] if value.shape[-1] > 1 else value[:, :, ::2])[...] *= dead
+        kernel.assign(value)
+    graph = network(model, SIZE)
+    found = ranges(graph, static_tensors(graph, everything), IMAGES)
+    assert relative_error(logits(static(graph, found, everything, bits=bits)), logits(graph)) < 0.06
+
+
+@pytest.mark.parametrize("limits", [(-1.0, 1.0), (-1.0, 2.0), (-127.6, 127.4)])
+def test_the_right_side_of_a_matrix_product_is_never_symmetric(graph: Graph, limits: tuple[float, float]) -> None:
+    made = static(graph, dict.fromkeys(static_tensors(graph, everything), limits), everything)
+    products = [op for op in made.ops if op.kind == "BATCH_MATMUL"]
+    assert len(products) == 10  # two a block
+    for q in (op.inputs[1].quantization for op in products):
+        assert q is not None
+        assert q.zero_point[0] != 0
+        lowest, highest = ((value - q.zero_point[0]) * q.scale[0] for value in (-128, 127))
+        assert lowest <= limits[0] + q.scale[0] / 2
+        assert highest >= limits[1] - q.scale[0] / 2
+
+
+def test_float_and_integer_meet_once_a_tensor(graph: Graph) -> None:
+    made = static(graph, dict.fromkeys(static_tensors(graph, worth_int8), (-1.0, 1.0)), worth_int8)
+    for kind in ("QUANTIZE", "DEQUANTIZE"):
+        assert max(Counter(op.inputs[0] for op in made.ops if op.kind == kind).values()) == 1
+
+
+def test_multiply_adds_are_the_papers() -> None:
+    graph = network(build_segformer("b0", num_classes=150), (512, 512))
+    products = sum(
+        int(np.prod(op.output.shape)) * op.inputs[0].shape[-1] for op in graph.ops if op.kind == "BATCH_MATMUL"
+    )
+    # 4.09 with the decoder commuted; patch embeddings' affine maps add, stage 1's proj drops out.
+    assert (sum(map(macs, graph.ops)) + products) / 1e9 == pytest.approx(4.09, rel=0.03)
+
+
+def test_what_suffers_is_named_and_spared(tmp_path: Path) -> None:
+    model = perturb(build_segformer("tiny", num_classes=6))
+    fc1 = model.encoder.stages[2].blocks[1].mlp.fc1
+    bias = fc1.bias.numpy()
+    bias[0] = 400  # one channel takes the range of all the others
+    fc1.bias.assign(bias)
+    model.encoder.stages[2].blocks[1].mlp.fc2.kernel.assign(
+        np.where(np.arange(80)[:, None] == 0, 0, model.encoder.stages[2].blocks[1].mlp.fc2.kernel)
+    )
+    graph = network(model, SIZE)
+    found = ranges(graph, static_tensors(graph, worth_int8), IMAGES)
+    ranked = sensitivities(graph, found, worth_int8, IMAGES)
+    assert ranked[0].step == "stage3/block1/mlp"
+    assert ranked[0].error > 3 * ranked[1].error
+    assert 0.9 < sum(each.share for each in ranked) <= 1
+    spared = mixed(graph, found, worth_int8, IMAGES)
+    left = {step_of(op) for op in spared.ops if op.kind == "CONV_2D" and op.inputs[0].dtype == np.float32}
+    assert "stage3/block1/mlp" in left
+    assert relative_error(logits(spared), logits(graph)) < 0.7 * relative_error(
+        logits(static(graph, found, worth_int8)), logits(graph)
+    )
+
+
+def test_verify_per_layer(tiny: SegFormer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tiny.save(tmp_path / "model.keras")
+    main(["verify", str(tmp_path / "model.keras"), "--per-layer", "--size", "64", "64", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert {"stage1/patch_embed", "stage4/block0/mlp", "decoder/c1", "logits"} <= {row["step"] for row in told}
+    assert [row["error"] for row in told] == sorted((row["error"] for row in told), reverse=True)
+    for extra in ([], ["--per-layer", "--against", "x.keras"]):
+        with pytest.raises(SystemExit):
+            main(["verify", str(tmp_path / "model.keras"), *extra])
+        assert "expected either --against or --per-layer" in capsys.readouterr().err
+
+
+def test_every_recipe_says_what_it_is() -> None:
+    assert all(recipe.summary and name == recipe.name for name, recipe in RECIPES.items())

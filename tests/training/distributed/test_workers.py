@@ -1,0 +1,186 @@
+"""The same on one device, on two replicas, on two workers; what happens when a worker is lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from segformer_tf.cli import main
+from segformer_tf.errors import InputError
+from tests.training.small import COMMAND, SMALL
+from training.data.open import open_source
+from training.data.pipeline import train_batches
+from training.distributed.strategy import Place, _answers, _meet, make_strategy, this_place
+from training.train import train
+
+
+def cluster(index: int, ports: list[int]) -> str:
+    workers = [f"localhost:{port}" for port in ports]
+    return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def start_workers(*words: object) -> list[subprocess.Popen]:
+    ports = free_ports(2)
+    return [
+        subprocess.Popen(
+            [*COMMAND, *map(str, words)],
+            env={**os.environ, "TF_CONFIG": cluster(i, ports)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+def options(data: Path, out: Path, *, steps: int) -> list[object]:
+    return [
+        *("--data", data, "--out", out, "--variant", "tiny", "--steps", steps, "--epoch-steps", 2),
+        *("--batch-size", 4, "--crop", 64, 64, "--warmup-steps", 1, "--learning-rate", "1e-3"),
+        *("--head-multiplier", 1, "--drop-path", 0, "--dropout", 0),
+    ]
+
+
+def curve(run: Path) -> np.ndarray:
+    """Rows of (loss, mean IoU, validation loss, validation mean IoU)."""
+    with (run / "history.csv").open(newline="") as file:
+        names = ("loss", "mean_iou", "val_loss", "val_mean_iou")
+        return np.array([[float(row[name]) for name in names] for row in csv.DictReader(file)])
+
+
+def test_one_device_two_replicas_and_two_workers_give_the_same_curve(toy_folder: Path, tmp_path: Path) -> None:
+    workers = start_workers(*options(toy_folder, tmp_path / "workers", steps=6))
+    config = replace(
+        SMALL, data=str(toy_folder), batch_size=4, steps=6, head_multiplier=1.0, drop_path=0.0, dropout=0.0
+    )
+    train(replace(config, out=tmp_path / "one"))
+    train(replace(config, out=tmp_path / "replicas", devices=2))
+    for worker in workers:
+        error = worker.communicate(timeout=300)[1]
+        assert worker.returncode == 0, error
+    expected = curve(tmp_path / "one")
+    assert expected.shape == (3, 4)
+    assert np.abs(np.diff(expected[:, 0])).min() > 0.01  # a curve, not a line
+    for name in ("replicas", "workers"):
+        difference = np.abs(curve(tmp_path / name) - expected)
+        assert difference[:, 0].max() < 1e-4
+        assert difference[:, 1].max() < 1e-3
+        assert difference[:, 3].max() < 1e-3
+        # Biases before batch normalisation have no gradient but rounding, which Adam makes a step of: the running
+        # mean follows late, and only the validation loss sees it.
+        assert difference[:, 2].max() < 1e-3
+    # The chief alone wrote; each worker kept its own backup.
+    assert len(list((tmp_path / "workers" / "tensorboard" / "train").iterdir())) == 1
+    assert {p.name for p in (tmp_path / "workers" / "backup").iterdir()} == {
+        f"worker{i}-epoch{epoch}.{kind}" for i in (0, 1) for epoch in (2, 3) for kind in ("npz", "json")
+    }
+
+
+@pytest.mark.parametrize(("victim", "kind"), [(1, "npz"), pytest.param(0, "json", marks=pytest.mark.slow)])
+def test_when_a_worker_is_lost_the_other_says_so_and_both_can_go_on(
+    victim: int, kind: str, toy_folder: Path, tmp_path: Path
+) -> None:
+    """In a validation, or after it."""
+    run = tmp_path / "run"
+    workers = start_workers(*options(toy_folder, run, steps=20))
+    while not (run / "backup" / f"worker{victim}-epoch2.{kind}").exists():
+        assert workers[0].poll() is None, workers[0].communicate()[1]
+        time.sleep(0.05)
+    workers[victim].kill()
+    workers[victim].communicate()
+    other = 1 - victim
+    error = workers[other].communicate(timeout=120)[1]
+    assert workers[other].returncode == 1
+    last = error.splitlines()[-1]
+    assert last.startswith(f"segformer: worker {other} of 2 stopped, for another one did")
+    assert f"--resume {run}" in last
+    assert "Traceback" not in error
+    before = curve(run)
+    for worker in start_workers("--resume", run):
+        error = worker.communicate(timeout=300)[1]
+        assert worker.returncode == 0, error
+    assert len(curve(run)) == 10
+    assert len(before) >= 1
+    np.testing.assert_array_equal(curve(run)[: len(before)], before)  # it went on, not back
+
+
+def test_a_worker_waits_for_the_others_by_name_and_can_be_stopped(toy_folder: Path, tmp_path: Path) -> None:
+    ports = free_ports(2)
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, options(toy_folder, tmp_path / "run", steps=6))],
+        env={**os.environ, "TF_CONFIG": cluster(0, ports)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line == f"worker 0 of 2: waiting for localhost:{ports[1]}\n":
+            break
+    process.terminate()  # Ctrl-C ends it too, but is ignored by what a shell put in the background
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    with (
+        socket.create_server(("", ports[0])),
+        pytest.raises(InputError, match=f"port {ports[0]} cannot be listened on"),
+    ):
+        _meet(Place(0, 2, tuple(f"localhost:{port}" for port in ports)))
+    assert not _answers("nowhere.invalid:1")  # waited for: a pod has no name before it starts
+
+
+def test_every_worker_reads_its_own_part_of_each_batch(toy_folder: Path) -> None:
+    def some(context: tf.distribute.InputContext | None) -> list[np.ndarray]:
+        source = open_source(str(toy_folder), "train")
+        data = train_batches(source, crop=(64, 64), scale=(0.9, 1.1), batch_size=4, seed=3, start=8, context=context)
+        return [mask for _, mask in data.take(3).as_numpy_iterator()]
+
+    whole = np.concatenate(some(None)).reshape(3, 2, 2, 64, 64)  # step, worker, sample of the worker
+    for worker in (0, 1):
+        context = tf.distribute.InputContext(num_input_pipelines=2, input_pipeline_id=worker, num_replicas_in_sync=2)
+        np.testing.assert_array_equal(some(context), whole[:, worker])
+
+
+def test_tf_config_tells_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert this_place() == Place(0, 1)
+    monkeypatch.setenv("TF_CONFIG", cluster(1, [1, 2, 3]))
+    assert this_place() == Place(1, 3, ("localhost:1", "localhost:2", "localhost:3"))
+    with_chief = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(with_chief))
+    assert this_place() == Place(2, 3, ("a:1", "b:1", "c:1"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", '{"cluster": {"worker": ["a:1", "b:1"]}}', cluster(5, [1, 2])])
+def test_a_tf_config_that_cannot_be_used_is_one_line(
+    text: str, toy_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(SystemExit):
+        main(["train", "--data", str(toy_folder)])
+    assert capsys.readouterr().err.startswith("segformer: TF_CONFIG: ")
+
+
+def test_several_workers_need_one_name_for_the_run(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", cluster(0, [1, 2]))
+    with pytest.raises(InputError, match="--devices: with TF_CONFIG every worker uses all its devices"):
+        make_strategy(7)
+    with pytest.raises(InputError, match="--out is needed with several workers"):
+        train(replace(SMALL, data=str(toy_folder)))

@@ -1,0 +1,1 @@
+"""From files to batches: data sets, what their masks mean, checks, augmentation, the tf.data pipeline."""

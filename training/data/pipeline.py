@@ -1,0 +1,162 @@
+"""Source -> tf.data. The i-th training sample is a function of (seed, i) alone: order, crop and colours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from segformer_tf.config import normalize
+from segformer_tf.errors import InputError
+from segformer_tf.image import fit_image
+from segformer_tf.labels import IGNORE_ID
+from training.data.augment import Normalize, augment
+from training.data.class_lookup import Sample
+from training.data.source import Source
+
+
+def train_batches(
+    source: Sequence[Sample] | Source,
+    *,
+    crop: tuple[int, int],
+    scale: tuple[float, float],
+    base: tuple[int, int] | None = None,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    context: tf.distribute.InputContext | None = None,
+    normalize: Normalize = normalize,
+) -> tf.data.Dataset:
+    """Endless augmented batches, each epoch in its own order.
+
+    Args:
+        source: the training split.
+        crop: (height, width) of the samples.
+        scale, base: of the scale jitter, as `training.data.augment.scale_jitter`.
+        batch_size: samples per step, over all replicas.
+        seed: of order and augmentation.
+        start: number of samples already seen.
+        context: this worker among the others, as tf.distribute gives it; None for the only one.
+        normalize: of the network's configuration; ImageNet's unless given.
+
+    Yields:
+        ((B / replicas, *crop, 3) float32 normalised, (B / replicas, *crop) uint8).
+    """
+
+    def load(index: Any, key: Any) -> Any:
+        image, mask = _read(source, index)
+        return augment(image, mask, key, crop=crop, scale=scale, base=base, normalize=normalize)
+
+    return endless_batches(len(source), load, batch_size=batch_size, seed=seed, start=start, context=context)
+
+
+def eval_batches(
+    source: Sequence[Sample] | Source,
+    *,
+    size: tuple[int, int],
+    batch_size: int,
+    context: tf.distribute.InputContext | None = None,
+    normalize: Normalize = normalize,
+) -> tf.data.Dataset:
+    """Every sample once, in order: image by the image contract, mask stretched to the nearest pixel.
+
+    The last batch is filled up with wholly ignored samples, so that no replica is left without one.
+
+    Yields:
+        ((B / replicas, *size, 3) float32 normalised, (B / replicas, *size) uint8).
+    """
+    height, width = size
+
+    def read(index: Any) -> Any:
+        if index >= len(source):
+            return np.zeros((*size, 3), np.uint8), np.full(size, IGNORE_ID, np.uint8)
+        image, mask = source[int(index)]
+        if mask.shape != size:
+            mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+        return fit_image(image, size), mask
+
+    def load(index: Any) -> Any:
+        image, mask = tf.numpy_function(read, [index], (tf.uint8, tf.uint8), stateful=False)
+        return normalize(tf.cast(tf.ensure_shape(image, (*size, 3)), tf.float32)), tf.ensure_shape(mask, size)
+
+    numbers = tf.data.Dataset.range(eval_steps(source, batch_size) * batch_size)
+    return batches(numbers, load, batch_size, context)
+
+
+def eval_steps(source: Sized, batch_size: int) -> int:
+    """Number of batches in which every sample comes once, over all replicas; the last may be filled up."""
+    return -(-len(source) // batch_size)
+
+
+@contextmanager
+def plain_input_errors(smaller: Callable[[], str] = lambda: "try a smaller --batch-size or --crop") -> Iterator[None]:
+    """One line for what TensorFlow wraps: an `InputError` raised inside a data set, a full disk, a full device.
+
+    Args:
+        smaller: what to try where memory is short: the end of the line.
+    """
+    try:
+        yield
+    except (tf.errors.OpError, MemoryError) as error:
+        message = getattr(error, "message", str(error)) or ""
+        if found := re.search(r"InputError: (.*)", message):
+            line = found.group(1)
+        elif found := re.search(r"(\S+); No space left on device", message):
+            line = f"{found.group(1)}: cannot be written (No space left on device)"
+        elif isinstance(error, (tf.errors.ResourceExhaustedError, MemoryError)):
+            what = re.search(r"OOM when [^\n]*?(?= by allocator|\n|$)|[Uu]nable to allocate [^\n]*", message)
+            line = f"out of memory{f' ({what.group()})' if what else ''}; {smaller()}"
+        else:
+            raise
+        print()  # ends the line of the progress bar
+        raise InputError(line) from None
+
+
+def endless_batches(
+    count: int,
+    load: Callable[[Any, Any], Any],
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    context: tf.distribute.InputContext | None,
+) -> tf.data.Dataset:
+    """Endless batches of `count` samples, each epoch in its own order, from the sample numbered `start` on.
+
+    Args:
+        load: (index of a sample, (2,) int64 seed of its augmentation) to the sample.
+        batch_size, seed, start, context: as of `train_batches`.
+    """
+
+    def numbered(i: Any) -> Any:
+        epoch = tf.cast(i // count, tf.int64)
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        index = tf.random.experimental.index_shuffle(i % count, key, count - 1)
+        return load(index, tf.stack([tf.constant(seed, tf.int64), i]))
+
+    return batches(tf.data.Dataset.range(start, np.iinfo(np.int64).max), numbered, batch_size, context)
+
+
+def batches(
+    numbers: tf.data.Dataset,
+    load: Callable[[Any], Any],
+    batch_size: int,
+    context: tf.distribute.InputContext | None,
+) -> tf.data.Dataset:
+    """Samples by number, in batches of a replica: every worker loads its own part of each global batch."""
+    context = context or tf.distribute.InputContext()
+    own = batch_size // context.num_input_pipelines
+    first = own * context.input_pipeline_id
+    numbers = numbers.batch(batch_size).map(lambda batch: batch[first : first + own]).unbatch()
+    samples = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return samples.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _read(source: Sequence[Sample] | Source, index: Any) -> Any:
+    image, mask = tf.numpy_function(lambda i: source[int(i)], [index], (tf.uint8, tf.uint8), stateful=False)
+    return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(mask, (None, None))

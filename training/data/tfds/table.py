@@ -1,0 +1,110 @@
+"""One row per data set: names, what the raw mask values mean, splits, licence.
+
+Values of Cityscapes: cityscapesScripts' labels; of COCO-Stuff: its labels.txt, whose ids are one more than its pixel
+maps' values; of ADE20K: objectInfo150.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segformer_tf.label_sets import LABEL_SETS
+from segformer_tf.labels import IGNORE_ID, Labels
+from training.data.class_lookup import mapping_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """What is known of a TFDS data set beyond its features.
+
+    Attributes:
+        name: TFDS's, without configuration and version.
+        labels: names and colours of classes 0..C-1.
+        ids: raw mask value of each class, in order.
+        ignored: raw values that do not count, besides 255.
+        train, val, test: TFDS's name of the split; None where there is none with labels.
+        license: in a few words.
+    """
+
+    name: str
+    labels: Labels
+    ids: tuple[int, ...]
+    ignored: tuple[int, ...] = ()
+    train: str = "train"
+    val: str | None = None
+    test: str | None = None
+    license: str
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """TFDS's name of each split there is, by ours: train, val, test."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {ours: theirs for ours, theirs in named.items() if theirs}
+
+    def table(self) -> NDArray[np.int16]:
+        """(256,) int16, as `mapping_table`."""
+        class_of = {raw: i for i, raw in enumerate(self.ids)}
+        return mapping_table(class_of, (*self.ignored, IGNORE_ID))
+
+
+# Things that COCO has ids for and no pixels: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door,
+# blender, hair brush.
+_COCO_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+DATA_SETS = {
+    row.name: row
+    for row in (
+        DataSet(
+            name="ade20k",
+            labels=LABEL_SETS["ade20k"],
+            ids=tuple(range(1, 151)),
+            ignored=(0,),  # "other"; leaving it out is what others call reduce_zero_label
+            val="validation",
+            license="annotations BSD-3, images for non-commercial research and education",
+        ),
+        DataSet(
+            name="cityscapes",
+            labels=LABEL_SETS["cityscapes"],
+            ids=_CITYSCAPES_IDS,
+            ignored=tuple(i for i in range(34) if i not in _CITYSCAPES_IDS),
+            val="validation",  # the masks of its test split are blank: the benchmark's server keeps them
+            license="non-commercial, after registration",
+        ),
+        DataSet(
+            name="coco_stuff",
+            labels=LABEL_SETS["coco_stuff"],
+            ids=tuple(i for i in range(182) if i not in _COCO_UNUSED),
+            ignored=_COCO_UNUSED,
+            val="validation",
+            license="annotations CC BY 4.0, images under the terms of Flickr",
+        ),
+        DataSet(
+            name="voc2012",
+            labels=LABEL_SETS["voc"],
+            ids=tuple(range(21)),
+            val="validation",
+            license="images under the terms of Flickr",
+        ),
+        DataSet(
+            name="camvid",
+            labels=LABEL_SETS["camvid"],
+            ids=tuple(range(11)),
+            ignored=(11,),
+            val="validation",
+            test="test",
+            license="personal and research use only",
+        ),
+        DataSet(
+            name="oxford_iiit_pet",
+            labels=LABEL_SETS["oxford_iiit_pet"],
+            ids=(1, 2, 3),
+            test="test",
+            license="CC BY-SA 4.0",
+        ),
+    )
+}

@@ -1,0 +1,1 @@
+"""Optimizer, losses, gradient accumulation, and the end of a training that diverges."""

@@ -1,0 +1,49 @@
+"""Gradient accumulation inside one step, under any tf.distribute strategy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from training.optim.losses import MeanOverValid, over_replicas
+
+
+def accumulate(model: keras.Model, parts: int) -> None:
+    """Make `fit` run each replica's batch in `parts`, one after another, with one update for all.
+
+    Only one part's activations are in memory at a time. Loss and gradient are those of the whole batch: each part
+    counts by its share of the step's valid pixels, or images. Batch normalisation sees one part at a time. Steps,
+    schedule and data mean what they mean without it; Keras' own `gradient_accumulation_steps` counts updates
+    otherwise, and fails under tf.distribute.
+
+    Args:
+        model: with `MultiWorkerFit`, compiled with a `MeanOverValid`.
+        parts: must divide a replica's batch.
+    """
+    loss: MeanOverValid = model.loss
+
+    def train_step(data: Any) -> Any:
+        images, targets, _ = keras.utils.unpack_x_y_sample_weight(data)
+        image_parts, target_parts = tf.split(images, parts), tf.split(targets, parts)
+        weights = over_replicas(tf.stack([tf.reduce_sum(loss.weights(part)) for part in target_parts]))[0]
+        shares = tf.unstack(weights / tf.maximum(tf.reduce_sum(weights), 1e-6))
+        variables, logs, total = model.trainable_weights, {}, 0.0
+        gradients = [tf.zeros_like(variable) for variable in variables]
+        for image, target, share in zip(image_parts, target_parts, shares, strict=True):
+            with tf.control_dependencies(gradients):  # else TensorFlow would run all parts at once
+                image = tf.identity(image)
+            with tf.GradientTape() as tape:
+                logits = model(image, training=True)
+                part_loss = share * model._compute_loss(x=image, y=target, y_pred=logits, training=True)
+                scaled = model.optimizer.scale_loss(part_loss)
+            gradients = [a + b for a, b in zip(gradients, tape.gradient(scaled, variables), strict=True)]
+            total += part_loss
+            logs = model.compute_metrics(image, target, logits)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        model._loss_tracker.update_state(total * replicas, sample_weight=tf.shape(images)[0])
+        model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return model.stackable({**logs, "loss": model._loss_tracker.result()})
+
+    model.train_step = train_step

@@ -1,0 +1,163 @@
+"""Everything a training needs to go on after a kill, in one file a worker."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from segformer_tf.errors import InputError
+from segformer_tf.files import atomic
+from training.distributed.strategy import this_place
+
+_KEPT = 2  # workers are killed at different moments: the step before is what they surely share
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        epoch: epochs trained.
+        samples: training samples of the data set; another number would be another order.
+        best: best validation score so far, 0..1, or -1.
+        size: (height, width) that it was scored at, or None where that is the run's or nothing is resized.
+        history: what `fit` told of each epoch that was validated.
+        trained: what it told of the last one, where that still waits for its validation.
+    """
+
+    epoch: int = 0
+    samples: int = 0
+    best: float = -1.0
+    size: list[int] | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    trained: dict[str, float] | None = None
+
+
+class Backup:
+    """``RUN/backup/worker0-epoch12.npz``: model, optimizer, random states and `Progress`, written by rename.
+
+    It is written when the epoch is trained, before it is validated, which changes nothing but the `Progress`: that is
+    then written anew, beside it, as ``worker0-epoch12.json``.
+
+    Unlike Keras' weight files it holds the states of the random generators of drop path and dropout. The
+    position in the data needs none: the i-th training sample is a function of (seed, i).
+
+    Args:
+        folder: where backups are kept, the newest two of each worker.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._name = f"worker{this_place().index}-epoch"
+
+    def save(self, model: keras.Model, progress: Progress) -> None:
+        """Write what is now; raises InputError where it cannot be written."""
+        arrays = {name: np.asarray(variable.value) for name, variable in _variables(model).items()}
+        self._note(progress.epoch).unlink(missing_ok=True)  # left by a backup that was removed by hand
+        with atomic(self._path(progress.epoch)) as part:
+            np.savez(part, progress=np.array(json.dumps(asdict(progress))), **arrays)
+        for epoch in self._epochs()[:-_KEPT]:
+            self._remove(epoch)
+
+    def note(self, progress: Progress) -> None:
+        """Write that the epoch of the newest backup was validated; raises InputError where it cannot be written."""
+        with atomic(self._note(progress.epoch)) as part:
+            part.write_text(json.dumps(asdict(progress)), "utf-8")
+
+    def restore(self, model: keras.Model) -> Progress:
+        """Put back the newest epoch that every worker has; a fresh `Progress` where there is none.
+
+        Raises:
+            InputError: a backup that is damaged or of another model.
+        """
+        own = max(self._epochs(), default=0)
+        # In one number, in the order in which they come: epoch, and whether it was validated.
+        newest = _of_all_workers(2 * own + self._note(own).exists(), model.distribute_strategy)
+        epoch, validated = divmod(min(newest), 2)
+        if max(newest) == 0:
+            return Progress()
+        if epoch == 0:
+            without = ", ".join(str(i) for i, number in enumerate(newest) if number == 0)
+            raise InputError(
+                f"{self.folder}: worker {without} has no backup, others have one of epoch {max(newest) // 2}; bring it "
+                "back (any worker's will do under its name), or start a new run"
+            )
+        progress, arrays = self._read(epoch)
+        variables = _variables(model)
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+        if odd := sorted(set(shapes.items()) ^ {(name, array.shape) for name, array in arrays.items()}):
+            raise InputError(f"{self._path(epoch)}: a backup of another model; first difference at {odd[0][0]}")
+        if validated:
+            progress = self._read_note(epoch)
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
+        for later in self._epochs():
+            if later > epoch:  # of a future that will be trained again
+                self._remove(later)
+        return progress
+
+    def _read(self, epoch: int) -> tuple[Progress, dict[str, Any]]:
+        path = self._path(epoch)
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                progress = Progress(**json.loads(str(file["progress"])))
+                return progress, {name: file[name] for name in file.files if name != "progress"}
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{path}: not a usable backup ({error}); remove it to resume from the one before"
+            ) from None
+
+    def _read_note(self, epoch: int) -> Progress:
+        path = self._note(epoch)
+        try:
+            return Progress(**json.loads(path.read_text("utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a usable note ({error}); remove it to validate that epoch again") from None
+
+    def exists(self) -> bool:
+        """Whether this worker has a backup here."""
+        return bool(self._epochs())
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"{self._name}{epoch}.npz"
+
+    def _note(self, epoch: int) -> Path:
+        return self._path(epoch).with_suffix(".json")
+
+    def _remove(self, epoch: int) -> None:
+        self._note(epoch).unlink(missing_ok=True)
+        self._path(epoch).unlink()
+
+    def _epochs(self) -> list[int]:
+        """Epochs this worker has a backup of, in order."""
+        numbers = (path.stem.removeprefix(self._name) for path in self.folder.glob(f"{self._name}*.npz"))
+        return sorted(int(number) for number in numbers if number.isdigit())
+
+
+def _variables(model: keras.Model) -> dict[str, Any]:
+    """Every variable that training changes, random states included, by a name that is the same in each process."""
+    variables = [*model.variables, *model.optimizer.variables]
+    return {f"{i:05d}_{variable.name}": variable for i, variable in enumerate(variables)}
+
+
+def _of_all_workers(number: int, strategy: tf.distribute.Strategy) -> list[int]:
+    """Every worker's number, in their order; called by all of them."""
+    if this_place().count == 1:
+        return [number]
+
+    @tf.function
+    def gather() -> Any:
+        def own() -> Any:
+            return tf.distribute.get_replica_context().all_gather(tf.constant([number]), axis=0)
+
+        return strategy.experimental_local_results(strategy.run(own))[0]
+
+    per_replica = np.asarray(gather())
+    return per_replica.reshape(this_place().count, -1)[:, 0].tolist()

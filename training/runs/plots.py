@@ -1,0 +1,67 @@
+"""Curves, panels and confusion matrices, by matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from segformer_tf.image import Pixels
+from segformer_tf.files import atomic
+
+_NAMED = 40  # classes up to which a confusion matrix has room for figures
+
+
+def plot_history(rows: Sequence[dict[str, float]], out: Path, *, score: str) -> None:
+    """Loss and the metric named `score`, training and validation, over epochs."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", score), strict=True):
+        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+            points = [(row["epoch"] + 1, row[key]) for row in rows if key in row]
+            axes.plot(*np.transpose(points or [(np.nan, np.nan)]), marker=".", label=label)
+        axes.set_xlabel("epoch")
+        axes.set_title(name.replace("_", " "))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, out)
+
+
+def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[Sequence[str]]) -> None:
+    """A grid of RGB pictures, each with its title."""
+    columns = len(titles[0])
+    figure = Figure(figsize=(4 * columns, 3 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes_row, row, row_titles in zip(grid, rows, titles, strict=True):
+        for axes, picture, title in zip(axes_row, row, row_titles, strict=True):
+            axes.imshow(picture)
+            axes.set_axis_off()
+            axes.set_title(title, parse_math=False)  # a class may be called $x$
+    _save(figure, out)
+
+
+def plot_confusion(matrix: NDArray[np.int64], out: Path, *, names: Sequence[str]) -> None:
+    """The confusion matrix in shares of each row, so of what each class truly is; empty rows stay blank."""
+    occurs = matrix.sum(1, keepdims=True)
+    share = np.divide(matrix, occurs, out=np.full(matrix.shape, np.nan), where=occurs > 0)
+    side = 3 + 0.4 * len(names) if len(names) <= _NAMED else 12
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    figure.colorbar(axes.imshow(share, vmin=0, vmax=1, cmap="Blues"), shrink=0.8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    font = 9 if len(names) <= _NAMED else 4
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=font, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=font, parse_math=False)
+    if len(names) <= _NAMED:
+        for row, column in np.argwhere(share >= 0.005):
+            color = "white" if share[row, column] > 0.6 else "black"
+            axes.text(column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", color=color, fontsize=7)
+    _save(figure, out, dpi=90 if len(names) <= _NAMED else 150)
+
+
+def _save(figure: Figure, out: Path, *, dpi: int = 90) -> None:
+    with atomic(out) as part:
+        figure.savefig(part, dpi=dpi)

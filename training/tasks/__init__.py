@@ -1,0 +1,1 @@
+"""What a run trains: segmentation or classification, and the weights it starts from."""

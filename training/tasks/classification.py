@@ -1,0 +1,119 @@
+"""The task of `segformer pretrain`: the MiT encoder as a classifier of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from segformer_tf.classifier import MixTransformerClassifier, build_classifier
+from segformer_tf.errors import InputError
+from training.config import PretrainConfig
+from training.data.bit_depth import settle_bits
+from training.data.class_augment import evaluation_view, training_view
+from training.data.classes import ClassFolder, ClassSource, Labelled, open_classes
+from training.data.pipeline import batches, endless_batches, eval_steps
+from training.optim.class_losses import IGNORED, ClassificationLoss, TopK
+from training.runs.folder import Run
+from training.runs.plots import plot_panel
+from training.tasks.base import Task
+
+_COLUMNS = 4
+
+
+class Classification(Task):
+    """`MixTransformerClassifier` on folders of classes or a TFDS set, from fresh weights."""
+
+    score = "top_1"
+    config: PretrainConfig
+    source: ClassSource
+    validation: ClassSource
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(config)
+        if not 0 <= config.label_smoothing < 1:
+            raise InputError(f"--label-smoothing must be from 0 to below 1. Received: {config.label_smoothing}")
+
+    def open(self, run: Run | None) -> None:
+        config = self.config
+        self.source, self.validation = open_classes(config.data, config.train_split, config.val_split)
+        both = self.source, self.validation
+        files = (s.path(i) for s in both if isinstance(s, ClassFolder) for i in range(len(s)))
+        self.config = replace(config, bits=settle_bits(config, both, files, new=run is None))
+
+    def model(self) -> MixTransformerClassifier:
+        config = self.config
+        return build_classifier(
+            config.variant,
+            labels=self.source.names,
+            dtype=config.precision,
+            drop_path_rate=config.drop_path,
+            image_bits=config.bits,
+        )
+
+    def loss(self) -> ClassificationLoss:
+        return ClassificationLoss(self.config.label_smoothing)
+
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [TopK(k) for k in (1, 5) if k == 1 or k < len(self.source.names)]
+
+    def train_batches(self, start: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        config = self.config
+
+        def load(index: Any, seed: Any) -> Any:
+            image, label = _read(self.source, index)
+            return training_view(image, seed, size=config.crop), label
+
+        return endless_batches(
+            len(self.source), load, batch_size=config.batch_size, seed=config.seed, start=start, context=context
+        )
+
+    def eval_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return self._views(self.validation, self.config.batch_size, context)
+
+    def draw(self, model: MixTransformerClassifier, out: Path) -> None:
+        """Up to eight images with their class and what the model takes them for."""
+        samples, batch = self._shown
+        told = [
+            f"{self.source.names[label]}\npredicted: {self.source.names[int(best)]}"
+            for (_, label), best in zip(samples, np.argmax(model(batch, training=False), axis=-1), strict=True)
+        ]
+        starts = range(0, len(samples), min(_COLUMNS, len(samples)))
+        rows = [[image for image, _ in samples[i : i + _COLUMNS]] for i in starts]
+        plot_panel(rows, out, titles=[told[i : i + _COLUMNS] for i in starts])
+
+    def _views(
+        self, source: Sequence[Labelled] | ClassSource, batch_size: int, context: tf.distribute.InputContext | None
+    ) -> tf.data.Dataset:
+        def load(index: Any) -> Any:
+            image, label = _read(source, index)
+            return evaluation_view(image, size=self.config.crop), label
+
+        return batches(tf.data.Dataset.range(eval_steps(source, batch_size) * batch_size), load, batch_size, context)
+
+    @cached_property
+    def _shown(self) -> tuple[list[Labelled], Any]:
+        """Eight samples, or as many as fill rows, from first to last, and the batch of them."""
+        count = min(2 * _COLUMNS, len(self.validation))
+        count -= count % _COLUMNS if count > _COLUMNS else 0
+        samples = [self.validation[int(i)] for i in np.linspace(0, len(self.validation) - 1, count).astype(int)]
+        return samples, next(iter(self._views(samples, count, None)))[0]
+
+
+def _read(source: Sequence[Labelled] | ClassSource, index: Any) -> Any:
+    """(H, W, 3) uint8 and the class, int32; beyond the last sample, one pixel of class `IGNORED`."""
+
+    def read(i: Any) -> Any:
+        if i >= len(source):
+            return np.zeros((1, 1, 3), np.uint8), np.int32(IGNORED)
+        image, label = source[int(i)]
+        return image, np.int32(label)
+
+    image, label = tf.numpy_function(read, [index], (tf.uint8, tf.int32), stateful=False)
+    return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(label, ())

@@ -1,0 +1,206 @@
+"""The task of `segformer train`: SegFormer, image and mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from math import inf, sqrt
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from segformer_tf.checkpoint import read_config
+from segformer_tf.config import normalize, variant_config
+from segformer_tf.errors import InputError
+from segformer_tf.mask import logits_to_mask
+from segformer_tf.model import SegFormer, build_segformer, check_image_shape
+from segformer_tf.overlay import overlay
+from training.check import check_not_negative, check_positive
+from training.config import TrainConfig
+from training.data.augment import Normalize
+from training.data.bit_depth import settle_bits
+from training.data.check_masks import check_masks
+from training.data.class_counts import sampled_pixels
+from training.data.class_lookup import Sample
+from training.data.folder.source import FolderSource
+from training.data.open import open_source
+from training.data.pipeline import eval_batches, train_batches
+from training.data.source import Source
+from training.distributed.strategy import this_place
+from training.optim.losses import MeanIoU, SegmentationLoss, rare_class_weights
+from training.runs.backup import Backup
+from training.runs.folder import Run
+from training.runs.plots import plot_panel
+from training.tasks.base import Task
+from training.tasks.warm_start import Start, copy_weights, read_start
+
+_LARGEST_VALIDATION = 1024 * 1024  # pixels of an image, where no size is given
+
+
+class Segmentation(Task):
+    """`SegFormer` on a folder of images and masks or a TFDS set, from fresh weights or given ones."""
+
+    score = "mean_iou"
+    config: TrainConfig
+    source: Source
+    validation: Source
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.head_multiplier = config.head_multiplier
+        self._given: Start | None = None
+        self._normalize: Normalize = normalize
+        self._pixels: NDArray[np.int64] | None = None  # of each class, where the masks were checked
+        variant_config(config.variant, num_classes=1, dropout_rate=config.dropout)
+        check_positive(config, "head_multiplier")
+        check_not_negative(config, "class_weights")
+        if config.base is not None and not 0 < config.base[1] <= config.base[0]:
+            raise InputError(f"--base must be a long and a short side, in pixels. Received: {config.base}")
+        if not 0 < config.scale[0] <= config.scale[1] < inf:
+            raise InputError(f"--scale must be two positive factors, the smaller first. Received: {config.scale}")
+        if config.eval_size is not None:
+            check_image_shape((None, *config.eval_size, 3), "--eval-size")
+
+    def open(self, run: Run | None) -> None:
+        config = self.config
+        self.source = open_source(config.data, config.train_split)
+        self.validation = open_source(config.data, config.val_split)
+        if run:
+            _refuse_other_classes(run, self.source)
+        if config.weights:  # a run that goes on has its own in the backup, and needs no more than the network
+            path = run.last if run and Backup(run.backup).exists() else Path(config.weights)
+            self._given = read_start(path, config.variant)
+            self._normalize = self._given.config.normalize
+            config = replace(config, weights=Path(config.weights).resolve())
+        elif config.learning_rate <= 1e-4 and run is None and this_place().chief:
+            print("from scratch: --learning-rate 6e-4 --head-multiplier 1 learns faster than the default, which suits "
+                  "pretrained --weights")  # fmt: skip
+        both = self.source, self.validation
+        inherited = self._given.config.image_bits if self._given else None
+        files = [path for source in both if isinstance(source, FolderSource) for path in source.images]
+        bits = settle_bits(config, both, files, new=run is None, inherited=inherited)
+        self.config = replace(config, bits=bits, eval_size=config.eval_size or self._default_size())
+        if run is None:
+            self._pixels = check_masks(
+                self.source,
+                self.validation,
+                allow_missing=config.allow_missing_classes,
+                quiet=not this_place().chief,
+            )
+
+    def _default_size(self) -> tuple[int, int]:
+        own = self.validation[0][0].shape
+        height, width = size = bounded_size((own[0], own[1]))
+        check_image_shape((None, height, width, 3), "--eval-size")
+        if size != own[:2] and this_place().chief:
+            print(
+                f"validation images are stretched to {height}x{width}: {own[0]}x{own[1]}, as the first one has, takes "
+                "much memory; --eval-size H W for another size"
+            )
+        return size
+
+    def model(self) -> SegFormer:
+        labels, config = self.source.labels, self.config
+        changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
+        changes["license"] = _terms(self.source, self._given.config.license if self._given else "")
+        changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout, "image_bits": config.bits}
+        if self._given is None:
+            return build_segformer(config.variant, dtype=config.precision, **changes)
+        # epsilons, normalization, and mmseg's decoder belong to the weights
+        model = SegFormer(replace(self._given.config, **changes), dtype=config.precision)
+        copy_weights(self._given, model)
+        self._given = None  # a second model in memory
+        return model
+
+    def loss(self) -> SegmentationLoss:
+        power = self.config.class_weights
+        if not power:
+            return SegmentationLoss()
+        pixels = sampled_pixels(self.source) if self._pixels is None else self._pixels
+        return SegmentationLoss(rare_class_weights(pixels, power))
+
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [MeanIoU(len(self.source.labels.names))]
+
+    def train_batches(self, start: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        config = self.config
+        return train_batches(
+            self.source,
+            crop=config.crop,
+            scale=config.scale,
+            base=config.base,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start=start,
+            context=context,
+            normalize=self._normalize,
+        )
+
+    def eval_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return self._eval_batches(self.validation, self.config.batch_size, context)
+
+    def draw(self, model: SegFormer, out: Path) -> None:
+        """A row for each sample: image, truth, prediction."""
+        samples, batch = self._shown
+        rows, labels = [], self.source.labels
+        for i, (image, truth) in enumerate(samples):  # one at a time: --batch-size may be 1 because memory is short
+            logits = np.asarray(model(batch[i : i + 1], training=False))[0]
+            prediction = logits_to_mask(logits, (image.shape[0], image.shape[1]))
+            rows.append([image, overlay(image, truth, labels), overlay(image, prediction, labels)])
+        plot_panel(rows, out, titles=[("image", "truth", "prediction")] * len(rows))
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        assert self.config.eval_size is not None  # `open` put it there
+        return self.config.eval_size
+
+    @cached_property
+    def _shown(self) -> tuple[list[Sample], Any]:
+        """Four samples, and the batch of them."""
+        samples = [self.validation[int(i)] for i in np.unique(np.linspace(0, len(self.validation) - 1, 4).astype(int))]
+        return samples, next(iter(self._eval_batches(samples, len(samples))))[0]
+
+    def _eval_batches(
+        self,
+        source: Sequence[Sample] | Source,
+        batch_size: int,
+        context: tf.distribute.InputContext | None = None,
+    ) -> tf.data.Dataset:
+        return eval_batches(source, size=self._size, batch_size=batch_size, context=context, normalize=self._normalize)
+
+
+def _refuse_other_classes(run: Run, source: Source) -> None:
+    """Raises InputError where the data's classes are no more those that a run was begun with."""
+    if not run.last.is_file():
+        return
+    before = read_config(run.last).labels
+    if before and before.names != source.labels.names:
+        told = " and ".join(", ".join(labels.names) for labels in (before, source.labels))
+        raise InputError(
+            f"{run.root}: was begun with other classes than the data has now: {told}; bring the manifest back, or "
+            f"start a new run with --weights {run.root}"
+        )
+
+
+def bounded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The height and width to validate at where none is given: a photograph's own, or about its shape with less area.
+
+    Attention in the first stage takes memory by the square of the area. Sides are then multiples of 32, as the deepest
+    stage likes them.
+    """
+    factor = sqrt(_LARGEST_VALIDATION / (size[0] * size[1]))
+    if factor >= 1:
+        return size
+    height, width = (max(int(side * factor) // 32 * 32, 32) for side in size)
+    return height, width
+
+
+def _terms(source: Source, inherited: str) -> str:
+    """Terms of the weights: those of the weights they come from, and of the data."""
+    own = f"trained on {source.name}: {source.license}" if source.license else ""
+    return "; ".join(dict.fromkeys(filter(None, [*inherited.split("; "), own])))
