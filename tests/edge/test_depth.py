@@ -13,7 +13,7 @@ from segformer_tf.config import check_bits
 from segformer_tf.edge import load_image
 from segformer_tf.errors import InputError
 from segformer_tf.image import is_deep_file, largest_value_of
-from tests.edge.test_image import png
+from tests.model.test_image import png
 
 GREY = (np.arange(20 * 30).reshape(20, 30) * 6 + 5).astype(np.uint16)  # to 3599: 12 bits
 

@@ -15,10 +15,10 @@ from segformer_tf.cli import main
 from segformer_tf.edge import (
     Segmenter,
     fit_image,
-    given,
     installed_runtimes,
     logits_to_mask,
     open_interpreter,
+    predict_arguments,
     read_model_info,
 )
 from segformer_tf.edge.benchmark.timing import time_files
@@ -218,7 +218,7 @@ def test_predict_without_a_model_takes_that_of_the_clone(
     tiny_files: dict, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(given, "DEFAULT_MODEL", Path("models") / "other.tflite")
+    monkeypatch.setattr(predict_arguments, "DEFAULT_MODEL", Path("models") / "other.tflite")
     images = str(toy_folder / "test" / "images")
     with pytest.raises(SystemExit):
         main(["predict", images])

@@ -18,7 +18,7 @@ from segformer_tf.cli import main
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.edge import fit_image, load_image, logits_to_mask
 from segformer_tf.errors import InputError
-from tests.convert.test_import import GOLDEN
+from tests.convert.checkpoints.test_import import GOLDEN
 from tests.helpers import perturb, within
 
 HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}

@@ -15,7 +15,7 @@ from segformer_tf import build_segformer
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.small import SMALL
-from tests.training.test_resume import assert_same_end
+from tests.training.runs.test_resume import assert_same_end
 from training.runs.backup import Backup, Progress
 from training.config import PretrainConfig, TrainConfig
 from training.optim.optimizer import SegFormerAdamW
