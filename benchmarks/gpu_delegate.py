@@ -46,15 +46,18 @@ def main(
         File to write the rows to.
     """
     import_tensorflow()
-    from convert.export import evenly, export_tflite, synthetic_images
+    from convert.export import export_tflite, synthetic_images
     from convert.exported import run_on
-    from convert.quantize.metric import relative_error
     from convert.quantize.recipes import RECIPES
     from segformer_tf.checkpoint import load_segformer
+    from segformer_tf.metrics import relative_error
+    from segformer_tf.sampling import evenly_spaced
 
     loaded = load_segformer(model)
     paths = list_images([calibration]) if calibration else []
-    pixels = [fit_image(load_image(path), size) for path in evenly(paths, images)] or synthetic_images(size, images)
+    pixels = [fit_image(load_image(path), size) for path in evenly_spaced(paths, images)] or synthetic_images(
+        size, images
+    )
     keras = np.concatenate([loaded.logits(each[None]) for each in pixels])
     rows = []
     with TemporaryDirectory() as folder:

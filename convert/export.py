@@ -30,6 +30,7 @@ from segformer_tf.files import atomic
 from segformer_tf.image import Pixels, fit_image, load_image
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer, check_image_shape
+from segformer_tf.sampling import evenly_spaced
 
 CALIBRATION_IMAGES = 100
 VERIFICATION_IMAGES = 4
@@ -101,7 +102,7 @@ def export_tflite(
             f"expected --runtime {' '.join(chosen.runtimes)}"
         )
     model = _in_float32(model)
-    few = evenly(images, CALIBRATION_IMAGES)
+    few = evenly_spaced(images, CALIBRATION_IMAGES)
     pixels = [fit_image(load_image(path, bits=model.config.image_bits), size) for path in few] or synthetic_images(
         size, VERIFICATION_IMAGES
     )
@@ -127,7 +128,7 @@ def export_tflite(
             add_metadata(content, told, size=size, class_map=class_map, out=part)
 
         write()
-        pictures = evenly(pixels, VERIFICATION_IMAGES)
+        pictures = evenly_spaced(pixels, VERIFICATION_IMAGES)
         try:
             verdicts = verify_file(part, model, pictures, recipe=chosen, runtimes=runtimes)
         except InputError as error:
@@ -180,12 +181,6 @@ def refuse_one_class(config: SegFormerConfig) -> None:
         raise InputError(
             "a model of one class gives that class everywhere; train or import it anew with two, background and its own"
         )
-
-
-def evenly(items: Sequence, count: int) -> list:
-    """At most `count` of the items, evenly spaced, in order."""
-    indices = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)) if items else []
-    return [items[int(i)] for i in indices]
 
 
 def synthetic_images(size: tuple[int, int], count: int) -> list[Pixels]:

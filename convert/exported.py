@@ -1,7 +1,7 @@
 """Runs an exported file on the runtimes it is meant for and compares it with Keras.
 
 Every runtime gets a process of its own: some files end a runtime's process, and one that crashes there must
-not take the export with it. Error is `convert.quantize.metric.relative_error` over all images.
+not take the export with it. Error is `segformer_tf.metrics.relative_error` over all images.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.quantize.metric import relative_error
 from convert.quantize.recipes import Recipe
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.runtime import GPU, runtime_version
@@ -21,6 +20,7 @@ from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels
 from segformer_tf.mask import logits_to_mask
+from segformer_tf.metrics import relative_error
 from segformer_tf.model import SegFormer
 
 _GPU_IMAGES = 2  # SwiftShader takes seconds for each

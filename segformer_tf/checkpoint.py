@@ -13,7 +13,7 @@ import numpy as np
 
 from segformer_tf.classifier import MixTransformerClassifier
 from segformer_tf.config import SegFormerConfig
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, first_line
 from segformer_tf.model import SegFormer
 
 _LARGEST_CONFIG = 1 << 20  # bytes that are still believed
@@ -67,7 +67,7 @@ def _load(path: Path, *kinds: Kind) -> SegFormer | MixTransformerClassifier:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # whatever zipfile, h5py and Keras make of a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"{path}: not a readable {expected} .keras file ({reason})") from None
     return model
 
@@ -83,7 +83,7 @@ def read_config(path: Path) -> SegFormerConfig:
         with zipfile.ZipFile(path) as archive:
             return SegFormerConfig.from_dict(_saved(archive)["config"]["config"])
     except Exception as error:  # whatever zipfile and a damaged file lead to
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"{path}: not a readable .keras file ({reason})") from None
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from segformer_tf.errors import InputError
 
@@ -45,3 +46,21 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         reason = "a file is there" if path.is_file() else error.strerror
         raise InputError(f"{path}: not a folder that can be made ({reason})") from None
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`; rename it to `path` on success, remove it on failure.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            part.mkdir()
+            yield part
+            part.rename(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None

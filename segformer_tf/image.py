@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from segformer_tf.bit_depth import is_deep, largest_value, to_8_bits
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, first_line
 
 Pixels = NDArray[np.uint8]
 ImageLike = str | Path | Image.Image | Pixels | bytes | bytearray | memoryview | BinaryIO
@@ -163,7 +163,7 @@ def open_picture(source: Path | BinaryIO, *, formats: tuple[str, ...], kind: str
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"{name}: not a readable {kind} ({reason})") from None
 
 

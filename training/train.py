@@ -22,7 +22,7 @@ from training.optim.accumulate import accumulate
 from training.optim.divergence import StopAtDivergence
 from training.optim.optimizer import SegFormerAdamW, SharedLossScale, WarmupPoly
 from training.runs.backup import Backup, Progress
-from training.runs.folder import Keep, Pictures, Run, StopBetweenSteps, ValidateAveraged, locked
+from training.runs.folder import Keep, Pictures, Run, StopBetweenSteps, ValidateAveraged, alone_in
 from training.runs.resume_options import told_changes, with_changes
 from training.runs.throughput import Throughput
 from training.tasks.base import Task
@@ -90,7 +90,7 @@ def _fit(config: RunConfig, run: Run | None, before: RunConfig | None = None) ->
         stack.enter_context(plain_worker_errors(f"then start every worker again, with --resume {root} if it was made"))
         stack.enter_context(plain_input_errors())
         if place.chief:
-            stack.enter_context(locked(root))
+            stack.enter_context(alone_in(root))
         with strategy.scope():
             model = _build(task)  # the workers meet here
         if run is None:  # a worker that shares no disk with the chief keeps a folder of its own

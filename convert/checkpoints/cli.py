@@ -14,7 +14,7 @@ from rich.text import Text
 
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.edge.options import ForeignOptions
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, first_line
 from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.label_sets import find_labels
 from segformer_tf.load_tensorflow import import_tensorflow
@@ -123,7 +123,7 @@ def _download(repository: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except Exception as error:  # whatever the network stack raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"--from-hub {repository}: cannot be downloaded ({reason})") from None
 
 

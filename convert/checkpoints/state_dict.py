@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, first_line
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -90,7 +90,7 @@ def _read_safetensors(path: Path) -> Tensors:
     except ModuleNotFoundError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
+        raise InputError(f"{path}: not a readable safetensors file ({first_line(error)})") from None
     return {name: _decoded(path, name, entry) for name, entry in found}
 
 
@@ -146,7 +146,3 @@ def _dense(path: Path, name: Any, tensor: Any) -> NDArray[np.float32]:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise InputError(f"{path}: {name} claims {tuple(tensor.shape)}, more than the file holds")
     return tensor.detach().float().numpy()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from convert.checkpoints.state_dict import Tensors
 from convert.export import refuse_one_class, synthetic_images
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
+from segformer_tf.files import new_folder
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer
 
@@ -43,18 +43,11 @@ def export_transformers(model: SegFormer, out: Path, *, size: tuple[int, int]) -
     if out.exists():
         raise InputError(f"{out}: exists already; choose another --out")
     tensors = transformers_tensors(model)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-            made = Path(folder) / out.name
-            made.mkdir()
-            (made / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
-            (made / "config.json").write_text(json.dumps(transformers_config(model.config), indent=2) + "\n", "utf-8")
-            (made / FILE).write_text(json.dumps(preprocessor_config(model.config, size), indent=2) + "\n", "utf-8")
-            _read_back(model, made)
-            made.rename(out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror or error})") from None
+    with new_folder(out) as part:
+        (part / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+        (part / "config.json").write_text(json.dumps(transformers_config(model.config), indent=2) + "\n", "utf-8")
+        (part / FILE).write_text(json.dumps(preprocessor_config(model.config, size), indent=2) + "\n", "utf-8")
+        _read_back(model, part)
 
 
 def shift_of_epsilons(model: SegFormer) -> float | None:

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from convert.checkpoints.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras
 from convert.compare.steps import Report, compare_logits, compare_with_checkpoint
-from convert.export import VERIFICATION_IMAGES, evenly, synthetic_images
+from convert.export import VERIFICATION_IMAGES, synthetic_images
 from convert.exported import run_on
 from convert.graph.segformer import network
 from convert.quantize.calibrate import ranges
@@ -29,6 +29,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels, fit_image, list_images, load_image
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer, check_image_shape
+from segformer_tf.sampling import evenly_spaced
 
 Logits = Callable[[Sequence[Pixels]], NDArray[np.float32]]
 _UNKNOWN_RECIPE = 0.15  # tolerance of a .tflite that does not say how it was made
@@ -91,7 +92,7 @@ def int8_sensitivities(model: Path, *, images: Path | None, size: tuple[int, int
 def _pixels(images: Path | None, size: tuple[int, int], count: int, bits: int | None) -> list[Pixels]:
     if not images:
         return synthetic_images(size, 2)
-    return [fit_image(load_image(path, bits=bits), size) for path in evenly(list_images([images]), count)]
+    return [fit_image(load_image(path, bits=bits), size) for path in evenly_spaced(list_images([images]), count)]
 
 
 def _size(

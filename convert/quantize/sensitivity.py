@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from convert.graph.ir import Graph, Op
 from convert.graph.run import run
 from convert.quantize.integer import Choice, Ranges, static
-from convert.quantize.metric import relative_error
 from segformer_tf.image import Pixels
+from segformer_tf.metrics import relative_error
 
 _STEP = re.compile(r"stage\d/(?:patch_embed|block\d+/(?:attn|mlp)|norm)|decoder/c\d|decoder|logits|image")
 

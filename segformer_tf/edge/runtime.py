@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segformer_tf.edge.gpu import GpuInterpreter, require_gpu
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, first_line
 from segformer_tf.native_log import native_silence
 
 _TRIAL_SECONDS = 120
@@ -101,7 +101,7 @@ def _open(path: str | Path, runtime: str, threads: int | None, shape: tuple[int,
                 interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], shape)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: {runtime} {runtime_version(runtime)} refuses it ({_first_line(error)})") from None
+        raise InputError(f"{path}: {runtime} {runtime_version(runtime)} refuses it ({first_line(error)})") from None
     return interpreter
 
 
@@ -119,10 +119,6 @@ def _try_elsewhere(path: str | Path, runtime: str, shape: tuple[int, ...] | None
         raise InputError((done.stderr.strip().splitlines() or [f"{path}: {runtime} cannot run it"])[-1])
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def run_once(path: str, runtime: str, *shape: str) -> None:
     """Load a file and run it; ends the process with one line where that cannot be done."""
     try:
@@ -130,4 +126,4 @@ def run_once(path: str, runtime: str, *shape: str) -> None:
     except InputError as error:
         sys.exit(str(error))
     except (RuntimeError, ValueError) as error:
-        sys.exit(f"{path}: {runtime} cannot run it ({_first_line(error)})")
+        sys.exit(f"{path}: {runtime} cannot run it ({first_line(error)})")

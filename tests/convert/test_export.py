@@ -13,7 +13,7 @@ import convert.exported as verify_module
 from convert.checkpoints.importer import read_checkpoint, to_keras
 from convert.checkpoints.to_keras import export_keras
 from convert.checkpoints.to_transformers import export_transformers
-from convert.export import evenly, export_tflite, quantised, synthetic_images
+from convert.export import export_tflite, quantised, synthetic_images
 from convert.exported import compare, run_on
 from convert.graph.flatbuffer import to_tflite
 from convert.graph.segformer import network
@@ -31,6 +31,7 @@ from segformer_tf.edge import (
 )
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.errors import InputError
+from segformer_tf.sampling import evenly_spaced
 from tests.helpers import perturb, plain_decoder, within
 from tests.training.small import SMALL
 from training.data.open import open_source
@@ -207,10 +208,10 @@ def test_error_ignores_a_shift_common_to_all_classes_and_nothing_else() -> None:
     assert compare(np.zeros_like(logits), logits, name="x").error == pytest.approx(1.0)
 
 
-def test_evenly() -> None:
-    assert evenly(list(range(10)), 3) == [0, 4, 9]
-    assert evenly([1, 2], 5) == [1, 2]
-    assert evenly([], 5) == []
+def test_evenly_spaced() -> None:
+    assert evenly_spaced(list(range(10)), 3) == [0, 4, 9]
+    assert evenly_spaced([1, 2], 5) == [1, 2]
+    assert evenly_spaced([], 5) == []
 
 
 def test_command_writes_a_file_and_says_how_good_it_is(

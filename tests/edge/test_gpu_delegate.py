@@ -18,7 +18,6 @@ from convert.export import export_tflite, synthetic_images
 from convert.exported import run_on
 from convert.graph import segformer as network
 from convert.graph.ir import Graph, Tensor
-from convert.quantize.metric import relative_error
 from convert.quantize.recipes import RECIPES
 from segformer_tf import SegFormer, build_segformer, load_segformer
 from segformer_tf.cli import main
@@ -27,6 +26,7 @@ from segformer_tf.edge.gpu import GpuInterpreter, find_gpu, require_gpu
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.runtime import GPU, choose_runtime, open_interpreter, runtime_version
 from segformer_tf.errors import InputError
+from segformer_tf.metrics import relative_error
 from tests.helpers import perturb
 
 ROOT = Path(__file__).parents[2]

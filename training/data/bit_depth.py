@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from rich.progress import track
 
 from segformer_tf.errors import InputError
 from segformer_tf.image import DEEP_SUFFIXES, is_deep_file, largest_value_of
+from segformer_tf.sampling import evenly_spaced
 from segformer_tf.terminal import plain_console
 from training.config import RunConfig
 from training.distributed.strategy import this_place
@@ -76,7 +76,7 @@ def _largest_value(files: Iterable[Path]) -> int | None:
 
     All are read, as the brightest picture would end the training when its turn comes.
     """
-    heads = _evenly([path for path in files if path.suffix.lower() in DEEP_SUFFIXES], _FILES)
+    heads = evenly_spaced([path for path in files if path.suffix.lower() in DEEP_SUFFIXES], _FILES)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         deep = [path for path, is_deep in zip(heads, pool.map(is_deep_file, heads), strict=True) if is_deep]
         largest, console = None, plain_console(stderr=True)
@@ -87,8 +87,3 @@ def _largest_value(files: Iterable[Path]) -> int | None:
                 pool.shutdown(cancel_futures=True)
                 break
         return largest
-
-
-def _evenly(files: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` of the files, from first to last."""
-    return [files[int(i)] for i in np.unique(np.linspace(0, len(files) - 1, min(count, len(files))).astype(int))]

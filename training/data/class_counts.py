@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.sampling import evenly_spaced
 from training.data.source import Source
 
 _SAMPLED = 500
@@ -12,7 +13,7 @@ _SAMPLED = 500
 
 def sampled_indices(count: int) -> list[int]:
     """Up to 500 evenly chosen samples of `count`."""
-    return np.unique(np.linspace(0, count - 1, _SAMPLED).astype(int)).tolist()
+    return evenly_spaced(range(count), _SAMPLED)
 
 
 def sampled_pixels(source: Source) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import tensorflow as tf
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, first_line
 from segformer_tf.native_log import native_silence
 from training.distributed import slurm
 
@@ -116,7 +116,7 @@ def _many_workers(devices: int | None) -> tf.distribute.Strategy:
         with native_silence():
             return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"TF_CONFIG: the workers do not come together ({reason})") from None
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,11 +24,12 @@ import tensorflow as tf
 
 from segformer_tf.checkpoint import first_non_finite
 from segformer_tf.errors import InputError
-from segformer_tf.files import atomic
+from segformer_tf.files import atomic, new_folder
 from training.runs.backup import Backup, Progress
 from training.config import RunConfig
 from training.optim.optimizer import averaged, swap_average
 from training.runs.plots import plot_history
+from training.lock import locked
 from training.distributed.strategy import this_place
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
@@ -60,16 +61,10 @@ class Run:
         """
         if root.exists():
             raise InputError(f"{root}: exists already; go on with --resume {root}, or choose another --out")
-        try:
-            root.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
-                made = Path(folder) / root.name
-                (made / "weights").mkdir(parents=True)
-                write_json(made / "config.json", replace(config, out=root).to_dict())
-                write_json(made / "environment.json", [environment()])
-                made.rename(root)
-        except OSError as error:
-            raise InputError(f"{root}: cannot be made ({error.strerror})") from None
+        with new_folder(root) as part:
+            (part / "weights").mkdir()
+            write_json(part / "config.json", replace(config, out=root).to_dict())
+            write_json(part / "environment.json", [environment()])
         return cls(root)
 
     @classmethod
@@ -104,28 +99,13 @@ class Run:
             write_json(path, config.to_dict())
 
 
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Hold a run folder, so that no second process trains into it; raises InputError where one does.
+def alone_in(root: Path) -> AbstractContextManager[None]:
+    """Hold a run folder, so that no second process trains into it; raises InputError where one does."""
 
-    The kernel lets go of it when the process ends, however that ends. Without `fcntl` (Windows), or on a disk that
-    knows no locks, nothing is held.
-    """
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        yield
-        return
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{root}: another process is training it") from None
-        yield
-    finally:
-        os.close(descriptor)
+    def refuse() -> None:
+        raise InputError(f"{root}: another process is training it")
+
+    return locked(root / "backup" / ".lock", when_busy=refuse)
 
 
 class StopBetweenSteps(keras.callbacks.Callback):

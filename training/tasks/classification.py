@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from segformer_tf.classifier import MixTransformerClassifier, build_classifier
 from segformer_tf.errors import InputError
+from segformer_tf.sampling import evenly_spaced
 from training.config import PretrainConfig
 from training.data.bit_depth import settle_bits
 from training.data.class_augment import evaluation_view, training_view
@@ -102,7 +103,7 @@ class Classification(Task):
         """Eight samples, or as many as fill rows, from first to last, and the batch of them."""
         count = min(2 * _COLUMNS, len(self.validation))
         count -= count % _COLUMNS if count > _COLUMNS else 0
-        samples = [self.validation[int(i)] for i in np.linspace(0, len(self.validation) - 1, count).astype(int)]
+        samples = [self.validation[i] for i in evenly_spaced(range(len(self.validation)), count)]
         return samples, next(iter(self._views(samples, count, None)))[0]
 
 

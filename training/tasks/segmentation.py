@@ -20,6 +20,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.mask import logits_to_mask
 from segformer_tf.model import SegFormer, build_segformer, check_image_shape
 from segformer_tf.overlay import overlay
+from segformer_tf.sampling import evenly_spaced
 from training.check import check_not_negative, check_positive
 from training.config import TrainConfig
 from training.data.augment import Normalize
@@ -162,7 +163,7 @@ class Segmentation(Task):
     @cached_property
     def _shown(self) -> tuple[list[Sample], Any]:
         """Four samples, and the batch of them."""
-        samples = [self.validation[int(i)] for i in np.unique(np.linspace(0, len(self.validation) - 1, 4).astype(int))]
+        samples = [self.validation[i] for i in evenly_spaced(range(len(self.validation)), 4)]
         return samples, next(iter(self._eval_batches(samples, len(samples))))[0]
 
     def _eval_batches(

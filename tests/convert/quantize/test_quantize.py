@@ -14,13 +14,13 @@ from convert.graph.run import run
 from convert.graph.segformer import network
 from convert.quantize.calibrate import ranges
 from convert.quantize.integer import integer_ends, static, static_tensors, uint8_input
-from convert.quantize.metric import relative_error
 from convert.quantize.recipes import RECIPES, everything, worth_int8
 from convert.quantize.sensitivity import macs, mixed, sensitivities, step_of
 from convert.quantize.weights import dynamic_int8, half, int8_kernel, pays_dynamic, weight_int8
 from segformer_tf import SegFormer, build_segformer
 from segformer_tf.cli import main
 from segformer_tf.image import Pixels
+from segformer_tf.metrics import relative_error
 from tests.helpers import perturb
 
 SIZE = (64, 96)

@@ -21,7 +21,7 @@ from segformer_tf.errors import InputError
 from tests.training.small import COMMAND, SMALL
 from training.runs.backup import Backup, Progress
 from training.optim.optimizer import SegFormerAdamW
-from training.runs.folder import Run, locked, write_json
+from training.runs.folder import Run, alone_in, write_json
 from training.train import resume, train
 
 
@@ -196,9 +196,9 @@ def test_an_epoch_that_one_worker_did_not_validate_is_validated_by_all(
 
 
 def test_one_process_a_run(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(InputError, match="another process is training it"), locked(tmp_path):
+    with alone_in(tmp_path), pytest.raises(InputError, match="another process is training it"), alone_in(tmp_path):
         pass
-    with locked(tmp_path):
+    with alone_in(tmp_path):
         pass
 
 

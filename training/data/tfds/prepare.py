@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from PIL import Image
 
 import training.data.tfds.builders
 import training.data.tfds.toy  # noqa: F401  both register what they build
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, first_line
 from segformer_tf.image import Pixels
 from training.data.tfds.table import DATA_SETS
+from training.lock import locked
 
 _RETRY = "start again to go on"
 
@@ -74,27 +74,14 @@ def prepare(name: str, builder: Any) -> Any:
     return builder
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder while it is written to; waits for who holds it. Without `fcntl` (Windows) nothing is held."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        yield
-        return
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Hold a folder while it is written to; waits for another process that does."""
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder}: waiting for another process that prepares data", file=sys.stderr)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # a disk that knows no locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)
+
+    def wait() -> None:
+        print(f"{folder}: waiting for another process that prepares data", file=sys.stderr)
+
+    return locked(folder / ".lock", when_busy=wait)
 
 
 def open_records(name: str, builder: Any, split: str, *, splits: dict[str, str], pictures: Sequence[str]) -> Any:
@@ -167,7 +154,3 @@ def _network_reason(error: BaseException) -> str:
         if found := re.search(pattern, str(error)):
             return found.group(found.lastindex or 0)
     return first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

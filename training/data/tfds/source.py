@@ -10,11 +10,11 @@ import tensorflow_datasets as tfds
 from numpy.typing import NDArray
 from PIL import Image
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, first_line
 from segformer_tf.labels import IGNORE_ID, Labels
 from training.data.class_lookup import Sample, class_indices, mapping_table
 from training.data.masks import raw_mask
-from training.data.tfds.prepare import first_line, open_builder, open_records, prepare, rgb
+from training.data.tfds.prepare import open_builder, open_records, prepare, rgb
 from training.data.tfds.table import DATA_SETS, DataSet
 
 

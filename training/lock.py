@@ -1,0 +1,31 @@
+"""Locks between processes, which the kernel releases when a process ends, however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+@contextmanager
+def locked(path: Path, *, when_busy: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file `path`. On a disk without locks nothing is held.
+
+    Args:
+        when_busy: called where another process holds it; if it returns, we wait.
+    """
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            when_busy()
+            lock.acquire()
+    except (NotImplementedError, OSError):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
