@@ -25,8 +25,8 @@ from segformer_tf.metrics import (
     per_class_iou,
     pixel_accuracy,
 )
-from training.data.class_names import Match, match_names
-from training.data.source import Source
+from training.data.match_names import Match, match_names
+from training.data.open import Source
 from training.protocols import EvalProtocol, Logits, Network, predict_mask
 
 _LOOKED_AT = 16  # files of a split, for how bright they are

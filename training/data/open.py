@@ -1,19 +1,46 @@
-"""Opens a data set: a folder, or ``tfds:NAME``."""
+"""Opens a data set for segmentation: a folder, or ``tfds:NAME``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from segformer_tf.errors import InputError
+from segformer_tf.labels import Labels
 from training.data.folder.source import FolderSource
-from training.data.source import Source
+from training.data.masks import Sample
+
+
+class Source(Protocol):
+    """One split of a data set, with random access.
+
+    ``source[i]`` is (image, mask): (H, W, 3) uint8 RGB, and (H, W) uint8 classes 0..C-1 or `IGNORE_ID`.
+
+    Attributes:
+        license: its terms in a few words, or "".
+        bits: how `load_image` reads images of more than 8 bits; may be set. At first what the manifest says.
+    """
+
+    name: str
+    license: str
+    labels: Labels
+    bits: int | None
+
+    @property
+    def images(self) -> Iterable[Path]:
+        """The image files; none of a TFDS data set."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 def open_source(data: str, split: str) -> Source:
-    """Open `split` of a folder, or of a TFDS data set given as ``tfds:NAME``.
+    """Open a split of a folder, or of the TFDS data set ``tfds:NAME``.
 
     Raises:
-        InputError: no such data set or split, an empty one, or a manifest that does not say what it must.
+        InputError: no such data set or split, an empty split, or an invalid manifest.
     """
     source: Source
     if data.startswith("tfds:"):

@@ -1,4 +1,4 @@
-"""The check before a training: what it counts, tells and refuses."""
+"""The check before a training: its counts, its lines and its errors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.folders import COLORS, EVERY, ROWS, palette, write_folder
 from tests.training.small import SMALL
-from training.data.check_masks import check_masks
-from training.data.class_counts import sampled_pixels
+from training.data.check_masks import check_masks, sampled_pixels
 from training.data.folder.source import FolderSource
 from training.data.open import open_source
 from training.optim.losses import rare_class_weights
@@ -59,7 +58,7 @@ def test_what_is_there_is_told_by_class(tmp_path: Path, capsys: pytest.CaptureFi
         (np.full((1, 4), 255, np.uint8),
          r"train: every pixel is ignored; its masks hold values 255 \(100 %\)\. 255 is ignored, as .*that class in"),
         (np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8),
-         r"no mask shows c0 \(id 0\).* hold colours \(0, 255, 0\) \(50 %\), \(255, 0, 0\) \(50 %\)\."),
+         r"no mask shows c0 \(id 0\).* hold colors \(0, 255, 0\) \(50 %\), \(255, 0, 0\) \(50 %\)\."),
         (Image.merge("LA", [Image.fromarray(np.array([[0, 1, 2]], np.uint8)),
                             Image.fromarray(np.array([[0, 9, 9]], np.uint8))]),
          r"no mask shows c0 .* transparent \(33 %\)\. Transparent pixels are ignored, save the masks without alpha"),
@@ -104,7 +103,7 @@ def test_class_weights_are_the_same_bits_without_a_second_pass(
 
 
 def test_a_large_split_is_sampled_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.data.class_counts._SAMPLED", 3)
+    monkeypatch.setattr("training.data.check_masks._SAMPLED", 3)
     root = write_folder(tmp_path / "data", [np.full((1, i + 1), i % 3, np.uint8) for i in range(6)])
     np.testing.assert_array_equal(check(root), [1, 0, 9])  # of the masks 0, 2 and 5
 
@@ -116,7 +115,7 @@ def test_palettes_in_another_order_are_told_once(tmp_path: Path, capsys: pytest.
     np.testing.assert_array_equal(check(root), 3 * np.array([3, 2, 1]))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "palette" in line]
     assert "in 2 masks, such as " in line
-    assert "colours decide; palettes differ: value 0 is (0, 0, 0) in" in line
+    assert "colors decide; palettes differ: value 0 is (0, 0, 0) in" in line
     check(write_folder(tmp_path / "same", masks[:1]))
     assert "palette" not in capsys.readouterr().out
 
@@ -130,7 +129,7 @@ def test_an_ignored_value_beyond_a_palette_is_told_by_value(tmp_path: Path) -> N
     ("palettes", "told"),
     [
         ([[[9, 9, 9], [8, 8, 8], [7, 7, 7]], [[8, 8, 8], [9, 9, 9], [7, 7, 7]]],
-         "palettes differ between the masks: value 0 is .*; values decide, for not all"),
+         "palettes differ between the masks: value 0 is .*; values decide, as not all"),
         ([[[255, 0, 0], [0, 0, 0], [9, 9, 9]]], "in 2 masks, such as .* but not all are the manifest's: values decide"),
         ([[[9, 9, 9], [8, 8, 8], [7, 7, 7]]], None),
     ],
@@ -148,17 +147,17 @@ def test_palettes_that_are_not_the_manifests(
 @pytest.mark.parametrize(
     "masks",
     [
-        # the same palette, but one mask shows a colour that is not the manifest's
+        # the same palette, but one mask shows a color that is not the manifest's
         [palette(np.array([[0, 1, 1]], np.uint8), [COLORS[1], COLORS[0], [9, 9, 9]]),
          palette(np.array([[0, 1, 2]], np.uint8), [COLORS[1], COLORS[0], [9, 9, 9]])],
-        # sorted palettes, and what is ignored has a colour that the manifest does not name
+        # sorted palettes, and what is ignored has a color that the manifest does not name
         [palette(np.array([[0, 1, 2]], np.uint8), [COLORS[1], COLORS[0], [9, 9, 9]]),
          palette(np.array([[0, 1, 2]], np.uint8), [COLORS[0], COLORS[1], [9, 9, 9]])],
     ],
 )  # fmt: skip
 def test_palettes_that_would_be_read_in_two_ways_are_refused(masks: list, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", masks)
-    with pytest.raises(InputError, match=r"\.png: its palette's colours say other classes .* every colour of the pal"):
+    with pytest.raises(InputError, match=r"\.png: its palette's colors mean other classes .* every color of the pal"):
         check(root)
 
 
@@ -172,7 +171,7 @@ def test_a_split_is_scored_as_it_is_trained_on(tmp_path: Path, capsys: pytest.Ca
         return capsys.readouterr().err
 
     large = np.tile(np.array([[0, 1]], np.uint8), (32, 16))
-    assert "the colours are the manifest's and say other classes" in score([palette(large, COLORS[1::-1])])
+    assert "the colors are the manifest's and mean other classes" in score([palette(large, COLORS[1::-1])])
     assert "palette" not in score([palette(large, COLORS[:2])])
     with pytest.raises(SystemExit):
         score([np.full((32, 32), 255, np.uint8)])

@@ -23,13 +23,12 @@ from PIL import Image
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 from tests.training.small import SMALL
-from training.data.class_lookup import class_indices
 from training.data.folder.source import FolderSource
-from training.data.masks import read_mask
+from training.data.masks import look_up, read_mask
 from training.data.open import open_source
 from training.data.tfds.builders import Ade20k, _pairs
-from training.data.tfds.source import TfdsSource, _meaning
-from training.data.tfds.table import DATA_SETS
+from training.data.tfds.data_sets import DATA_SETS
+from training.data.tfds.source import TfdsSource, _labels_and_table
 from training.data.tfds.toy import SPLITS
 from training.train import train
 
@@ -99,7 +98,7 @@ def _files(name: str, folder: Path) -> dict[str, dict[str, Sample]]:
             raw = rng.choice(np.array([*row.ids, *row.ignored, IGNORE_ID], np.uint8), (24, 36))
             mask = Image.fromarray(raw)
             if name == "voc2012":
-                mask.putpalette([7, 7, 7] * 256)  # every colour the same: only indices can tell classes apart
+                mask.putpalette([7, 7, 7] * 256)  # every color the same: only indices can tell classes apart
             mask.save(paths[1])
             with Image.open(paths[0]) as opened:
                 written[split][stem] = np.asarray(opened.convert("RGB")), raw
@@ -139,7 +138,7 @@ def test_builders_store_images_and_masks_as_distributed(name: str, tmp_path: Pat
 
 def test_a_data_set_of_one_class_is_refused() -> None:
     with pytest.raises(InputError, match=r"tfds:mine: expected two classes or more\. Received: thing"):
-        _meaning("mine", None, SimpleNamespace(names=["thing"]))
+        _labels_and_table("mine", None, SimpleNamespace(names=["thing"]))
 
 
 def shared(folder: str) -> Path:
@@ -153,7 +152,7 @@ def shared(folder: str) -> Path:
 
 def _mapped(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
     raw = read_mask(path).values
-    return raw, class_indices(raw, DATA_SETS[name].table(), known_to=name)
+    return raw, look_up(raw, DATA_SETS[name].table(), known_to=name, hidden=None)
 
 
 def test_cityscapes_ids_become_its_train_ids() -> None:

@@ -14,7 +14,7 @@ from segformer_tf.cli import main
 from segformer_tf.edge import installed_runtimes
 from segformer_tf.errors import InputError
 from tests.helpers import perturb
-from training.data.class_names import match_names
+from training.data.match_names import match_names
 from training.data.open import open_source
 from training.evaluate import open_predictor
 

@@ -63,7 +63,7 @@ def test_scale_jitter_keeps_the_ratio_and_never_mixes_labels() -> None:
     assert factors.max() <= 2.0 + 0.02
 
 
-def test_padding_is_the_mean_colour_and_ignored() -> None:
+def test_padding_is_the_mean_color_and_ignored() -> None:
     image, mask = aug.pad(np.ones((5, 6, 3), np.float32), np.ones((5, 6), np.uint8), crop=(8, 9))
     assert (image.numpy()[:5, :6] == 1).all()
     assert (image.numpy()[5:] == 0).all()

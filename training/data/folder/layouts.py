@@ -1,4 +1,4 @@
-"""Recognizes the layouts that data sets come in, to say so where a folder is none of ours."""
+"""Recognizes other layouts of data sets, for a helpful error where a folder has not ours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CITYSCAPES = "Cityscapes itself comes as --data tfds:cityscapes"
 _IN_PAIRS = "a mask there is x_mask.png beside x.jpg"
 _DRAW = "outlines must be drawn as masks first"
 
-# What a folder of each holds, as patterns, and what helps.
+# Name, patterns of what the folder holds, and what to do.
 _LAYOUTS = (
     ("PASCAL VOC", ("JPEGImages", "SegmentationClass"), "VOC 2012 itself comes as --data tfds:voc2012"),
     ("ADE20K", ("images/training", "annotations/training"), "ADE20K itself comes as --data tfds:ade20k"),
@@ -29,18 +29,22 @@ _LAYOUTS = (
     ("ours under another name", ("train/images", "train/labels/*.png"), "rename labels to masks in every split"),
     ("mmsegmentation", ("img_dir", "ann_dir"), "move img_dir/train to train/images and ann_dir/train to train/masks"),
     ("SegNet's CamVid", ("train", "trainannot"), "move train to train/images and trainannot to train/masks"),
-    ("images/train, with the split inside", ("images/train",), "move images/train to train/images, and so the masks"),
+    (
+        "images/train, with the split inside",
+        ("images/train",),
+        "move images/train to train/images, and likewise the masks",
+    ),
     (_ONE_SPLIT, ("images", "masks"), "move a part of both folders to train, another to val"),
 )
-_NEAR = 200  # folders that are looked at
+_MOST_FOLDERS = 200  # to look into
 
 
-def recognize(root: Path) -> str:
-    """What a folder that is not ours looks like and what to do, to be put into a line; "" where it is unknown."""
+def layout_hint(root: Path) -> str:
+    """What a folder looks like and what to do, for the end of an error; "" where the layout is unknown."""
     if (root.parent / "dataset.json").is_file():
         return f" (this is one split of {root.parent}; give --data {root.parent})"
-    with suppress(OSError):  # a folder that may not be read
-        for folder in islice(_folders(root), _NEAR):
+    with suppress(OSError):  # a folder without permission
+        for folder in islice(_folders(root), _MOST_FOLDERS):
             for name, holds, hint in _LAYOUTS:
                 if name == _ONE_SPLIT and folder != root:  # ours, but for dataset.json
                     continue
@@ -51,7 +55,7 @@ def recognize(root: Path) -> str:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folder and what is in it, two levels deep: archives bring VOCdevkit/VOC2012 and the like."""
+    """The folder and those in it, two levels deep: archives hold VOCdevkit/VOC2012 and the like."""
     yield root
     for pattern in ("*", "*/*"):
         yield from (path for path in sorted(root.glob(pattern)) if path.is_dir() and path.name[0] != ".")

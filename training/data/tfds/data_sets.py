@@ -1,7 +1,7 @@
-"""One row per data set: names, what the raw mask values mean, splits, licence.
+"""What each TFDS data set's raw mask values mean, with its class names, splits and license.
 
-Values of Cityscapes: cityscapesScripts' labels; of COCO-Stuff: its labels.txt, whose ids are one more than its pixel
-maps' values; of ADE20K: objectInfo150.
+Sources: for Cityscapes the labels of cityscapesScripts, for COCO-Stuff its labels.txt, whose ids are one more than the
+values in masks, for ADE20K objectInfo150.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from segformer_tf.label_sets import LABEL_SETS
 from segformer_tf.labels import IGNORE_ID, Labels
-from training.data.class_lookup import mapping_table
+from training.data.masks import class_table
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """What is known of a TFDS data set beyond its features.
+    """Facts about a TFDS data set that its features do not hold.
 
     Attributes:
-        name: TFDS's, without configuration and version.
-        labels: names and colours of classes 0..C-1.
+        name: in TFDS, without configuration and version.
+        labels: names and colors of classes 0..C-1.
         ids: raw mask value of each class, in order.
-        ignored: raw values that do not count, besides 255.
-        train, val, test: TFDS's name of the split; None where there is none with labels.
+        ignored: raw values that do not count, in addition to 255.
+        train, val, test: TFDS's name of the split; None without one that has labels.
         license: in a few words.
     """
 
@@ -40,17 +40,16 @@ class DataSet:
 
     @property
     def splits(self) -> dict[str, str]:
-        """TFDS's name of each split there is, by ours: train, val, test."""
-        named = {"train": self.train, "val": self.val, "test": self.test}
-        return {ours: theirs for ours, theirs in named.items() if theirs}
+        """TFDS's name of each existing split, by ours: train, val, test."""
+        names = {"train": self.train, "val": self.val, "test": self.test}
+        return {ours: theirs for ours, theirs in names.items() if theirs}
 
     def table(self) -> NDArray[np.int16]:
-        """(256,) int16, as `mapping_table`."""
-        class_of = {raw: i for i, raw in enumerate(self.ids)}
-        return mapping_table(class_of, (*self.ignored, IGNORE_ID))
+        """(256,) int16, see `class_table`."""
+        return class_table({value: i for i, value in enumerate(self.ids)}, (*self.ignored, IGNORE_ID))
 
 
-# Things that COCO has ids for and no pixels: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door,
+# Things with a COCO id but no pixels: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door,
 # blender, hair brush.
 _COCO_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 
@@ -63,7 +62,7 @@ DATA_SETS = {
             name="ade20k",
             labels=LABEL_SETS["ade20k"],
             ids=tuple(range(1, 151)),
-            ignored=(0,),  # "other"; leaving it out is what others call reduce_zero_label
+            ignored=(0,),  # "other"; elsewhere ignored by reduce_zero_label
             val="validation",
             license="annotations BSD-3, images for non-commercial research and education",
         ),
@@ -72,7 +71,7 @@ DATA_SETS = {
             labels=LABEL_SETS["cityscapes"],
             ids=_CITYSCAPES_IDS,
             ignored=tuple(i for i in range(34) if i not in _CITYSCAPES_IDS),
-            val="validation",  # the masks of its test split are blank: the benchmark's server keeps them
+            val="validation",  # its test split has blank masks: the benchmark's server keeps them
             license="non-commercial, after registration",
         ),
         DataSet(
