@@ -26,7 +26,7 @@ from training.data.open import Source
 _SAMPLED = 500  # masks for class weights
 _SHOWN = 6  # values of masks, or names of classes, per line
 _REMEDY = (
-    'give the manifest every color of the palettes (ignored ones under "ignore"), or save the masks as grey PNG of ids'
+    'give the manifest every color of the palettes (ignored ones under "ignore"), or save the masks as gray PNG of ids'
 )
 
 
@@ -180,15 +180,15 @@ class Palettes:
             InputError: some masks would be read by color and some by value, and wrongly so.
         """
         by_color, by_value, difference = self.by_color, self.by_value, self._difference
+        clash = "its palette's colors mean other classes than its values"
         if mixed := [ways for ways in self._ways.values() if len(ways) > 1]:
             raise InputError(
-                f"{mixed[0][True]}: its palette's colors mean other classes than its values, and in {mixed[0][False]} "
-                f"not all colors of that palette are the manifest's; {_REMEDY}"
+                f"{mixed[0][True]}: {clash}, and in {mixed[0][False]} some colors of the same palette are not the "
+                f"manifest's; {_REMEDY}"
             )
         if by_value and (by_color or difference):
             raise InputError(
-                f"{by_value[0]}: its palette's colors mean other classes than its values, but not all are the "
-                f"manifest's, and palettes are not the same in all masks{difference}; {_REMEDY}"
+                f"{by_value[0]}: {clash}, but some are not the manifest's, and palettes differ{difference}; {_REMEDY}"
             )
         if by_color:
             return [
@@ -201,9 +201,7 @@ class Palettes:
                 f"values, but not all are the manifest's: values decide; where colors are right, {_REMEDY}"
             ]
         if difference and any(False in ways for ways in self._ways.values()):
-            return [
-                f"palettes differ between the masks{difference}; values decide, as not all colors are the manifest's"
-            ]
+            return [f"palettes differ{difference}; values decide, as some colors are not the manifest's"]
         return []
 
 
@@ -255,7 +253,7 @@ def _missing_notes(train: Tally, validation: Tally, *, allow_missing: bool) -> l
     missing = [i for i in range(len(names)) if not train.pixels[i]]
     if not missing:
         return []
-    text = ", ".join(f"{names[i]} ({_ids(train.source.manifest.ids[i])})" for i in missing[:_SHOWN])
+    text = ", ".join(f"{names[i]} ({_ids(train.source, i)})" for i in missing[:_SHOWN])
     text += f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
     if shown := [names[i] for i in missing if validation.pixels[i]]:
         text += f", {validation.source.split} alone shows {', '.join(shown[:_SHOWN])}"
@@ -274,7 +272,8 @@ def _refuse_ignored(tally: Tally) -> None:
         )
 
 
-def _ids(ids: Sequence[int]) -> str:
+def _ids(source: FolderSource, index: int) -> str:
+    ids = np.flatnonzero(source.manifest.class_of_value == index)
     return f"id{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids))}"
 
 

@@ -33,7 +33,7 @@ def training_view(image: Any, seed: Any, *, size: tuple[int, int]) -> Any:
     """
     seeds = tf.random.experimental.stateless_split(seed, 3)
     top, left, height, width = tf.unstack(crop_window(tf.shape(image)[:2], seeds[0]))
-    image = _resize(image[top : top + height, left : left + width], size)
+    image = tf.image.resize(image[top : top + height, left : left + width], size, antialias=True)
     image = tf.where(coin(seeds[1]), image[:, ::-1], image)
     return tf.ensure_shape(normalize(photometric_distortion(image, seeds[2])), (*size, 3))
 
@@ -47,7 +47,8 @@ def evaluation_view(image: Any, *, size: tuple[int, int]) -> Any:
     factor = tf.reduce_max(tf.constant(size, tf.float32) / EVAL_SHARE / sides)
     covering = tf.maximum(tf.cast(tf.round(sides * factor), tf.int32), size)
     offset = (covering - size) // 2
-    image = _resize(image, covering)[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]
+    image = tf.image.resize(image, covering, antialias=True)
+    image = image[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]
     return tf.ensure_shape(normalize(image), (*size, 3))
 
 
@@ -73,7 +74,3 @@ def crop_window(size: Any, seed: Any) -> Any:
     window = tf.where(any_fits, windows[first], tf.maximum(within, 1.0))
     place = tf.where(any_fits, tf.floor(draws[2:, first] * (sides - window + 1)), tf.floor((sides - window) / 2))
     return tf.cast(tf.concat([place, window], axis=0), tf.int32)
-
-
-def _resize(image: Any, size: Any) -> Any:
-    return tf.image.resize(image, size, method="bilinear", antialias=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -11,31 +11,15 @@ import numpy as np
 
 from segformer_tf.errors import InputError
 from segformer_tf.image import IMAGE_SUFFIXES, Pixels, load_image
+from training.data.open import Split
 
 Labeled = tuple[Pixels, int]
 
 
-class ClassSource(Protocol):
-    """One split of a data set, with random access.
+class ClassSource(Split[Labeled], Protocol):
+    """A split for classification; ``source[i]`` is (image, class): (H, W, 3) uint8 RGB, and 0..C-1."""
 
-    ``source[i]`` is (image, class): (H, W, 3) uint8 RGB, and 0..C-1.
-
-    Attributes:
-        names: of the classes.
-        bits: how `load_image` reads images of more than 8 bits; may be set.
-    """
-
-    name: str
     names: tuple[str, ...]
-    bits: int | None
-
-    @property
-    def images(self) -> Iterable[Path]:
-        """The image files; none of a TFDS data set."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Labeled: ...
 
 
 def open_classes(data: str, *splits: str) -> list[ClassSource]:

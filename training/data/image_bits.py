@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.progress import track
 
@@ -15,23 +15,15 @@ from segformer_tf.image import DEEP_SUFFIXES, is_deep_file, largest_value_of
 from segformer_tf.sampling import evenly_spaced
 from segformer_tf.terminal import plain_console
 from training.config import RunConfig
+from training.data.open import Split
 from training.distributed.strategy import this_place
 
 DEPTHS = (8, 10, 12, 14, 16)  # of cameras and scanners
 _MOST_FILES = 20_000  # to look at
 
 
-class ImageSource(Protocol):
-    """A split whose images are read with `bits`."""
-
-    bits: int | None
-
-    @property
-    def images(self) -> Iterable[Path]: ...
-
-
 def settle_bits(
-    config: RunConfig, sources: Sequence[ImageSource], *, new: bool, inherited: int | None = None
+    config: RunConfig, sources: Sequence[Split[Any]], *, new: bool, inherited: int | None = None
 ) -> int | None:
     """Decide how many bits a training's images have, and set its sources to read them so.
 

@@ -23,7 +23,7 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff")
 MASK_KINDS = "PNG or lossless TIFF"
 
 _LOSSY = ("jpeg", "tiff_jpeg", "webp")  # Pillow's names of a TIFF's compressions
-_STRETCH = {"L;2": 85, "L;4": 17}  # Pillow multiplies grey samples of 2 and 4 bits by these
+_STRETCH = {"L;2": 85, "L;4": 17}  # Pillow multiplies gray samples of 2 and 4 bits by these
 
 Mask = NDArray[np.uint8]  # (H, W): class 0..C-1 or IGNORE_ID
 Sample = tuple[Pixels, Mask]
@@ -34,8 +34,8 @@ class RawMask:
     """The content of a mask file.
 
     Attributes:
-        values: (H, W) uint8 values of a grey mask or indices of a palette mask; (H, W, 3) uint8 colors of an RGB mask.
-        palette: (N, 3) uint8 colors of the first indices; None without a palette, or with the grey ramp that some
+        values: (H, W) uint8 values of a gray mask or indices of a palette mask; (H, W, 3) uint8 colors of an RGB mask.
+        palette: (N, 3) uint8 colors of the first indices; None without a palette, or with the gray ramp that some
             programs write instead of none.
         hidden: (H, W) bool, the wholly transparent pixels; None where there are none.
     """

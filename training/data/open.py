@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 from training.data.folder.source import FolderSource
 from training.data.masks import Sample
 
+Item = TypeVar("Item", covariant=True)
 
-class Source(Protocol):
+
+class Split(Protocol[Item]):
     """One split of a data set, with random access.
 
-    ``source[i]`` is (image, mask): (H, W, 3) uint8 RGB, and (H, W) uint8 classes 0..C-1 or `IGNORE_ID`.
-
     Attributes:
-        license: its terms in a few words, or "".
+        name: of the data set.
         bits: how `load_image` reads images of more than 8 bits; may be set. At first what the manifest says.
     """
 
     name: str
-    license: str
-    labels: Labels
     bits: int | None
 
     @property
@@ -33,7 +31,18 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Sample: ...
+    def __getitem__(self, index: int, /) -> Item: ...
+
+
+class Source(Split[Sample], Protocol):
+    """A split for segmentation.
+
+    ``source[i]`` is (image, mask): (H, W, 3) uint8 RGB, and (H, W) uint8 classes 0..C-1 or `IGNORE_ID`. `license` is
+    the data set's terms in a few words, or "".
+    """
+
+    license: str
+    labels: Labels
 
 
 def open_source(data: str, split: str) -> Source:

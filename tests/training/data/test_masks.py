@@ -105,7 +105,7 @@ def test_values_decide_where_a_palettes_colors_are_not_the_manifests(colors: lis
     np.testing.assert_array_equal(only_mask(write_folder(tmp_path / "data", [palette(EVERY, colors)])), EVERY)
 
 
-def test_a_grey_ramp_is_no_palette(tmp_path: Path) -> None:
+def test_a_gray_ramp_is_no_palette(tmp_path: Path) -> None:
     """Its black is not the class whose color is black: programs write such palettes where there are no colors."""
     rows = [{**ROWS[0], "color": [9, 9, 9]}, {**ROWS[1], "color": [0, 0, 0]}]
     zeros = np.zeros((2, 3), np.uint8)
@@ -117,12 +117,12 @@ def test_vocs_border_is_ignored_though_its_color_is_not_named(tmp_path: Path) ->
     colors = np.zeros((256, 3), int)
     colors[:3], colors[255] = COLORS[2::-1], (224, 224, 192)
     raw = np.array([[0, 1, 2, 255]], np.uint8)
-    for name, keys in {"silent": {}, "said": {"ignore": [255]}}.items():
+    for name, keys in {"silent": {}, "explicit": {"ignore": [255]}}.items():
         root = write_folder(tmp_path / name, [palette(raw, colors.tolist())], **keys)
         np.testing.assert_array_equal(only_mask(root), [[2, 1, 0, 255]])
 
 
-def test_what_fills_a_palette_up_is_nobodys_color(tmp_path: Path) -> None:
+def test_padding_of_a_palette_is_no_color(tmp_path: Path) -> None:
     """Its black is not the class that is black."""
     raw = np.array([[0, 1, 2, 255]], np.uint8)
     for name, colors in {"black first": COLORS[:3], "black last": COLORS[2::-1]}.items():
@@ -167,7 +167,7 @@ def test_transparent_pixels_are_ignored(mode: str, suffix: str, tmp_path: Path) 
 
 def test_a_value_that_is_transparent_is_ignored(tmp_path: Path) -> None:
     for name, picture, key in (
-        ("grey", Image.fromarray(EVERY), 1),
+        ("gray", Image.fromarray(EVERY), 1),
         ("rgb", Image.fromarray(np.array(COLORS, np.uint8)[EVERY]), tuple(COLORS[1])),
         ("palette", palette(EVERY, COLORS), 1),
     ):
@@ -194,7 +194,7 @@ def written_png(size: tuple[int, int], bits: int, kind: int, rows: bytes, *more:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_of_few_bits_is_read_by_value(bits: int, tmp_path: Path) -> None:
+def test_gray_of_few_bits_is_read_by_value(bits: int, tmp_path: Path) -> None:
     raw = np.arange(12, dtype=np.uint8).reshape(3, 4) % min(2**bits, 3)
     root = write_folder(tmp_path / "data", [raw])
     spread = np.unpackbits(raw[..., None], axis=2)[..., 8 - bits :].reshape(3, -1)
@@ -223,7 +223,7 @@ def test_sixteen_bits_are_refused_with_alpha_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_lossless_tiffs_are_read(compression: str | None, tmp_path: Path) -> None:
     for name, picture in (
-        ("grey", Image.fromarray(EVERY)),
+        ("gray", Image.fromarray(EVERY)),
         ("rgb", Image.fromarray(np.array(COLORS, np.uint8)[EVERY])),
         ("palette", palette(np.argsort([1, 2, 0]).astype(np.uint8)[EVERY], [COLORS[k] for k in (1, 2, 0)])),
     ):
@@ -274,7 +274,7 @@ def test_hidden_files_are_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"ignroe": [2]}, "unknown key 'ignroe'; is 'ignore' meant?"),
         ({"Ignore": [2]}, "unknown key 'Ignore'; is 'ignore' meant?"),
@@ -285,11 +285,11 @@ def test_hidden_files_are_left_alone(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_keys_that_are_misspelt_are_refused(change: dict, told: str, tmp_path: Path) -> None:
+def test_keys_that_are_misspelt_are_refused(change: dict, message: str, tmp_path: Path) -> None:
     classes = [{"id": i, "name": f"c{i}", "color": [i, 0, 0]} for i in (0, 1)]
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({"classes": classes, "description": "of another program"}))
     assert Manifest.read(path).labels.names == ("c0", "c1")
     path.write_text(json.dumps({"classes": classes, **change}))
-    with pytest.raises(InputError, match=re.escape(told)):
+    with pytest.raises(InputError, match=re.escape(message)):
         Manifest.read(path)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 _OURS = "expected here are dataset.json and {train,val,test}/{images,masks}"
@@ -43,8 +42,10 @@ def layout_hint(root: Path) -> str:
     """What a folder looks like and what to do, for the end of an error; "" where the layout is unknown."""
     if (root.parent / "dataset.json").is_file():
         return f" (this is one split of {root.parent}; give --data {root.parent})"
+    inner = (path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)))  # archives hold VOCdevkit/VOC2012
+    folders = chain([root], (path for path in inner if path.is_dir() and path.name[0] != "."))
     with suppress(OSError):  # a folder without permission
-        for folder in islice(_folders(root), _MOST_FOLDERS):
+        for folder in islice(folders, _MOST_FOLDERS):
             for name, holds, hint in _LAYOUTS:
                 if name == _ONE_SPLIT and folder != root:  # ours, but for dataset.json
                     continue
@@ -52,10 +53,3 @@ def layout_hint(root: Path) -> str:
                     inside = "" if folder == root else f"{folder.relative_to(root)} in it: "
                     return f" ({inside}it looks like {name}: {', '.join(holds)}; {_OURS}; {hint})"
     return ""
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    """The folder and those in it, two levels deep: archives hold VOCdevkit/VOC2012 and the like."""
-    yield root
-    for pattern in ("*", "*/*"):
-        yield from (path for path in sorted(root.glob(pattern)) if path.is_dir() and path.name[0] != ".")

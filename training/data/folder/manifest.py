@@ -43,13 +43,6 @@ class Reading:
     by_color: bool
     other: NDArray[np.int16] | None = None
 
-    def counts(self, raw: RawMask) -> NDArray[np.int64]:
-        """(N,) pixels of each entry, without transparent ones."""
-        if raw.values.ndim == 3:
-            shown = self.index.ravel() if raw.hidden is None else self.index[~raw.hidden]
-            return np.bincount(shown, minlength=len(self.entries))
-        return raw.histogram()
-
     def describe(self, index: int) -> str:
         """An entry in words."""
         entry = int(self.entries[index])
@@ -66,7 +59,6 @@ class Manifest:
         name: of the data set.
         license: its terms in a few words, or "".
         labels: names and colors, in the order of each class's lowest id.
-        ids: of each class.
         ignores_255: whether 255 is ignored only because the manifest does not mention it.
         class_of_value: (256,) int16, see `class_table`.
         class_of_color: class or `IGNORE_ID` of each color 0xRRGGBB; None where two classes share a color.
@@ -78,7 +70,6 @@ class Manifest:
     name: str
     license: str
     labels: Labels
-    ids: tuple[tuple[int, ...], ...]
     ignores_255: bool
     class_of_value: NDArray[np.int16]
     class_of_color: dict[int, int] | None
@@ -107,7 +98,7 @@ class Manifest:
         for row in data["classes"]:
             _refuse_misspelt(row, _CLASS_KEYS)
         rows = sorted(data["classes"], key=lambda row: min(_ids(row["id"])))
-        ids = tuple(_ids(row["id"]) for row in rows)
+        ids = [_ids(row["id"]) for row in rows]
         ignore = data.get("ignore", [])
         ignored = {_integer(i) for i in ignore if not isinstance(i, list)}
         flat = [i for own in ids for i in own]
@@ -140,7 +131,7 @@ class Manifest:
         by_value = class_table(class_of, {*ignored, IGNORE_ID} if ignores_255 else ignored)
         by_color = _classes_by_color(colors, [_color(c) for c in ignore if isinstance(c, list)])
         name, license = str(data.get("name", folder)), str(data.get("license", ""))
-        return cls(name, license, labels, ids, ignores_255, by_value, by_color, exif, check_bits(data.get("bits")))
+        return cls(name, license, labels, ignores_255, by_value, by_color, exif, check_bits(data.get("bits")))
 
     def mask(self, raw: RawMask) -> Mask:
         """(H, W) uint8 classes and `IGNORE_ID`.

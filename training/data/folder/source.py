@@ -63,13 +63,9 @@ class FolderSource:
     """
 
     def __init__(self, root: Path, split: str) -> None:
-        self.root = root
-        self.split = split
-        self.manifest = Manifest.read(root / "dataset.json")
-        self.name = self.manifest.name
-        self.license = self.manifest.license
-        self.labels = self.manifest.labels
-        self.bits = self.manifest.bits
+        self.root, self.split = root, split
+        self.manifest = own = Manifest.read(root / "dataset.json")
+        self.name, self.license, self.labels, self.bits = own.name, own.license, own.labels, own.bits
         images, masks = root / split / "images", root / split / "masks"
         if not images.is_dir() or not masks.is_dir():
             splits = sorted(p.parent.name for p in root.glob("*/images") if (p.parent / "masks").is_dir())
@@ -97,7 +93,10 @@ class FolderSource:
         self._mask_turn(index, raw.values.shape[:2], head.upright)
         with self._mask_errors(index):
             reading = self.manifest.reading(raw)
-            counts = reading.counts(raw)
+            if raw.values.ndim == 2:
+                counts = raw.histogram()
+            else:
+                counts = np.bincount(reading.index[slice(None) if raw.hidden is None else ~raw.hidden].ravel())
             occurs = np.flatnonzero(counts)
             classes, other = reading.classes[occurs], None if reading.other is None else reading.other[occurs]
             if (classes < 0).any():
@@ -149,8 +148,8 @@ class FolderSource:
 def _mask_files(split: Path, images: list[Path], folder: Path) -> list[Path]:
     """The mask of each image; raises InputError where an image or a mask stands alone."""
     files = [path for path in folder.iterdir() if path.name[0] != "."]
-    mask_of = {path.stem: path for path in files if path.suffix.lower() in MASK_SUFFIXES[1:]}
-    mask_of |= {path.stem: path for path in files if path.suffix.lower() == MASK_SUFFIXES[0]}  # a PNG before a TIFF
+    by_suffix = sorted(MASK_SUFFIXES, reverse=True)  # a PNG comes last, to replace a TIFF of its name
+    mask_of = {path.stem: path for suffix in by_suffix for path in files if path.suffix.lower() == suffix}
     stems = {path.stem for path in images}
     if lone := sorted(stems - mask_of.keys()):
         near = sorted(path.name for path in files if path.stem.startswith(lone[0]) and path.stem not in stems)

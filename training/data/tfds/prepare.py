@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def open_records(name: str, builder: Any, split: str, *, splits: dict[str, str] 
         name: the user's name of the data set.
         builder: of the data set.
         split: one of `splits`, or a TFDS expression such as ``train[:10%]``; "val" also finds "validation".
-        splits: TFDS's name of each split, by ours; default: TFDS's. A train, val or test that is missing is refused.
+        splits: TFDS's name of each split, by ours; without, all of TFDS's. No other train, val or test is accepted.
 
     Raises:
         InputError: no such split, a preparation that failed, or unreadable records; the message says what helps.
@@ -102,7 +101,8 @@ def _prepare(name: str, builder: Any) -> Any:
 def _reason(builder: Any, error: BaseException) -> str:
     """Why a preparation failed, and what helps."""
     manual = Path(builder.data_dir_root) / "downloads" / "manual"
-    for cause in _causes(error):
+    cause: BaseException | None = error
+    while cause:
         if isinstance(cause, InputError):
             return str(cause)
         if isinstance(cause, AssertionError) and builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
@@ -113,15 +113,10 @@ def _reason(builder: Any, error: BaseException) -> str:
             file = ours.get(url) or (info.filename if info else None)
             hint = f", or put {file} into {manual}" if file else ""
             return f"{url}: not downloaded ({_network_reason(cause)}); {_RETRY}{hint}"
+        cause = cause.__cause__ or cause.__context__
     if match := re.match(r"Error while extracting (.+?) to .+?: (.*)", first_line(error)):
         return f"{match.group(1)}: a damaged archive ({match.group(2)}); remove it and {_RETRY}"
     return f"{first_line(error)}; {_RETRY} when that is fixed"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _failed_url(error: BaseException) -> str | None:

@@ -10,13 +10,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from numpy.typing import NDArray
 from PIL import Image
 
 from segformer_tf.errors import InputError, first_line
 from segformer_tf.image import Pixels
-from segformer_tf.labels import IGNORE_ID, Labels
-from training.data.masks import Mask, class_table, look_up, raw_mask
+from segformer_tf.labels import Labels
+from training.data.masks import Mask, look_up, raw_mask
 from training.data.tfds.data_sets import DATA_SETS, DataSet
 from training.data.tfds.prepare import open_builder, open_records
 
@@ -69,10 +68,10 @@ class TfdsSource(_Split[Mask]):
 
     def __init__(self, name: str, split: str) -> None:
         super().__init__(name, "mask of one channel", lambda feature: _channels(feature) == 1)
-        row = DATA_SETS.get(self._builder.name)
-        self.license = row.license if row else ""
-        self.labels, self._table = _labels_and_table(name, row, self._builder.info.features[self._target_key])
-        self._records = open_records(name, self._builder, split, splits=row.splits if row else None)
+        mask = self._builder.info.features[self._target_key]
+        row = DATA_SETS.get(self._builder.name) or _from_feature(name, mask)
+        self.license, self.labels, self._table = row.license, row.labels, row.table()
+        self._records = open_records(name, self._builder, split, splits=row.splits)
 
     def _target(self, value: Any, image: Pixels) -> Mask:
         with Image.open(BytesIO(value)) as opened:
@@ -100,9 +99,8 @@ def _channels(feature: Any) -> int | None:
     return feature.shape[-1] if isinstance(feature, tfds.features.Image) else None
 
 
-def _labels_and_table(name: str, row: DataSet | None, mask: Any) -> tuple[Labels, NDArray[np.int16]]:
-    if row:
-        return row.labels, row.table()
+def _from_feature(name: str, mask: Any) -> DataSet:
+    """What a LabeledImage feature says of its values."""
     names = getattr(mask, "names", None)
     if names is None:
         raise InputError(
@@ -110,4 +108,4 @@ def _labels_and_table(name: str, row: DataSet | None, mask: Any) -> tuple[Labels
         )
     if len(names) < 2:
         raise InputError(f"tfds:{name}: expected two classes or more. Received: {', '.join(names)}")
-    return Labels.named(names), class_table({i: i for i in range(len(names))}, (IGNORE_ID,))
+    return DataSet(labels=Labels.named(names), ids=tuple(range(len(names))), splits={}, license="")

@@ -94,14 +94,9 @@ def _outline(kind: int, center: Any, radius: float, angle: float) -> Any:
     """(128, 128) bool, the inside of a shape, drawn four times larger and sampled at the center of each pixel."""
     canvas = Image.new("1", (4 * SIZE, 4 * SIZE))
     draw, c = ImageDraw.Draw(canvas), 4 * np.asarray(center)
-
-    def ellipse(r: float, fill: int) -> None:
-        draw.ellipse([*(c - 4 * r), *(c + 4 * r)], fill=fill)
-
     if NAMES[kind] in ("disc", "ring"):
-        ellipse(radius, 1)
-        if NAMES[kind] == "ring":
-            ellipse(0.5 * radius, 0)
+        for r, fill in [(radius, 1), (0.5 * radius, 0)][: 1 + (NAMES[kind] == "ring")]:
+            draw.ellipse([*(c - 4 * r), *(c + 4 * r)], fill=fill)
     else:
         radii = {"square": [1.1] * 4, "triangle": [1.2] * 3, "star": [1.2, 0.5] * 5}[NAMES[kind]]
         turns = angle + 2 * np.pi * np.arange(len(radii)) / len(radii)
