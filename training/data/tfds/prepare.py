@@ -102,7 +102,7 @@ def _reason(builder: Any, error: BaseException) -> str:
     """Why a preparation failed, and what helps."""
     manual = Path(builder.data_dir_root) / "downloads" / "manual"
     cause: BaseException | None = error
-    while cause:
+    while cause is not None:
         if isinstance(cause, InputError):
             return str(cause)
         if isinstance(cause, AssertionError) and builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
