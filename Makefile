@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 
-.PHONY: demo test test-gpu test-gpu-delegate test-arm fuzz lint bench clean
+.PHONY: demo test test-gpu test-gpu-delegate test-arm fuzz lint bench docs clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
@@ -37,6 +37,10 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The manual, in build/docs/; a warning is an error.
+docs: .venv/docs
+	$(BIN)/mkdocs build --strict
+
 # MODELS: the files to time, such as runs/demo/*.tflite
 MODELS ?= $(wildcard runs/demo/*.tflite)
 bench: .venv/demo
@@ -51,6 +55,10 @@ clean:
 
 .venv/demo: setup.cfg pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --quiet --editable '.[train,convert]'
+	touch $@
+
+.venv/docs: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
 .venv/test: .venv/demo
