@@ -63,10 +63,12 @@ def test_every_printed_command_is_understood(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_option_and_file_exists(document: str) -> None:
+def test_every_option_file_and_link_exists(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
     assert not unknown_options(text)
     assert not missing_files(text)
+    links = re.findall(r"\]\(([^)#:]+)[)#]", text)
+    assert not [link for link in links if not (ROOT / document).parent.joinpath(link).exists()]
 
 
 def test_what_is_wrong_is_seen() -> None:
