@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 
-.PHONY: demo test test-gpu test-gpu-delegate test-arm fuzz lint bench docs clean
+.PHONY: demo test test-gpu test-gpu-delegate test-arm fuzz lint bench clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
@@ -38,6 +38,7 @@ lint: .venv/dev
 	$(BIN)/lint-imports
 
 # The manual, in build/docs/; a warning is an error.
+.PHONY: docs
 docs: .venv/docs
 	$(BIN)/mkdocs build --strict
 
