@@ -1,37 +1,59 @@
-"""Recipes of quantisation: how each is made of the float graph, and where it may be used."""
+"""Recipes of quantization: how each rewrites the float graph, and where it may be used.
+
+This table is where the command's choices and help, and the manual's table (`markdown_table`), come from.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from convert.graph.ir import Graph, Op
-from convert.quantize.integer import Ranges, integer_ends, static, static_tensors, uint8_input
-from convert.quantize.sensitivity import mixed
-from convert.quantize.weights import dynamic_int8, half, weight_int8
+from convert.quantize.integer import (
+    Choice,
+    Ranges,
+    integer_ends,
+    quantize,
+    tensors_to_calibrate,
+    uint8_input,
+)
+from convert.quantize.sensitivity import quantize_mixed
+from convert.quantize.weights import dynamic_int8, float16_weights, int8_weights
 from segformer_tf.edge.runtime import GPU, RUNTIMES
 from segformer_tf.image import Pixels
 
 
-@dataclass(frozen=True)
+class Rewrite(Protocol):
+    """The graph to write, of a float graph, the ranges of its tensors, and images of its size."""
+
+    def __call__(self, graph: Graph, ranges: Ranges, images: Sequence[Pixels], /) -> Graph: ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a file is made and how far its logits may be from Keras'.
 
     Attributes:
         name: as the command spells it.
-        summary: weights, activations and what it is for, in a line.
+        weights, activations: how they are stored and computed, for the manual.
+        purpose: what it is for, for the manual and the command's help.
         tolerance: largest relative error, see `convert.exported`.
-        make: the graph to write, of a float graph, the ranges of its tensors, and images of its size.
-        integer: chooses the operations whose activations are quantised beforehand, on images; None for none.
+        rewrite: of the float graph.
+        integer: whether an operation's activations are quantized, by ranges measured on images; None for no operation.
+        forms: runtimes whose own form of the float graph it can be made of, see `convert.graph.segformer.network`.
         refused: runtimes where it may not be used, and why.
     """
 
     name: str
-    summary: str
+    weights: str
+    activations: str
+    purpose: str
     tolerance: float
-    make: Callable[[Graph, Ranges, Sequence[Pixels]], Graph]
-    integer: Callable[[Op], bool] | None = None
+    rewrite: Rewrite
+    integer: Choice | None = None
+    forms: tuple[str, ...] = tuple(RUNTIMES)
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -47,9 +69,14 @@ class Recipe:
         """Those of `runtimes` where it may be used."""
         return [name for name in runtimes if name in self.runtimes]
 
+    def form(self, runtimes: Sequence[str]) -> str:
+        """The runtime whose form of the float graph it takes for these targets."""
+        only = next(iter(runtimes)) if len(set(runtimes)) == 1 else "litert"
+        return only if only in self.forms else "litert"
+
     def tensors(self, graph: Graph) -> list[str]:
         """Names of the tensors whose ranges it needs."""
-        return static_tensors(graph, self.integer) if self.integer else []
+        return tensors_to_calibrate(graph, self.integer) if self.integer else []
 
 
 _INTEGER_AROUND = re.compile("^decoder/|^logits$|/mlp")  # steps whose convolutions follow each other in int8
@@ -76,47 +103,89 @@ def everything(op: Op) -> bool:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("fp32", "float32 throughout", 1e-4, lambda graph, *_: graph),
-        Recipe("fp16", "float16 weights, float32 arithmetic", 1e-2, lambda graph, *_: half(graph)),
-        Recipe("weight_int8", "int8 weights, float32 arithmetic", 0.1, lambda graph, *_: weight_int8(graph)),
         Recipe(
-            "dynamic_int8",
-            "int8 weights, int8 products of float activations",
-            0.1,
-            lambda graph, *_: dynamic_int8(graph),
+            name="fp32",
+            weights="float32",
+            activations="float32",
+            purpose="the reference",
+            tolerance=1e-4,
+            rewrite=lambda graph, *_: graph,
         ),
         Recipe(
-            "int8",
-            "int8 convolutions and decoder, calibrated; attention, norms and GELU in float32",
-            0.2,
-            lambda graph, ranges, _: uint8_input(static(graph, ranges, worth_int8)),
-            worth_int8,
+            name="fp16",
+            weights="float16",
+            activations="float32",
+            purpose="half the file, as fast",
+            tolerance=1e-2,
+            rewrite=lambda graph, *_: float16_weights(graph),
         ),
         Recipe(
-            "int8_mixed",
-            "as int8, but what suffers most from it stays in float32, a tenth of the multiply-adds at most",
-            0.2,
-            lambda graph, ranges, images: uint8_input(mixed(graph, ranges, worth_int8, images)),
-            worth_int8,
+            name="weight_int8",
+            weights="int8",
+            activations="float32",
+            purpose="a quarter of the file, as fast, on both runtimes",
+            tolerance=0.1,
+            rewrite=lambda graph, *_: int8_weights(graph),
         ),
         Recipe(
-            "int8_io",
-            "integers throughout, calibrated, for accelerators without floats",
-            0.2,
-            lambda graph, ranges, _: integer_ends(static(graph, ranges, everything)),
-            everything,
-            {GPU: "its softmax is int16, which the GPU delegate does not take"},
+            name="dynamic_int8",
+            weights="int8",
+            activations="float32, int8 inside products",
+            purpose="a quarter of the file, faster on LiteRT, without calibration",
+            tolerance=0.1,
+            rewrite=lambda graph, *_: dynamic_int8(graph),
         ),
         Recipe(
-            "w8a16",
-            "int8 weights, int16 activations, calibrated",
-            0.1,
-            lambda graph, ranges, _: uint8_input(static(graph, ranges, everything, bits=16)),
-            everything,
-            {
+            name="int8",
+            weights="int8",
+            activations="int8 in convolutions and decoder, else float32",
+            purpose="the fastest on LiteRT",
+            tolerance=0.2,
+            rewrite=lambda graph, ranges, _: uint8_input(quantize(graph, ranges, worth_int8)),
+            integer=worth_int8,
+        ),
+        Recipe(
+            name="int8_mixed",
+            weights="int8",
+            activations="as int8, but float32 in the steps that lose most, a tenth of the multiply-adds at most",
+            purpose="where int8 loses too much, see `segformer verify --per-layer`",
+            tolerance=0.2,
+            rewrite=lambda graph, ranges, images: uint8_input(quantize_mixed(graph, ranges, worth_int8, images)),
+            integer=worth_int8,
+        ),
+        Recipe(
+            name="int8_io",
+            weights="int8",
+            activations="integers throughout, int8 logits",
+            purpose="accelerators without floats",
+            tolerance=0.2,
+            rewrite=lambda graph, ranges, _: integer_ends(quantize(graph, ranges, everything)),
+            integer=everything,
+            forms=("litert",),
+            refused={GPU: "its softmax is int16, which the GPU delegate does not take"},
+        ),
+        Recipe(
+            name="w8a16",
+            weights="int8",
+            activations="int16",
+            purpose="accelerators of 16 bits, on LiteRT only",
+            tolerance=0.1,
+            rewrite=lambda graph, ranges, _: uint8_input(quantize(graph, ranges, everything, bits=16)),
+            integer=everything,
+            forms=("litert",),
+            refused={
                 "tflite-runtime": "2.14 has no int16 RSQRT and GELU",
                 GPU: "its activations are int16, which the GPU delegate does not take",
             },
         ),
     )
 }
+
+
+def markdown_table() -> str:
+    """The manual's table of recipes."""
+    rows = [("recipe", "weights", "activations", "input", "for"), ("---",) * 5]
+    for recipe in RECIPES.values():
+        pixels = "uint8" if recipe.needs_calibration else "float32"
+        rows.append((f"`{recipe.name}`", recipe.weights, recipe.activations, pixels, recipe.purpose))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convert.graph.ir import Graph, Op, Quantization, Tensor
+from convert.graph.ir import Graph, Op, Tensor
+from convert.quantize.integer import CHANNELS, int8_kernel
 
-CHANNELS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}  # axis of the output channels in a kernel
 
-
-def half(graph: Graph) -> Graph:
+def float16_weights(graph: Graph) -> Graph:
     """Kernels as float16, which a delegate unpacks once, when it loads."""
 
     def convert(op: Op) -> list[Op]:
@@ -24,16 +23,16 @@ def half(graph: Graph) -> Graph:
     return _rewritten(graph, convert)
 
 
-def weight_int8(graph: Graph) -> Graph:
-    """Kernels as int8, one scale an output channel, unpacked once; arithmetic stays in float."""
+def int8_weights(graph: Graph) -> Graph:
+    """Kernels as int8, one scale per output channel, unpacked once; arithmetic stays in float."""
     return _rewritten(graph, lambda op: _with_unpacked(op, int8_kernel(op)) if op.kind in CHANNELS else [op])
 
 
 def dynamic_int8(graph: Graph) -> Graph:
-    """Convolutions of int8 kernels, for which the runtime quantises each pixel's float activations as they come.
+    """Convolutions of int8 kernels, for which the runtime quantizes each pixel's float activations as they come.
 
-    Left in float: depthwise convolutions, which no delegate takes so; and products over 32 values or fewer, and those
-    of 3 channels at most or with a single output, where quantising costs more than it saves.
+    Left in float: depthwise convolutions, which no delegate takes in this form; and products over 32 values or fewer,
+    and those of 3 channels at most or with a single output, where quantizing costs more than it saves.
     """
 
     def convert(op: Op) -> list[Op]:
@@ -50,25 +49,11 @@ def pays_dynamic(op: Op) -> bool:
     return out > 1 and channels > 3 and height * width * channels > 32
 
 
-def int8_kernel(op: Op, *, least: np.ndarray | float = 0.0) -> Tensor:
-    """The kernel of a convolution, symmetric, -127..127, one scale an output channel, `least` at the least."""
-    kernel, axis = op.inputs[1], CHANNELS[op.kind]
-    data = kernel.value.astype(np.float64)
-    scale = np.maximum(np.abs(data).max(tuple(i for i in range(4) if i != axis), keepdims=True), 1e-12) / 127
-    scale = np.maximum(scale.ravel(), least).reshape(scale.shape)
-    stored = np.clip(np.round(data / scale), -127, 127).astype(np.int8)
-    quantization = Quantization(scale.ravel().astype(np.float32), np.zeros(scale.size, np.int64), axis)
-    return Tensor(f"{kernel.name}/int8", kernel.shape, np.int8, stored, quantization)
-
-
 def _rewritten(graph: Graph, convert: Callable[[Op], list[Op]]) -> Graph:
-    made = Graph()
-    made.inputs, made.outputs = graph.inputs, graph.outputs
-    made.ops = [new for op in graph.ops for new in convert(op)]
-    return made
+    return Graph([new for op in graph.ops for new in convert(op)], list(graph.inputs), list(graph.outputs))
 
 
 def _with_unpacked(op: Op, stored: Tensor) -> list[Op]:
     unpacked = Tensor(op.inputs[1].name, stored.shape)
-    used = Op(op.kind, [op.inputs[0], unpacked, *op.inputs[2:]], op.output, op.options)
-    return [Op("DEQUANTIZE", [stored], unpacked), used]
+    convolution = Op(op.kind, [op.inputs[0], unpacked, *op.inputs[2:]], op.output, op.options)
+    return [Op("DEQUANTIZE", [stored], unpacked), convolution]

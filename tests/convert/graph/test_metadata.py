@@ -8,8 +8,8 @@ from pathlib import Path
 
 import flatbuffers
 import flatbuffers.number_types as number
+from ai_edge_litert import schema_py_generated as schema
 from flatbuffers.table import Table
-from tensorflow.lite.python import schema_py_generated as schema
 
 from convert.export import export_tflite
 from segformer_tf import SegFormer
@@ -59,7 +59,7 @@ class Reader:
         return [self.table.Get(number.Float32Flags, start + 4 * i) for i in range(self.table.VectorLen(offset))]
 
 
-def test_standard_readers_find_labels_size_and_normalisation(tiny_files: dict) -> None:
+def test_standard_readers_find_labels_size_and_normalization(tiny_files: dict) -> None:
     buffer = metadata_of(tiny_files["int8"])
     assert buffer[4:8] == b"M001"
     root = Reader(buffer, flatbuffers.encode.Get(flatbuffers.packer.uoffset, buffer, 0))

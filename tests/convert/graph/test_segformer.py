@@ -18,7 +18,7 @@ from segformer_tf import VARIANTS, SegFormer, build_segformer
 from tests.helpers import noise, perturb, within
 
 SIZES = [(64, 64), (64, 96), (97, 161), (29, 31), (33, 200)]
-FOLDS = ("scale_in", "affine_in", "centred", "then", "batch_norm")
+FOLDS = ("scale_in", "affine_in", "centered", "then", "batch_norm")
 RNG = np.random.default_rng(0)
 
 
@@ -102,7 +102,7 @@ def test_each_fold_is_the_plain_form() -> None:
     np.testing.assert_allclose(x @ fold.scale_in(kernel, gamma), (x * gamma) @ kernel)
     k, b = fold.affine_in(kernel, bias, (gamma, beta))
     np.testing.assert_allclose(x @ k + b, (x * gamma + beta) @ kernel + bias)
-    k, b = fold.centred(kernel, bias)
+    k, b = fold.centered(kernel, bias)
     plain = x @ kernel + bias
     np.testing.assert_allclose(x @ k + b, plain - plain.mean(-1, keepdims=True))
     k, b = fold.then((kernel, bias), RNG.normal(size=(6, 4)), np.ones(4))
@@ -165,7 +165,7 @@ def test_no_product_broadcasts_its_batches(variant: str, decoder: str) -> None:
             if recipe.name == "int8_mixed" and variant != "tiny":
                 continue  # int8 in part, and minutes of choosing
             ranges = dict.fromkeys(recipe.tensors(graph), (-1.0, 1.0))
-            made = recipe.make(graph, ranges, [np.zeros((64, 96, 3), np.uint8)])
+            made = recipe.rewrite(graph, ranges, [np.zeros((64, 96, 3), np.uint8)])
             assert broadcast_products(to_tflite(made)) == [], recipe.name
 
 

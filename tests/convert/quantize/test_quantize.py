@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from convert.graph.ir import Graph
-from convert.graph.run import run
 from convert.graph.segformer import network
-from convert.quantize.calibrate import ranges
-from convert.quantize.integer import integer_ends, static, static_tensors, uint8_input
-from convert.quantize.recipes import RECIPES, everything, worth_int8
-from convert.quantize.sensitivity import macs, mixed, sensitivities, step_of
-from convert.quantize.weights import dynamic_int8, half, int8_kernel, pays_dynamic, weight_int8
+from convert.quantize.calibrate import ranges, run
+from convert.quantize.integer import int8_kernel, integer_ends, quantize, tensors_to_calibrate, uint8_input
+from convert.quantize.recipes import everything, worth_int8
+from convert.quantize.sensitivity import macs, quantize_mixed, sensitivities, step_of
+from convert.quantize.weights import dynamic_int8, float16_weights, int8_weights, pays_dynamic
 from segformer_tf import SegFormer, build_segformer
 from segformer_tf.cli import main
 from segformer_tf.image import Pixels
@@ -56,10 +55,10 @@ def test_weight_rewrites_keep_the_function(graph: Graph) -> None:
     expected = logits(graph)
     errors = {
         rewrite.__name__: relative_error(logits(rewrite(graph)), expected)
-        for rewrite in (half, weight_int8, dynamic_int8)
+        for rewrite in (float16_weights, int8_weights, dynamic_int8)
     }
-    assert 1e-5 < errors["half"] < 2e-3
-    assert 1e-3 < errors["weight_int8"] < 0.05
+    assert 1e-5 < errors["float16_weights"] < 2e-3
+    assert 1e-3 < errors["int8_weights"] < 0.05
     assert 1e-3 < errors["dynamic_int8"] < 0.05
 
 
@@ -84,13 +83,13 @@ def test_ranges_are_those_of_the_images(tiny: SegFormer, graph: Graph) -> None:
 
 def test_integer_graphs_keep_the_function(graph: Graph) -> None:
     expected = logits(graph)
-    some, all_ = (ranges(graph, static_tensors(graph, choice), IMAGES) for choice in (worth_int8, everything))
-    assert relative_error(logits(static(graph, some, worth_int8)), expected) < 0.05
-    assert relative_error(logits(uint8_input(static(graph, some, worth_int8))), expected) < 0.05
-    assert relative_error(logits(integer_ends(static(graph, all_, everything))), expected) < 0.15
-    assert relative_error(logits(static(graph, all_, everything, bits=16)), expected) < 0.03
+    some, all_ = (ranges(graph, tensors_to_calibrate(graph, choice), IMAGES) for choice in (worth_int8, everything))
+    assert relative_error(logits(quantize(graph, some, worth_int8)), expected) < 0.05
+    assert relative_error(logits(uint8_input(quantize(graph, some, worth_int8))), expected) < 0.05
+    assert relative_error(logits(integer_ends(quantize(graph, all_, everything))), expected) < 0.15
+    assert relative_error(logits(quantize(graph, all_, everything, bits=16)), expected) < 0.03
     halved = {name: (low / 2, high / 2) for name, (low, high) in all_.items()}
-    assert relative_error(logits(static(graph, halved, everything)), expected) > 0.15  # ranges matter
+    assert relative_error(logits(quantize(graph, halved, everything)), expected) > 0.15  # ranges matter
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -102,13 +101,13 @@ def test_a_bias_survives_beside_a_dead_kernel(dead: float, bits: int) -> None:
         (value[..., 0] if value.shape[-1] > 1 else value[:, :, ::2])[...] *= dead
         kernel.assign(value)
     graph = network(model, SIZE)
-    found = ranges(graph, static_tensors(graph, everything), IMAGES)
-    assert relative_error(logits(static(graph, found, everything, bits=bits)), logits(graph)) < 0.06
+    found = ranges(graph, tensors_to_calibrate(graph, everything), IMAGES)
+    assert relative_error(logits(quantize(graph, found, everything, bits=bits)), logits(graph)) < 0.06
 
 
 @pytest.mark.parametrize("limits", [(-1.0, 1.0), (-1.0, 2.0), (-127.6, 127.4)])
 def test_the_right_side_of_a_matrix_product_is_never_symmetric(graph: Graph, limits: tuple[float, float]) -> None:
-    made = static(graph, dict.fromkeys(static_tensors(graph, everything), limits), everything)
+    made = quantize(graph, dict.fromkeys(tensors_to_calibrate(graph, everything), limits), everything)
     products = [op for op in made.ops if op.kind == "BATCH_MATMUL"]
     assert len(products) == 10  # two a block
     for q in (op.inputs[1].quantization for op in products):
@@ -120,7 +119,7 @@ def test_the_right_side_of_a_matrix_product_is_never_symmetric(graph: Graph, lim
 
 
 def test_float_and_integer_meet_once_a_tensor(graph: Graph) -> None:
-    made = static(graph, dict.fromkeys(static_tensors(graph, worth_int8), (-1.0, 1.0)), worth_int8)
+    made = quantize(graph, dict.fromkeys(tensors_to_calibrate(graph, worth_int8), (-1.0, 1.0)), worth_int8)
     for kind in ("QUANTIZE", "DEQUANTIZE"):
         assert max(Counter(op.inputs[0] for op in made.ops if op.kind == kind).values()) == 1
 
@@ -144,16 +143,16 @@ def test_what_suffers_is_named_and_spared(tmp_path: Path) -> None:
         np.where(np.arange(80)[:, None] == 0, 0, model.encoder.stages[2].blocks[1].mlp.fc2.kernel)
     )
     graph = network(model, SIZE)
-    found = ranges(graph, static_tensors(graph, worth_int8), IMAGES)
+    found = ranges(graph, tensors_to_calibrate(graph, worth_int8), IMAGES)
     ranked = sensitivities(graph, found, worth_int8, IMAGES)
     assert ranked[0].step == "stage3/block1/mlp"
     assert ranked[0].error > 3 * ranked[1].error
     assert 0.9 < sum(each.share for each in ranked) <= 1
-    spared = mixed(graph, found, worth_int8, IMAGES)
+    spared = quantize_mixed(graph, found, worth_int8, IMAGES)
     left = {step_of(op) for op in spared.ops if op.kind == "CONV_2D" and op.inputs[0].dtype == np.float32}
     assert "stage3/block1/mlp" in left
     assert relative_error(logits(spared), logits(graph)) < 0.7 * relative_error(
-        logits(static(graph, found, worth_int8)), logits(graph)
+        logits(quantize(graph, found, worth_int8)), logits(graph)
     )
 
 
@@ -167,7 +166,3 @@ def test_verify_per_layer(tiny: SegFormer, tmp_path: Path, capsys: pytest.Captur
         with pytest.raises(SystemExit):
             main(["verify", str(tmp_path / "model.keras"), *extra])
         assert "expected either --against or --per-layer" in capsys.readouterr().err
-
-
-def test_every_recipe_says_what_it_is() -> None:
-    assert all(recipe.summary and name == recipe.name for name, recipe in RECIPES.items())
