@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:
     RecipeName = Literal[tuple(RECIPES)]
 
-_RECIPE_HELP = "; ".join(f"{name}: {recipe.purpose}" for name, recipe in RECIPES.items()) + "."
+_RECIPE_HELP = "; ".join(f"{r.name}{' (calibrated)' * r.needs_calibration}: {r.purpose}" for r in RECIPES.values())
 
 
 def export(

@@ -120,8 +120,8 @@ def export_tflite(
                 fault = f"{GPU} " in reason and any(words in reason for words in (" wrong", "does not take it whole"))
                 warning = f"not for {GPU}: {reason}" if fault else ""
                 untried = "" if fault else reason
-        seen = {"verified": [verdict.runtime for verdict in verdicts], **({"warning": warning} if warning else {})}
-        write_with_files(flatbuffer, replace(info, created={**info.created, **seen}), part)
+        results = {"verified": [verdict.runtime for verdict in verdicts], **({"warning": warning} if warning else {})}
+        write_with_files(flatbuffer, replace(info, created={**info.created, **results}), part)
     return Exported(verdicts, warning, untried)
 
 
@@ -156,7 +156,7 @@ def _check(
         raise InputError(f"--out must end in .tflite. Received: {out}")
     refuse_one_class(model.config)
     check_image_shape((None, *size, 3), "--size")
-    if any(n is not None and n != asked for n, asked in zip(model.image_size, size, strict=True)):
+    if any(fixed not in (None, n) for fixed, n in zip(model.image_size, size, strict=True)):
         raise InputError(f"the model takes images of {model.image_size} (height, width). Received: --size {size}")
     if recipe.needs_calibration and not images:
         raise InputError(f"recipe {recipe.name} needs --calibration, a folder of images like those it will see")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from convert.checkpoints.dialects import TRANSFORMERS
-from convert.checkpoints.importer import TENSORS, read_checkpoint, to_torch_layout
+from convert.checkpoints.importer import read_checkpoint, torch_weights
 from convert.checkpoints.preprocessor import FILE, preprocessor_config
 from convert.checkpoints.state_dict import Tensors
 from convert.sample_images import synthetic_images
@@ -70,13 +70,12 @@ def transformers_tensors(model: SegFormer) -> Tensors:
     """The model's weights under transformers' names, in torch's layout."""
     parts = dict(TRANSFORMERS.layers(model.config, "segformer.encoder."))
     tensors: Tensors = {}
-    for variable in model.weights:
-        layer, _, name = variable.path.rpartition("/")
-        tensor = to_torch_layout(layer, np.asarray(variable.value, np.float32))
+    for key, tensor in torch_weights(model).items():
+        layer, _, name = key.rpartition("/")
         pieces = np.split(tensor, len(parts[layer]))  # kv into key and value
         for part, piece in zip(parts[layer], pieces, strict=True):
             assert isinstance(part, str)
-            tensors[part + TENSORS[name]] = np.ascontiguousarray(piece)
+            tensors[part + name] = np.ascontiguousarray(piece)
     tensors["decode_head.batch_norm.num_batches_tracked"] = np.array(0, np.int64)
     return tensors
 
@@ -116,8 +115,6 @@ def _read_back(model: SegFormer, folder: Path) -> None:
         assert getattr(read.config, name) == getattr(model.config, name), name
     for name in ("image_mean", "image_std"):
         np.testing.assert_allclose(getattr(read.config, name), getattr(model.config, name), rtol=1e-6, atol=1e-6)
-    for variable in model.weights:
-        layer, _, name = variable.path.rpartition("/")
-        ours = to_torch_layout(layer, np.asarray(variable.value, np.float32))
-        if not np.array_equal(read.weights[f"{layer}/{TENSORS[name]}"], ours):
-            raise AssertionError(f"{variable.path} changed on its way to transformers")
+    for key, tensor in torch_weights(model).items():
+        if not np.array_equal(read.weights[key], tensor):
+            raise AssertionError(f"{key} changed on its way to transformers")

@@ -23,21 +23,21 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the network: what went in and what came out, (B, H, W, C) float32.
+    """One step of the network: its input and its output, (B, H, W, C) float32.
 
     Names: "stage1/patch_embed", "stage1/block0", …, "c1" (the stage's norm), …, "decoder/c1" (the stage's part of the
     fused sum, at 1/4), …, "logits" (from the fused sum).
     """
 
     name: str
-    given: Array
+    input: Array
     result: Array
 
 
 def trace(checkpoint: Checkpoint, images: Array) -> Iterator[Step]:
-    """Run a checkpoint on normalised images, (B, H, W, 3) float32, and tell every step.
+    """Run a checkpoint on normalized images, (B, H, W, 3) float32, and yield every step.
 
-    An encoder without a decoder ends with "c4".
+    Ends with "c4" where there is no decoder.
     """
     import torch
 
@@ -56,13 +56,13 @@ class _Network:
     def steps(self, x: Tensor) -> Iterator[Step]:
         features = []
         for s in range(4):
-            given, x = x, self.patch_embed(s, x)
-            yield _step(f"stage{s + 1}/patch_embed", given, x)
+            before, x = x, self.patch_embed(s, x)
+            yield _step(f"stage{s + 1}/patch_embed", before, x)
             for b in range(self.config.depths[s]):
-                given, x = x, self.block(s, b, x)
-                yield _step(f"stage{s + 1}/block{b}", given, x)
-            given, x = x, self.norm(f"encoder/stage{s + 1}/norm", x, self.config.norm_epsilon)
-            yield _step(f"c{s + 1}", given, x)
+                before, x = x, self.block(s, b, x)
+                yield _step(f"stage{s + 1}/block{b}", before, x)
+            before, x = x, self.norm(f"encoder/stage{s + 1}/norm", x, self.config.norm_epsilon)
+            yield _step(f"c{s + 1}", before, x)
             features.append(x)
         if not self.has_decoder:
             return
@@ -142,5 +142,5 @@ class _Network:
         return F.batch_norm(x, mean, variance, weight, bias, eps=self.config.batch_norm_epsilon)
 
 
-def _step(name: str, given: Tensor, result: Tensor) -> Step:
-    return Step(name, given.permute(0, 2, 3, 1).numpy(), result.permute(0, 2, 3, 1).numpy())
+def _step(name: str, before: Tensor, result: Tensor) -> Step:
+    return Step(name, before.permute(0, 2, 3, 1).numpy(), result.permute(0, 2, 3, 1).numpy())

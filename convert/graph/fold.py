@@ -44,8 +44,8 @@ def affine_in(kernel: Array, bias: Array, pending: Affine) -> Map:
 def centered(kernel: Array, bias: Array) -> Map:
     """``y - mean(y)`` of ``y = x @ kernel + bias`` as one map.
 
-    Every reader of a residual stream is a LayerNorm, which takes the mean away: when each writer writes none, no
-    reader has to remove it, and LayerNorm becomes ``x / sqrt(mean(x²) + epsilon)``.
+    Every reader of a residual stream is a LayerNorm, which subtracts the mean: when each writer writes none, no reader
+    has to, and LayerNorm becomes ``x / sqrt(mean(x²) + epsilon)``.
     """
     return kernel - kernel.mean(-1, keepdims=True), bias - bias.mean()
 

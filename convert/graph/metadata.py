@@ -91,7 +91,7 @@ _Slot = Callable[[flatbuffers.Builder, int], None]  # writes one field of the ta
 
 
 class _Tables:
-    """Just enough of a flatbuffer writer: children are made before the tables that hold them."""
+    """Just enough of a flatbuffer writer: children are written before the tables that hold them."""
 
     def __init__(self) -> None:
         self._builder = flatbuffers.Builder(1024)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cyclopts import CoercionError
 
+from convert.graph.class_map import with_class_map
+from convert.graph.flatbuffer import to_tflite
 from convert.graph.ir import Graph
 from convert.graph.segformer import network
 from convert.quantize.calibrate import ranges, run
 from convert.quantize.integer import int8_kernel, integer_ends, quantize, tensors_to_calibrate, uint8_input
-from convert.quantize.recipes import everything, worth_int8
+from convert.quantize.recipes import RECIPES, everything, markdown_table, worth_int8
 from convert.quantize.sensitivity import macs, quantize_mixed, sensitivities, step_of
 from convert.quantize.weights import dynamic_int8, float16_weights, int8_weights, pays_dynamic
 from segformer_tf import SegFormer, build_segformer
-from segformer_tf.cli import main
+from segformer_tf.cli import main, make_app
 from segformer_tf.image import Pixels
 from segformer_tf.metrics import relative_error
 from tests.helpers import perturb
@@ -166,3 +170,45 @@ def test_verify_per_layer(tiny: SegFormer, tmp_path: Path, capsys: pytest.Captur
         with pytest.raises(SystemExit):
             main(["verify", str(tmp_path / "model.keras"), *extra])
         assert "expected either --against or --per-layer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_leaves_its_graph_as_it_was(graph: Graph, recipe: str) -> None:
+    before = to_tflite(graph)
+    limits = dict.fromkeys(RECIPES[recipe].tensors(graph), (-1.0, 1.0))
+    RECIPES[recipe].rewrite(graph, limits, IMAGES[:1])
+    assert to_tflite(graph) == before
+
+
+@pytest.mark.parametrize(
+    "rewrite", [uint8_input, integer_ends, lambda graph: with_class_map(graph, SIZE)], ids=["uint8", "integer", "map"]
+)
+def test_new_ends_leave_the_graph_as_it_was(graph: Graph, rewrite: Callable[[Graph], Graph]) -> None:
+    integers = quantize(graph, dict.fromkeys(tensors_to_calibrate(graph, everything), (-1.0, 1.0)), everything)
+    before = to_tflite(integers)
+    assert to_tflite(rewrite(integers)) != before
+    assert to_tflite(integers) == before
+
+
+def test_the_command_takes_each_recipe_of_the_table() -> None:
+    arguments = ["export", "model.keras", "--out", "model.tflite", "--recipe"]
+    for name in RECIPES:
+        _, bound, _ = make_app("export").parse_args([*arguments, name], exit_on_error=False, print_error=False)
+        assert bound.arguments["recipe"] == name
+        assert f"\n| `{name}` | " in markdown_table()
+    with pytest.raises(CoercionError, match="w8a16"):
+        make_app("export").parse_args([*arguments, "int4"], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "runtimes", "form"),
+    [
+        ("fp32", ["tflite-runtime"], "tflite-runtime"),
+        ("int8", ["tflite-runtime", "tflite-runtime"], "tflite-runtime"),
+        ("int8", ["litert", "tflite-runtime"], "litert"),
+        ("int8_io", ["tflite-runtime"], "litert"),
+        ("fp16", ["litert-gpu"], "litert"),
+    ],
+)
+def test_form_of_the_graph(recipe: str, runtimes: list[str], form: str) -> None:
+    assert RECIPES[recipe].form(runtimes) == form
