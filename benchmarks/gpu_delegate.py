@@ -1,4 +1,7 @@
-"""What LiteRT's GPU delegate makes of each recipe: ``python benchmarks/gpu_delegate.py MODEL --size H W``."""
+"""How far LiteRT's GPU delegate is from the CPU and from Keras, for each recipe.
+
+python benchmarks/gpu_delegate.py MODEL --size H W
+"""
 
 from __future__ import annotations
 

@@ -87,6 +87,10 @@ def export(
     overwrite
         Replace a file of that name.
     """
+    if format != "tflite" and (calibration or runtime or class_map or recipe != "fp32"):
+        raise InputError(f"--format {format} takes no --recipe, --calibration, --runtime or --class-map")
+    if format == "keras" and size:
+        raise InputError("--format keras takes no --size")
     if not overwrite:
         refuse_existing([out])
     for name in runtime or []:
@@ -95,10 +99,6 @@ def export(
     from convert.export import export_tflite
     from segformer_tf.checkpoint import load_segformer, run_size
 
-    if format != "tflite" and (calibration or runtime or class_map or recipe != "fp32"):
-        raise InputError(f"--format {format} takes no --recipe, --calibration, --runtime or --class-map")
-    if format == "keras" and size:
-        raise InputError("--format keras takes no --size")
     loaded = load_segformer(model)
     if license is not None:
         loaded.config = replace(loaded.config, license=license)

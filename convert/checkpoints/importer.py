@@ -26,7 +26,7 @@ from segformer_tf.model import SegFormer
 _SHOWN = 12  # lines of each list in an error
 
 # Our variable to torch's name for it.
-_TORCH_NAMES = {
+TORCH_NAMES = {
     "kernel": "weight",
     "gamma": "weight",
     "bias": "bias",
@@ -114,7 +114,7 @@ def torch_weights(model: SegFormer) -> Tensors:
     weights = {}
     for variable in model.weights:
         layer, _, name = variable.path.rpartition("/")
-        weights[f"{layer}/{_TORCH_NAMES[name]}"] = to_torch_layout(layer, np.asarray(variable.value, np.float32))
+        weights[f"{layer}/{TORCH_NAMES[name]}"] = to_torch_layout(layer, np.asarray(variable.value, np.float32))
     return weights
 
 
@@ -149,7 +149,7 @@ def to_keras(
         layer, _, name = variable.path.rpartition("/")
         if (encoder_only and layer.startswith("decoder")) or (num_classes and layer == "decoder/linear_pred"):
             continue
-        variable.assign(to_keras_layout(layer, checkpoint.weights[f"{layer}/{_TORCH_NAMES[name]}"]))
+        variable.assign(to_keras_layout(layer, checkpoint.weights[f"{layer}/{TORCH_NAMES[name]}"]))
     if broken := first_non_finite(model):
         raise InputError(f"{checkpoint.path}: {broken} holds values that are no finite numbers")
     return model
@@ -278,7 +278,7 @@ def _placed(
         layer, _, name = variable.rpartition("/")
         if layer.startswith("decoder") and not has_decoder:
             continue
-        keys = [_key(part, _TORCH_NAMES[name]) for part in parts[layer]]
+        keys = [_key(part, TORCH_NAMES[name]) for part in parts[layer]]
         used |= set(keys)
         if absent := [key for key in keys if key not in tensors]:
             missing += absent
@@ -294,7 +294,7 @@ def _placed(
             misshaped.append(f"{' + '.join(keys)}: {tensor.shape}, expected {expected}")
         if not np.isfinite(tensor).all():
             raise InputError(f"{path}: {' + '.join(keys)} holds values that are no finite numbers")
-        weights[f"{layer}/{_TORCH_NAMES[name]}"] = np.ascontiguousarray(tensor)
+        weights[f"{layer}/{TORCH_NAMES[name]}"] = np.ascontiguousarray(tensor)
     unexpected = sorted(key for key in tensors if key not in used and not dialect.is_dead(key))
     if missing or unexpected or misshaped:
         lists = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from convert.checkpoints.dialects import DIALECTS
-from convert.checkpoints.importer import TENSORS, read_checkpoint, to_keras, to_keras_layout, to_torch_layout
+from convert.checkpoints.importer import TORCH_NAMES, read_checkpoint, to_keras, to_keras_layout, to_torch_layout
 from convert.checkpoints.state_dict import read_state_dict
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.cli import main
@@ -213,7 +213,7 @@ def test_every_weight_goes_to_its_own_variable(code_base: str) -> None:
     assert len(expected) == len(model.weights)
     for variable in model.weights:
         layer, _, name = variable.path.rpartition("/")
-        assert np.unique(variable.value).tolist() == [expected[f"{layer}/{TENSORS[name]}"]]
+        assert np.unique(variable.value).tolist() == [expected[f"{layer}/{TORCH_NAMES[name]}"]]
         array = noise(*variable.shape)
         np.testing.assert_array_equal(to_keras_layout(layer, to_torch_layout(layer, array)), array)
 
