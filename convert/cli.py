@@ -102,14 +102,13 @@ def export(
     loaded = load_segformer(model)
     if license is not None:
         loaded.config = replace(loaded.config, license=license)
+    height, width = size or run_size(model) or loaded.image_size
     if format == "transformers":
-        height, width = size or run_size(model) or loaded.image_size
         _export_transformers(loaded, out, (height, width))
         return
     if format == "keras":
         _export_keras(loaded, out)
         return
-    height, width = size or run_size(model) or loaded.image_size
     if height is None or width is None:
         raise InputError("--size H W is needed: the model takes any size and is not a run folder")
     size = height, width

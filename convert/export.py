@@ -15,7 +15,6 @@ import segformer_tf
 from convert.exported import Verdict, verify_file
 from convert.graph.class_map import with_class_map
 from convert.graph.flatbuffer import to_tflite
-from convert.graph.ir import Graph
 from convert.graph.metadata import model_metadata, write_with_files
 from convert.graph.segformer import network
 from convert.quantize.calibrate import ranges
@@ -27,7 +26,6 @@ from segformer_tf.edge.metadata import ModelInfo
 from segformer_tf.edge.runtime import GPU, RUNTIMES, choose_runtime
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
-from segformer_tf.image import Pixels
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer, check_image_shape
 from segformer_tf.sampling import evenly_spaced
@@ -87,7 +85,9 @@ def export_tflite(
     pixels = sample_images(
         images, size, count=CALIBRATION_IMAGES, synthetic=VERIFICATION_IMAGES, bits=model.config.image_bits
     )
-    graph = quantized_graph(model, chosen, size=size, images=pixels, runtimes=runtimes)
+    graph = network(model, size, runtime=chosen.form(runtimes))
+    names = chosen.tensors(graph)
+    graph = chosen.rewrite(graph, ranges(graph, names, pixels) if names else {}, pixels)
     if class_map:
         graph = with_class_map(graph, size)
     info = ModelInfo(
@@ -123,23 +123,6 @@ def export_tflite(
         results = {"verified": [verdict.runtime for verdict in verdicts], **({"warning": warning} if warning else {})}
         write_with_files(flatbuffer, replace(info, created={**info.created, **results}), part)
     return Exported(verdicts, warning, untried)
-
-
-def quantized_graph(
-    model: SegFormer, recipe: Recipe, *, size: tuple[int, int], images: Sequence[Pixels], runtimes: Sequence[str]
-) -> Graph:
-    """The graph of `model` in a recipe, with normalization inside.
-
-    Args:
-        model: trained model, computing in float32.
-        recipe: how to quantize.
-        size: (height, width).
-        images: (*size, 3) uint8 RGB, for calibration.
-        runtimes: where it is to run, see `Recipe.form`.
-    """
-    graph = network(model, size, runtime=recipe.form(runtimes))
-    names = recipe.tensors(graph)
-    return recipe.rewrite(graph, ranges(graph, names, images) if names else {}, images)
 
 
 def _check(

@@ -14,13 +14,11 @@ from segformer_tf.sampling import evenly_spaced
 def sample_images(
     paths: Sequence[Path], size: tuple[int, int], *, count: int, synthetic: int, bits: int | None = None
 ) -> list[Pixels]:
-    """Up to `count` of the files, evenly chosen, (*size, 3) uint8; `synthetic` images where there is no file.
+    """Up to `count` of the files, evenly chosen, stretched to (*size, 3) uint8; synthetic images without files.
 
     Args:
-        paths: image files.
-        size: (height, width) that they are stretched to.
-        count: of files at most.
-        synthetic: how many `synthetic_images` to make for want of files.
+        paths, size, count: files, (height, width), and how many files at most.
+        synthetic: how many images to make where there is no file.
         bits: as `load_image`.
     """
     pixels = [fit_image(load_image(path, bits=bits), size) for path in evenly_spaced(paths, count)]

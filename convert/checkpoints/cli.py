@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from convert.checkpoints.preprocessor import FILE as PREPROCESSOR_FILE
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.errors import InputError, first_line
 from segformer_tf.files import atomic, refuse_existing
@@ -99,16 +100,8 @@ def _download(repository: str) -> Path:
     """The files of a hub repository that an import reads; raises InputError where they cannot be had."""
     from huggingface_hub import snapshot_download
 
-    from convert.checkpoints.preprocessor import FILE as PREPROCESSOR_FILE
-
-    patterns = [
-        "config.json",
-        PREPROCESSOR_FILE,
-        "*.safetensors",
-        "*.safetensors.index.json",
-        "pytorch_model*.bin",
-        "*.bin.index.json",
-    ]
+    patterns = ["config.json", PREPROCESSOR_FILE, "*.safetensors", "*.safetensors.index.json"]
+    patterns += ["pytorch_model*.bin", "*.bin.index.json"]
     try:
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except Exception as error:  # whatever the network stack raises

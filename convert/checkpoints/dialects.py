@@ -199,10 +199,8 @@ TRANSFORMERS_5 = Dialect(
         "mlp/fc2": "stages.{z}.blocks.{b}.mlp.fc2.",
     },
     decoder={
+        **TRANSFORMERS.decoder,
         **{f"linear_c{i}": f"decode_head.linear_projections.{i - 1}.proj." for i in (1, 2, 3, 4)},
-        "linear_fuse": "decode_head.linear_fuse.",
-        "bn": "decode_head.batch_norm.",
-        "linear_pred": "decode_head.classifier.",
     },
     norm_epsilon=1e-5,
     patch_norm_epsilon=1e-5,

@@ -7,7 +7,7 @@ causes it; logits and mask are compared from end to end as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,7 @@ class Report:
             return value if isfinite(value) else None
 
         rows = [
-            {
-                "name": row.name,
-                "max_abs": plain(row.max_abs),
-                "relative": plain(row.relative),
-                "tolerance": row.tolerance,
-                "passes": row.passes,
-            }
+            {**asdict(row), "max_abs": plain(row.max_abs), "relative": plain(row.relative), "passes": row.passes}
             for row in self.rows
         ]
         return {"rows": rows, "weights": {name: plain(v) for name, v in self.weights}, "notes": self.notes}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from convert.graph.ir import Graph, Op, Tensor, constant
@@ -27,7 +29,7 @@ def with_class_map(graph: Graph, size: tuple[int, int]) -> Graph:
     mask = Tensor("mask", full.shape[:3], np.int32)
     axis = constant("mask/axis", np.array([3], np.int32))
     ops.append(Op("ARG_MAX", [full, axis], mask, {"outputType": "INT32"}))
-    return Graph([*graph.ops, *ops], list(graph.inputs), [mask, logits])
+    return replace(graph, ops=[*graph.ops, *ops], outputs=[mask, logits])
 
 
 def _whole_vectors(logits: Tensor) -> tuple[Tensor, list[Op]]:

@@ -10,28 +10,9 @@ from ai_edge_litert import schema_py_generated as schema
 
 from convert.graph.ir import Graph, Op, Tensor
 
-# The table of options of each operation that has one, by the schema's name.
-_OPTIONS = {
-    "CONV_2D": "Conv2DOptions",
-    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
-    "ADD": "AddOptions",
-    "SUB": "SubOptions",
-    "MUL": "MulOptions",
-    "DIV": "DivOptions",
-    "MEAN": "ReducerOptions",
-    "SOFTMAX": "SoftmaxOptions",
-    "GELU": "GeluOptions",
-    "BATCH_MATMUL": "BatchMatMulOptions",
-    "RESHAPE": "ReshapeOptions",
-    "TRANSPOSE": "TransposeOptions",
-    "PAD": "PadOptions",
-    "CONCATENATION": "ConcatenationOptions",
-    "RESIZE_BILINEAR": "ResizeBilinearOptions",
-    "SQUARED_DIFFERENCE": "SquaredDifferenceOptions",
-    "QUANTIZE": "QuantizeOptions",
-    "DEQUANTIZE": "DequantizeOptions",
-    "ARG_MAX": "ArgMaxOptions",
-}
+# The schema's table of options by the name of its operation, "batchmatmul", where the operation has one.
+_OPTIONS = {name.removesuffix("Options").lower(): name for name in vars(schema.BuiltinOptions)}
+_OPTIONS["mean"] = "ReducerOptions"
 
 
 def to_tflite(graph: Graph, *, metadata: bytes | None = None) -> bytes:
@@ -61,9 +42,9 @@ def to_tflite(graph: Graph, *, metadata: bytes | None = None) -> bytes:
         operator.opcodeIndex = codes.setdefault((op.kind, version(op)), len(codes))
         operator.inputs = [index(tensor) for tensor in op.inputs]
         operator.outputs = [index(op.output)]
-        if op.kind in _OPTIONS:
-            operator.builtinOptionsType = getattr(schema.BuiltinOptions, _OPTIONS[op.kind])
-            operator.builtinOptions = _options(op)
+        if table := _OPTIONS.get(op.kind.replace("_", "").lower()):
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+            operator.builtinOptions = _options(op, table)
         subgraph.operators.append(operator)
     subgraph.outputs = [index(tensor) for tensor in graph.outputs]
     model.subgraphs = [subgraph]
@@ -147,8 +128,8 @@ def _buffer(content: bytes) -> Any:
     return buffer
 
 
-def _options(op: Op) -> Any:
-    table = getattr(schema, f"{_OPTIONS[op.kind]}T")()
+def _options(op: Op, table: str) -> Any:
+    options = getattr(schema, f"{table}T")()
     for name, value in op.options.items():
         if name == "padding":
             value = getattr(schema.Padding, value)
@@ -156,11 +137,11 @@ def _options(op: Op) -> Any:
             value = getattr(schema.TensorType, value)
         elif name == "fusedActivationFunction":
             value = getattr(schema.ActivationFunctionType, value)
-        setattr(table, name, value)
+        setattr(options, name, value)
     for name in ("dilationHFactor", "dilationWFactor"):
-        if hasattr(table, name):
-            setattr(table, name, 1)
-    return table
+        if hasattr(options, name):
+            setattr(options, name, 1)
+    return options
 
 
 def _code(kind: str, number: int) -> Any:

@@ -100,22 +100,22 @@ class _Tables:
         self._builder.StartObject(max(slots, default=-1) + 1)
         for number, write in slots.items():
             write(self._builder, number)
-        return self._offset(self._builder.EndObject())
+        return _Reference(self._builder.EndObject())
 
     def string(self, text: str) -> _Slot:
-        return self._offset(self._builder.CreateString(text))
+        return _Reference(self._builder.CreateString(text))
 
     def floats(self, values: Sequence[float]) -> _Slot:
         self._builder.StartVector(4, len(values), 4)
         for value in reversed(values):
             self._builder.PrependFloat32(value)
-        return self._offset(self._builder.EndVector())
+        return _Reference(self._builder.EndVector())
 
     def vector(self, tables: Sequence[Any]) -> _Slot:
         self._builder.StartVector(4, len(tables), 4)
         for table in reversed(tables):
             self._builder.PrependUOffsetTRelative(table.offset)
-        return self._offset(self._builder.EndVector())
+        return _Reference(self._builder.EndVector())
 
     def byte(self, value: int) -> _Slot:
         return lambda builder, slot: builder.PrependUint8Slot(slot, value, 0)
@@ -126,10 +126,6 @@ class _Tables:
     def finish(self, root: Any) -> bytes:
         self._builder.Finish(root.offset, b"M001")
         return bytes(self._builder.Output())
-
-    @staticmethod
-    def _offset(offset: int) -> _Slot:
-        return _Reference(offset)
 
 
 class _Reference:

@@ -142,13 +142,10 @@ class _Writer:
         unit = abs(GELU_COEFFICIENTS[2]) ** (1 / 5) if self.old else 1.0  # the unit of `_gelu_of_old`'s input
         x = g.conv(f"{name}/fc1", x, *affine_in(array(mlp.fc1.kernel), array(mlp.fc1.bias), pending))
         x = g.depthwise(f"{name}/dwconv", x, array(mlp.dwconv.kernel) * unit, array(mlp.dwconv.bias) * unit)
-        activate = self._gelu_of_old if self.old else self._gelu
-        x = activate(f"{name}/gelu", x)
+        gelu = f"{name}/gelu"
+        x = self._gelu_of_old(gelu, x) if self.old else g.unary("GELU", gelu, x, approximate=False)
         fc2, bias = centered(array(mlp.fc2.kernel), array(mlp.fc2.bias))
         return g.conv(name, x, fc2 / unit, bias)
-
-    def _gelu(self, name: str, x: Tensor) -> Tensor:
-        return self.graph.unary("GELU", name, x, approximate=False)
 
     def _gelu_of_old(self, name: str, z: Tensor) -> Tensor:
         """``unit · GELU(x)`` of ``z = unit · x``, within `GELU_ERROR`.

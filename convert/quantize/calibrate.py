@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ def ranges(graph: Graph, names: Iterable[str], images: Iterable[Pixels]) -> Rang
     """
     names = set(names)
     tensors = [*graph.inputs, *(op.output for op in graph.ops)]
-    watched = Graph(graph.ops, graph.inputs, [tensor for tensor in tensors if tensor.name in names])
+    watched = replace(graph, outputs=[tensor for tensor in tensors if tensor.name in names])
     limits: dict[str, tuple[float, float]] = {}
     for values in run(watched, images):
         for name, value in values.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -44,16 +45,9 @@ def quantize(graph: Graph, ranges: Ranges, choose: Choice, *, bits: int = 8) -> 
 
 def tensors_to_calibrate(graph: Graph, choose: Choice) -> list[str]:
     """Names of the tensors whose ranges `quantize` needs."""
-    ranges = _RecordedRanges()
+    ranges: Ranges = defaultdict(lambda: (-1.0, 1.0))  # which keeps the names that were looked up
     quantize(graph, ranges, choose)
     return list(ranges)
-
-
-class _RecordedRanges(dict[str, tuple[float, float]]):
-    """Remembers the names that were looked up."""
-
-    def __missing__(self, name: str) -> tuple[float, float]:
-        return self.setdefault(name, (-1.0, 1.0))
 
 
 class _Rewriter:
@@ -190,17 +184,14 @@ def uint8_input(graph: Graph) -> Graph:
     pixels = _pixels(image)
     unpacked = Tensor("image/float", image.shape)
     ops = [Op("DEQUANTIZE", [pixels], unpacked), *_substituted(graph.ops, {image: unpacked})]
-    return Graph(ops, [pixels], list(graph.outputs))
+    return replace(graph, ops=ops, inputs=[pixels])
 
 
 def integer_ends(graph: Graph) -> Graph:
     """An integer graph without its float ends: uint8 pixels in, integer logits out."""
     (image,), (logits,) = graph.inputs, graph.outputs
     first, last = graph.ops[0], graph.ops[-1]
-    assert first.kind == "QUANTIZE"
-    assert first.inputs == [image]
-    assert last.kind == "DEQUANTIZE"
-    assert last.output is logits
+    assert (first.kind, first.inputs, last.kind, last.output) == ("QUANTIZE", [image], "DEQUANTIZE", logits)
     pixels = _pixels(image)
     grey = Quantization(np.ones(1, np.float32), np.array([-128]))  # exact in int8, whatever the range is
     exact = Tensor(first.output.name, image.shape, np.int8, None, grey)

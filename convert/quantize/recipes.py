@@ -6,32 +6,21 @@ This table is where the command's choices and help, and the manual's table (`mar
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from convert.graph.ir import Graph, Op
-from convert.quantize.integer import (
-    Choice,
-    Ranges,
-    integer_ends,
-    quantize,
-    tensors_to_calibrate,
-    uint8_input,
-)
+from convert.quantize.integer import Choice, Ranges, integer_ends, quantize, tensors_to_calibrate, uint8_input
 from convert.quantize.sensitivity import quantize_mixed
 from convert.quantize.weights import dynamic_int8, float16_weights, int8_weights
 from segformer_tf.edge.runtime import GPU, RUNTIMES
 from segformer_tf.image import Pixels
 
-
-class Rewrite(Protocol):
-    """The graph to write, of a float graph, the ranges of its tensors, and images of its size."""
-
-    def __call__(self, graph: Graph, ranges: Ranges, images: Sequence[Pixels], /) -> Graph: ...
+# The graph to write, of the float graph, the ranges of its tensors, and images of its size.
+Rewrite = Callable[[Graph, Ranges, Sequence[Pixels]], Graph]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Recipe:
     """How a file is made and how far its logits may be from Keras'.
 
@@ -103,61 +92,43 @@ def everything(op: Op) -> bool:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
+        # name, weights, activations, purpose, tolerance, rewrite
+        Recipe("fp32", "float32", "float32", "the reference", 1e-4, lambda graph, *_: graph),
+        Recipe("fp16", "float16", "float32", "half the size, as fast", 1e-2, lambda graph, *_: float16_weights(graph)),
         Recipe(
-            name="fp32",
-            weights="float32",
-            activations="float32",
-            purpose="the reference",
-            tolerance=1e-4,
-            rewrite=lambda graph, *_: graph,
+            "weight_int8", "int8", "float32", "a quarter the size, as fast", 0.1, lambda graph, *_: int8_weights(graph)
         ),
         Recipe(
-            name="fp16",
-            weights="float16",
-            activations="float32",
-            purpose="half the file, as fast",
-            tolerance=1e-2,
-            rewrite=lambda graph, *_: float16_weights(graph),
-        ),
-        Recipe(
-            name="weight_int8",
-            weights="int8",
-            activations="float32",
-            purpose="a quarter of the file, as fast, on both runtimes",
-            tolerance=0.1,
-            rewrite=lambda graph, *_: int8_weights(graph),
-        ),
-        Recipe(
-            name="dynamic_int8",
-            weights="int8",
-            activations="float32, int8 inside products",
-            purpose="a quarter of the file, faster on LiteRT, without calibration",
+            "dynamic_int8",
+            "int8",
+            "float32, int8 inside products",
+            "a quarter the size, faster on LiteRT",
             tolerance=0.1,
             rewrite=lambda graph, *_: dynamic_int8(graph),
         ),
         Recipe(
-            name="int8",
-            weights="int8",
-            activations="int8 in convolutions and decoder, else float32",
-            purpose="the fastest on LiteRT",
+            "int8",
+            "int8",
+            "int8 in convolutions and decoder, else float32",
+            "the fastest on LiteRT",
             tolerance=0.2,
             rewrite=lambda graph, ranges, _: uint8_input(quantize(graph, ranges, worth_int8)),
             integer=worth_int8,
         ),
         Recipe(
-            name="int8_mixed",
-            weights="int8",
-            activations="as int8, but float32 in the steps that lose most, a tenth of the multiply-adds at most",
-            purpose="where int8 loses too much, see `segformer verify --per-layer`",
+            "int8_mixed",
+            "int8",
+            "as int8, but float32 in the steps that lose most, a tenth of the multiply-adds at most",
+            "where int8 loses too much, see `segformer verify --per-layer`",
             tolerance=0.2,
             rewrite=lambda graph, ranges, images: uint8_input(quantize_mixed(graph, ranges, worth_int8, images)),
             integer=worth_int8,
         ),
         Recipe(
-            name="int8_io",
-            weights="int8",
-            activations="integers throughout, int8 logits",
-            purpose="accelerators without floats",
+            "int8_io",
+            "int8",
+            "integers throughout, int8 logits",
+            "accelerators without floats",
             tolerance=0.2,
             rewrite=lambda graph, ranges, _: integer_ends(quantize(graph, ranges, everything)),
             integer=everything,
@@ -165,10 +136,10 @@ RECIPES = {
             refused={GPU: "its softmax is int16, which the GPU delegate does not take"},
         ),
         Recipe(
-            name="w8a16",
-            weights="int8",
-            activations="int16",
-            purpose="accelerators of 16 bits, on LiteRT only",
+            "w8a16",
+            "int8",
+            "int16",
+            "accelerators of 16 bits, on LiteRT only",
             tolerance=0.1,
             rewrite=lambda graph, ranges, _: uint8_input(quantize(graph, ranges, everything, bits=16)),
             integer=everything,

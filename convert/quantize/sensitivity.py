@@ -86,10 +86,7 @@ def quantize_mixed(
     """As `quantize`, but the steps that suffer most for the multiply-adds they save stay in float.
 
     Args:
-        graph: float graph.
-        ranges: of the tensors in `tensors_to_calibrate`.
-        choose: the operations that would be computed in int8.
-        images: (H, W, 3) uint8 of the graph's size.
+        graph, ranges, choose, images: as `sensitivities`.
         spared: share of the multiply-adds that may stay in float, 0..1.
     """
     ranked = sorted(sensitivities(graph, ranges, choose, images), key=lambda s: -(s.error**2) / max(s.share, 1e-6))

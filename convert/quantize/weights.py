@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,19 +14,16 @@ from convert.quantize.integer import CHANNELS, int8_kernel
 def float16_weights(graph: Graph) -> Graph:
     """Kernels as float16, which a delegate unpacks once, when it loads."""
 
-    def convert(op: Op) -> list[Op]:
-        if op.kind not in CHANNELS:
-            return [op]
+    def half(op: Op) -> Tensor:
         kernel = op.inputs[1]
-        stored = Tensor(f"{kernel.name}/half", kernel.shape, np.float16, kernel.value.astype(np.float16))
-        return _with_unpacked(op, stored)
+        return Tensor(f"{kernel.name}/half", kernel.shape, np.float16, kernel.value.astype(np.float16))
 
-    return _rewritten(graph, convert)
+    return _stored(graph, half)
 
 
 def int8_weights(graph: Graph) -> Graph:
     """Kernels as int8, one scale per output channel, unpacked once; arithmetic stays in float."""
-    return _rewritten(graph, lambda op: _with_unpacked(op, int8_kernel(op)) if op.kind in CHANNELS else [op])
+    return _stored(graph, int8_kernel)
 
 
 def dynamic_int8(graph: Graph) -> Graph:
@@ -34,13 +32,8 @@ def dynamic_int8(graph: Graph) -> Graph:
     Left in float: depthwise convolutions, which no delegate takes in this form; and products over 32 values or fewer,
     and those of 3 channels at most or with a single output, where quantizing costs more than it saves.
     """
-
-    def convert(op: Op) -> list[Op]:
-        if op.kind != "CONV_2D" or not pays_dynamic(op):
-            return [op]
-        return [Op(op.kind, [op.inputs[0], int8_kernel(op), *op.inputs[2:]], op.output, op.options)]
-
-    return _rewritten(graph, convert)
+    ops = [_with_kernel(op, int8_kernel(op)) if op.kind == "CONV_2D" and pays_dynamic(op) else op for op in graph.ops]
+    return replace(graph, ops=ops)
 
 
 def pays_dynamic(op: Op) -> bool:
@@ -49,11 +42,17 @@ def pays_dynamic(op: Op) -> bool:
     return out > 1 and channels > 3 and height * width * channels > 32
 
 
-def _rewritten(graph: Graph, convert: Callable[[Op], list[Op]]) -> Graph:
-    return Graph([new for op in graph.ops for new in convert(op)], list(graph.inputs), list(graph.outputs))
+def _stored(graph: Graph, kernel_of: Callable[[Op], Tensor]) -> Graph:
+    """Kernels as they are stored by `kernel_of`, and an operation that unpacks each."""
+    ops = []
+    for op in graph.ops:
+        if op.kind in CHANNELS:
+            unpacked = Tensor(op.inputs[1].name, op.inputs[1].shape)
+            ops.append(Op("DEQUANTIZE", [kernel_of(op)], unpacked))
+            op = _with_kernel(op, unpacked)
+        ops.append(op)
+    return replace(graph, ops=ops)
 
 
-def _with_unpacked(op: Op, stored: Tensor) -> list[Op]:
-    unpacked = Tensor(op.inputs[1].name, stored.shape)
-    convolution = Op(op.kind, [op.inputs[0], unpacked, *op.inputs[2:]], op.output, op.options)
-    return [Op("DEQUANTIZE", [stored], unpacked), convolution]
+def _with_kernel(op: Op, kernel: Tensor) -> Op:
+    return replace(op, inputs=[op.inputs[0], kernel, *op.inputs[2:]])

@@ -13,7 +13,7 @@ import convert.exported as verify_module
 from convert.checkpoints.importer import read_checkpoint, to_keras
 from convert.checkpoints.to_keras import export_keras
 from convert.checkpoints.to_transformers import export_transformers
-from convert.export import export_tflite, quantized_graph
+from convert.export import export_tflite
 from convert.exported import compare, run_on
 from convert.graph.flatbuffer import to_tflite
 from convert.graph.segformer import network
@@ -140,9 +140,7 @@ def test_a_wrong_file_is_not_left_behind(
     other.set_weights(tiny.get_weights())
     kernel = other.encoder.stages[1].blocks[0].mlp.fc1.kernel
     kernel.assign(kernel.numpy() * 1.02)
-    monkeypatch.setattr(
-        export_module, "quantized_graph", lambda _, *args, **kwargs: quantized_graph(other, *args, **kwargs)
-    )
+    monkeypatch.setattr(export_module, "network", lambda _, *args, **kwargs: network(other, *args, **kwargs))
     images = list_images([toy_folder / "train" / "images"])
     with pytest.raises(InputError, match=r"litert 2.* gets recipe fp32 wrong: relative error .* nothing was written"):
         export_tflite(tiny, tmp_path / "x.tflite", recipe="fp32", size=(64, 96), images=images, runtimes=["litert"])
