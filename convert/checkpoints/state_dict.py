@@ -16,16 +16,7 @@ from segformer_tf.errors import InputError, first_line
 Tensors = dict[str, NDArray[np.float32]]
 
 # What training scripts put around a state dict, outermost first.
-_WRAPPERS = (
-    "state_dict_ema",
-    "ema",
-    "ema_state_dict",
-    "model_ema",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "module",
-)
+_WRAPS = ("state_dict_ema", "ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model", "module")
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 
 
@@ -123,17 +114,17 @@ def _read_pickle(path: Path) -> Tensors:
 
 
 def _tensors_of(path: Path, content: Any) -> Tensors:
-    for _ in _WRAPPERS:
+    for _ in _WRAPS:
         if not isinstance(content, Mapping):
             break
-        inner = next((wrapper for wrapper in _WRAPPERS if isinstance(content.get(wrapper), Mapping)), None)
+        inner = next((wrap for wrap in _WRAPS if isinstance(content.get(wrap), Mapping)), None)
         if inner is None:
             tensors = {key: _dense(path, key, value) for key, value in content.items() if hasattr(value, "storage")}
             if tensors:
                 return tensors
             break
         content = content[inner]
-    raise InputError(f"{path}: holds no state dict; expected tensors by name, or one of {', '.join(_WRAPPERS)}")
+    raise InputError(f"{path}: holds no state dict; expected tensors by name, or one of {', '.join(_WRAPS)}")
 
 
 def _dense(path: Path, name: Any, tensor: Any) -> NDArray[np.float32]:

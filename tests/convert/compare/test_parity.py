@@ -141,9 +141,9 @@ def test_the_command(
     with pytest.raises(SystemExit) as stop:
         main(["verify", str(tmp_path / "wrong.keras"), "--against", golden, "--size", "64", "64"])
     assert stop.value.code == 1
-    told = capsys.readouterr()
-    assert "weights differ: encoder/stage2/block0/mlp/fc1/kernel" in told.out
-    assert "first past its tolerance is weights" in told.err
+    printed = capsys.readouterr()
+    assert "weights differ: encoder/stage2/block0/mlp/fc1/kernel" in printed.out
+    assert "first past its tolerance is weights" in printed.err
 
     for arguments, message in (
         ([keras_file, "--against", str(tmp_path / "tiny.keras")], "another network: its embed_dims is"),

@@ -37,22 +37,22 @@ def graph(tiny: SegFormer) -> Graph:
 
 def logits(graph: Graph, images: list[Pixels] = IMAGES) -> np.ndarray:
     (output,) = graph.outputs
-    made = np.stack([values[output.name] for values in run(graph, images)])
+    result = np.stack([values[output.name] for values in run(graph, images)])
     q = output.quantization
-    return made if q is None else (made.astype(np.float32) - q.zero_point[0]) * q.scale[0]
+    return result if q is None else (result.astype(np.float32) - q.zero_point[0]) * q.scale[0]
 
 
 def test_kernels_are_rounded_to_a_step_of_their_own_channel(graph: Graph) -> None:
     for op in graph.ops:
         if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             continue
-        made = int8_kernel(op)
-        assert made.quantization is not None
-        axis = made.quantization.axis
-        assert len(made.quantization.scale) == made.shape[axis] == op.output.shape[-1]
-        scale = np.expand_dims(made.quantization.scale, [i for i in range(4) if i != axis])
-        assert np.abs(made.value * scale - op.inputs[1].value).max() <= 0.5001 * made.quantization.scale.max()
-        assert np.abs(made.value).max() == 127
+        result = int8_kernel(op)
+        assert result.quantization is not None
+        axis = result.quantization.axis
+        assert len(result.quantization.scale) == result.shape[axis] == op.output.shape[-1]
+        scale = np.expand_dims(result.quantization.scale, [i for i in range(4) if i != axis])
+        assert np.abs(result.value * scale - op.inputs[1].value).max() <= 0.5001 * result.quantization.scale.max()
+        assert np.abs(result.value).max() == 127
 
 
 def test_weight_rewrites_keep_the_function(graph: Graph) -> None:
@@ -78,11 +78,11 @@ def test_dynamic_int8_is_where_it_pays() -> None:
 
 
 def test_ranges_are_those_of_the_images(tiny: SegFormer, graph: Graph) -> None:
-    found = ranges(graph, ["image/centred", "logits"], IMAGES)
-    made = np.concatenate([tiny.logits(image[None]) for image in IMAGES])
-    np.testing.assert_allclose(found["logits"], (made.min(), made.max()), rtol=1e-4)
+    limits = ranges(graph, ["image/centred", "logits"], IMAGES)
+    result = np.concatenate([tiny.logits(image[None]) for image in IMAGES])
+    np.testing.assert_allclose(limits["logits"], (result.min(), result.max()), rtol=1e-4)
     pixels = np.stack(IMAGES) - np.array([123.675, 116.28, 103.53])
-    np.testing.assert_allclose(found["image/centred"], (pixels.min(), pixels.max()), rtol=1e-5)
+    np.testing.assert_allclose(limits["image/centred"], (pixels.min(), pixels.max()), rtol=1e-5)
 
 
 def test_integer_graphs_keep_the_function(graph: Graph) -> None:
@@ -105,14 +105,14 @@ def test_a_bias_survives_beside_a_dead_kernel(dead: float, bits: int) -> None:
         (value[..., 0] if value.shape[-1] > 1 else value[:, :, ::2])[...] *= dead
         kernel.assign(value)
     graph = network(model, SIZE)
-    found = ranges(graph, tensors_to_calibrate(graph, everything), IMAGES)
-    assert relative_error(logits(quantize(graph, found, everything, bits=bits)), logits(graph)) < 0.06
+    limits = ranges(graph, tensors_to_calibrate(graph, everything), IMAGES)
+    assert relative_error(logits(quantize(graph, limits, everything, bits=bits)), logits(graph)) < 0.06
 
 
 @pytest.mark.parametrize("limits", [(-1.0, 1.0), (-1.0, 2.0), (-127.6, 127.4)])
 def test_the_right_side_of_a_matrix_product_is_never_symmetric(graph: Graph, limits: tuple[float, float]) -> None:
-    made = quantize(graph, dict.fromkeys(tensors_to_calibrate(graph, everything), limits), everything)
-    products = [op for op in made.ops if op.kind == "BATCH_MATMUL"]
+    result = quantize(graph, dict.fromkeys(tensors_to_calibrate(graph, everything), limits), everything)
+    products = [op for op in result.ops if op.kind == "BATCH_MATMUL"]
     assert len(products) == 10  # two a block
     for q in (op.inputs[1].quantization for op in products):
         assert q is not None
@@ -123,9 +123,9 @@ def test_the_right_side_of_a_matrix_product_is_never_symmetric(graph: Graph, lim
 
 
 def test_float_and_integer_meet_once_a_tensor(graph: Graph) -> None:
-    made = quantize(graph, dict.fromkeys(tensors_to_calibrate(graph, worth_int8), (-1.0, 1.0)), worth_int8)
+    result = quantize(graph, dict.fromkeys(tensors_to_calibrate(graph, worth_int8), (-1.0, 1.0)), worth_int8)
     for kind in ("QUANTIZE", "DEQUANTIZE"):
-        assert max(Counter(op.inputs[0] for op in made.ops if op.kind == kind).values()) == 1
+        assert max(Counter(op.inputs[0] for op in result.ops if op.kind == kind).values()) == 1
 
 
 def test_multiply_adds_are_the_papers() -> None:
@@ -147,25 +147,25 @@ def test_what_suffers_is_named_and_spared(tmp_path: Path) -> None:
         np.where(np.arange(80)[:, None] == 0, 0, model.encoder.stages[2].blocks[1].mlp.fc2.kernel)
     )
     graph = network(model, SIZE)
-    found = ranges(graph, tensors_to_calibrate(graph, worth_int8), IMAGES)
-    ranked = sensitivities(graph, found, worth_int8, IMAGES)
+    limits = ranges(graph, tensors_to_calibrate(graph, worth_int8), IMAGES)
+    ranked = sensitivities(graph, limits, worth_int8, IMAGES)
     assert ranked[0].step == "stage3/block1/mlp"
     assert ranked[0].error > 3 * ranked[1].error
     assert 0.9 < sum(each.share for each in ranked) <= 1
-    spared = quantize_mixed(graph, found, worth_int8, IMAGES)
+    spared = quantize_mixed(graph, limits, worth_int8, IMAGES)
     left = {step_of(op) for op in spared.ops if op.kind == "CONV_2D" and op.inputs[0].dtype == np.float32}
     assert "stage3/block1/mlp" in left
     assert relative_error(logits(spared), logits(graph)) < 0.7 * relative_error(
-        logits(quantize(graph, found, worth_int8)), logits(graph)
+        logits(quantize(graph, limits, worth_int8)), logits(graph)
     )
 
 
 def test_verify_per_layer(tiny: SegFormer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     tiny.save(tmp_path / "model.keras")
     main(["verify", str(tmp_path / "model.keras"), "--per-layer", "--size", "64", "64", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert {"stage1/patch_embed", "stage4/block0/mlp", "decoder/c1", "logits"} <= {row["step"] for row in told}
-    assert [row["error"] for row in told] == sorted((row["error"] for row in told), reverse=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert {"stage1/patch_embed", "stage4/block0/mlp", "decoder/c1", "logits"} <= {row["step"] for row in rows}
+    assert [row["error"] for row in rows] == sorted((row["error"] for row in rows), reverse=True)
     for extra in ([], ["--per-layer", "--against", "x.keras"]):
         with pytest.raises(SystemExit):
             main(["verify", str(tmp_path / "model.keras"), *extra])
