@@ -80,8 +80,8 @@ def export(
         there.
     class_map
         Add an output, mask, int32 class ids [1, H, W] at the input's size, for apps without this library; about twice
-        the time. It stands before the logits, for MediaPipe makes its own masks of the last output; it takes no class
-        map of int8_io.
+        the time. It comes before the logits, because MediaPipe makes its own masks of the last output; MediaPipe
+        takes no class map of int8_io.
     license
         Terms of the weights, kept in the file and printed when it is used. Default: those of the model.
     overwrite

@@ -19,7 +19,7 @@ def sample_images(
     Args:
         paths, size, count: files, (height, width), and how many files at most.
         synthetic: how many images to make where there is no file.
-        bits: as `load_image`.
+        bits: see `load_image`.
     """
     pixels = [fit_image(load_image(path, bits=bits), size) for path in evenly_spaced(paths, count)]
     return pixels or synthetic_images(size, synthetic)

@@ -66,7 +66,7 @@ def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
     (0, x), whose softmax is that sigmoid.
 
     Args:
-        path: as `read_state_dict`; a ``config.json`` of transformers beside it gives labels and heads, a
+        path: see `read_state_dict`; a ``config.json`` of transformers beside it gives labels and heads, a
             ``preprocessor_config.json`` the normalization.
         labels: names of the classes, over those of a config.json; of a head of one logit both or the one's.
 
@@ -124,7 +124,7 @@ def to_keras(
     """A Keras model with the checkpoint's weights.
 
     Args:
-        checkpoint: as `read_checkpoint` gives it.
+        checkpoint: from `read_checkpoint`.
         encoder_only: leave the decoder fresh, the paper's; `num_classes` is needed then.
         num_classes: give the model a fresh classifier for this many classes.
         labels: names of the fresh classifier's classes.

@@ -23,7 +23,7 @@ class Preprocessor:
     """What a file says.
 
     Attributes:
-        mean, std: of RGB on a scale of 0..255, as `SegFormerConfig` has them.
+        mean, std: of RGB on a scale of 0..255.
         notes: what is done differently here, one line each.
     """
 

@@ -83,7 +83,7 @@ def int8_sensitivities(model: Path, *, images: Path | None, size: tuple[int, int
     """How far int8 in each step of a Keras model moves its logits, the worst first; see `convert.quantize.sensitivity`.
 
     Raises:
-        InputError: as `compare_paths`.
+        InputError: a file that cannot be read, or a size that the network cannot take.
     """
     loaded = _keras(model)
     size = size or run_size(model) or (512, 512)

@@ -1,4 +1,4 @@
 """The network as a folded TFLite graph, and the file that holds it.
 
-It stands on `segformer_tf` alone: `fold` and `ir` know no file, `flatbuffer` and `metadata` no network.
+It builds on `segformer_tf` alone: `fold` and `ir` know no file, `flatbuffer` and `metadata` no network.
 """

@@ -80,7 +80,7 @@ class _Writer:
         return self.layer_norm(f"{name}/norm", x, stage.norm.epsilon)
 
     def overlap_patch_merging(self, name: str, layer: OverlapPatchMerging, x: Tensor, scale: np.ndarray) -> Tensor:
-        """Of ``x * scale``. Its norm's affine part is a map of its own, centered for the residual stream."""
+        """Patches of ``x * scale``. The norm's affine part is a map of its own, centered for the residual stream."""
         kernel, bias = centered(scale_in(array(layer.proj.kernel), scale), array(layer.proj.bias))
         x = self.graph.pad(f"{name}/pad", x, layer.patch_size // 2)
         x = self.graph.conv(f"{name}/proj", x, kernel, bias, stride=layer.stride)
@@ -96,7 +96,7 @@ class _Writer:
         return self.graph.binary("ADD", name, x, mixed)
 
     def efficient_self_attention(self, name: str, attn: EfficientSelfAttention, x: Tensor, pending: Affine) -> Tensor:
-        """Of ``x`` with the norm's `pending` affine part."""
+        """Attention over ``x`` with the norm's `pending` affine part."""
         g, heads = self.graph, attn.num_heads
         depth = x.shape[-1] // heads
         reduced, reduced_pending = x, pending
@@ -137,7 +137,7 @@ class _Writer:
         return g.transpose(f"{name}/rows", x, (0, 2, 1, 3))
 
     def mix_ffn(self, name: str, mlp: MixFFN, x: Tensor, pending: Affine) -> Tensor:
-        """Of ``x`` with the norm's `pending` affine part."""
+        """MixFFN of ``x`` with the norm's `pending` affine part."""
         g = self.graph
         unit = abs(GELU_COEFFICIENTS[2]) ** (1 / 5) if self.old else 1.0  # the unit of `_gelu_of_old`'s input
         x = g.conv(f"{name}/fc1", x, *affine_in(array(mlp.fc1.kernel), array(mlp.fc1.bias), pending))

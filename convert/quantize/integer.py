@@ -68,7 +68,7 @@ class _Rewriter:
     def in_integers(self, op: Op) -> None:
         first = self.as_integer(op.inputs[0])
         if op.kind in CHANNELS:
-            # A bias is kept in 32 bits of both scales: beside a large one, a channel of hardly any weight loses that.
+            # A bias is an int32 in steps of both scales' product: where a kernel is near 0, it would overflow.
             least = np.abs(op.inputs[2].value.astype(np.float64)) / (_scale(first) * 2**30)
             kernel = int8_kernel(op, least=least)
             inputs = [first, kernel, self._bias(op.inputs[2], first, kernel)]

@@ -88,7 +88,7 @@ def everything(op: Op) -> bool:
     return True
 
 
-# A silently wrong file is off by 0.4 to 1.0; tolerances stand well below that, and above what rounding costs.
+# A silently wrong file is off by 0.4 to 1.0; tolerances are well below that, and above the cost of rounding.
 RECIPES = {
     recipe.name: recipe
     for recipe in (

@@ -86,7 +86,7 @@ def quantize_mixed(
     """As `quantize`, but the steps that suffer most for the multiply-adds they save stay in float.
 
     Args:
-        graph, ranges, choose, images: as `sensitivities`.
+        graph, ranges, choose, images: see `sensitivities`.
         spared: share of the multiply-adds that may stay in float, 0..1.
     """
     ranked = sorted(sensitivities(graph, ranges, choose, images), key=lambda s: -(s.error**2) / max(s.share, 1e-6))

@@ -88,9 +88,7 @@ def test_what_makes_no_sense_is_one_line(settings: Any, line: str, tmp_path: Pat
         ({"do_center_crop": True, "crop_size": 224}, "do_center_crop is not followed"),
     ],
 )
-def test_differences_are_printed(
-    settings: dict, line: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_differences_are_printed(settings: dict, line: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     main(["import", str(beside(tmp_path, settings)), "--out", str(tmp_path / "x.keras")])
     (note,) = capsys.readouterr().err.splitlines()
     assert note.startswith(f"{tmp_path / FILE}: ")
