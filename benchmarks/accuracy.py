@@ -3,7 +3,7 @@
     pip install '.[train,convert]'
     python benchmarks/accuracy.py models/camvid_b0.keras --data data/camvid --size 576 768
 
-A row is written as soon as it is known; what the CSV has already is not scored again.
+Each row is written as soon as it is scored; rows that the CSV has already are not scored again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(
     recipes
         Default: all.
     out
-        Folder for the files and accuracy.csv; one for each model and data set, for what is there is taken as it is.
+        Folder for the files and accuracy.csv, of this model and data set alone: what is there is not made again.
     """
     import_tensorflow()
     from convert.export import export_tflite
@@ -78,9 +78,9 @@ def main(
             if predict.match.note and runtime is None:
                 print(f"{path}: {predict.match.note}", file=sys.stderr)
             indices = track(range(len(source)), f"{name} on {where}", transient=True)
-            found = evaluate(predict, source, indices=indices).mean_iou
+            mean_iou = evaluate(predict, source, indices=indices).mean_iou
         megabytes = f"{path.stat().st_size / 1e6:.2f}" if runtime else ""
-        rows.append({"recipe": name, "runtime": where, "megabytes": megabytes, "mean_iou": f"{found:.6f}"})
+        rows.append({"recipe": name, "runtime": where, "megabytes": megabytes, "mean_iou": f"{mean_iou:.6f}"})
         _write(out / "accuracy.csv", rows)
 
     score(model, KERAS, None)
@@ -109,12 +109,12 @@ def _write(path: Path, rows: list[Row]) -> None:
 
 
 def _print(rows: list[Row], title: str) -> None:
-    whole = next(float(row["mean_iou"]) for row in rows if row["recipe"] == KERAS)
+    keras = next(float(row["mean_iou"]) for row in rows if row["recipe"] == KERAS)
     table = Table("recipe", "runtime", "MB", "mIoU", "against Keras", title=title)
     for row in rows:
-        found = float(row["mean_iou"])
-        against = "" if row["recipe"] == KERAS else f"{found - whole:+.4f}"
-        table.add_row(row["recipe"], row["runtime"], row["megabytes"], f"{found:.4f}", against)
+        mean_iou = float(row["mean_iou"])
+        against = "" if row["recipe"] == KERAS else f"{mean_iou - keras:+.4f}"
+        table.add_row(row["recipe"], row["runtime"], row["megabytes"], f"{mean_iou:.4f}", against)
     plain_console().print(table)
 
 

@@ -1,4 +1,7 @@
-"""What LiteRT's GPU delegate makes of each recipe: ``python benchmarks/gpu_delegate.py MODEL --size H W``."""
+"""How far LiteRT's GPU delegate is from the CPU and from Keras, for each recipe.
+
+python benchmarks/gpu_delegate.py MODEL --size H W
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from rich.progress import track
 from segformer_tf.edge.runtime import GPU, runtime_version
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
-from segformer_tf.image import fit_image, list_images, load_image
+from segformer_tf.image import list_images
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 
@@ -46,18 +49,16 @@ def main(
         File to write the rows to.
     """
     import_tensorflow()
-    from convert.export import export_tflite, synthetic_images
+    from convert.export import export_tflite
     from convert.exported import run_on
     from convert.quantize.recipes import RECIPES
+    from convert.sample_images import sample_images
     from segformer_tf.checkpoint import load_segformer
     from segformer_tf.metrics import relative_error
-    from segformer_tf.sampling import evenly_spaced
 
     loaded = load_segformer(model)
     paths = list_images([calibration]) if calibration else []
-    pixels = [fit_image(load_image(path), size) for path in evenly_spaced(paths, images)] or synthetic_images(
-        size, images
-    )
+    pixels = sample_images(paths, size, count=images, synthetic=images)
     keras = np.concatenate([loaded.logits(each[None]) for each in pixels])
     rows = []
     with TemporaryDirectory() as folder:

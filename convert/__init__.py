@@ -1,1 +1,4 @@
-"""Conversion: Keras -> TFLite -> verified TFLite."""
+"""Conversion: a trained SegFormer to a verified TFLite file, and to and from PyTorch checkpoints.
+
+Arrows point down: cli, then compare, checkpoints, export, exported, quantize, graph; below them `segformer_tf`.
+"""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
+from convert.quantize.recipes import RECIPES
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, open_interpreter
 from segformer_tf.errors import InputError
@@ -21,6 +22,12 @@ from segformer_tf.terminal import plain_console
 if TYPE_CHECKING:
     from segformer_tf.model import SegFormer
 
+    RecipeName = str
+else:
+    RecipeName = Literal[tuple(RECIPES)]
+
+_RECIPE_HELP = "; ".join(f"{r.name}{' (calibrated)' * r.needs_calibration}: {r.purpose}" for r in RECIPES.values())
+
 
 def export(
     model: Path,
@@ -28,7 +35,7 @@ def export(
     *,
     out: Path,
     format: Literal["tflite", "keras", "transformers"] = "tflite",
-    recipe: Literal["fp32", "fp16", "weight_int8", "dynamic_int8", "int8", "int8_mixed", "int8_io", "w8a16"] = "fp32",
+    recipe: Annotated[RecipeName, Parameter(help=_RECIPE_HELP)] = "fp32",
     size: tuple[int, int] | None = None,
     calibration: Path | None = None,
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
@@ -36,10 +43,10 @@ def export(
     license: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Convert to a TFLite file, quantised and verified.
+    """Convert to a TFLite file, quantized and verified.
 
-    The file takes RGB 0..255 [1, H, W, 3] (uint8 where the recipe is calibrated, else float32), normalises inside, and
-    gives float32 logits [1, H/4, W/4, C], rounded up (int8 ones for int8_io). Labels, colours and the input contract
+    The file takes RGB 0..255 [1, H, W, 3] (uint8 where the recipe is calibrated, else float32), normalizes inside, and
+    gives float32 logits [1, H/4, W/4, C], rounded up (int8 ones for int8_io). Labels, colors and the input contract
     are inside it. It is run on every target runtime and compared with Keras; where one fails or is wrong, no file is
     left.
 
@@ -60,11 +67,6 @@ def export(
     format
         tflite; keras: a .keras file of float16 weights without the optimizer; or transformers: a folder with
         model.safetensors, config.json and preprocessor_config.json, for PyTorch.
-    recipe
-        fp32; fp16: half the size; weight_int8: a quarter, computed in float; dynamic_int8: the same, products in int8;
-        int8: convolutions in int8, calibrated, the fastest; int8_mixed: but for those that suffer most, see
-        `segformer verify --per-layer`; int8_io: integers throughout, for accelerators without floats; w8a16: int8
-        weights, int16 activations.
     out
         File to write, ending in .tflite, or the folder of transformers.
     size
@@ -78,37 +80,35 @@ def export(
         there.
     class_map
         Add an output, mask, int32 class ids [1, H, W] at the input's size, for apps without this library; about twice
-        the time. It stands before the logits, for MediaPipe reads the last output and makes its own masks of that; it
+        the time. It comes before the logits, because MediaPipe makes its own masks of the last output; MediaPipe
         takes no class map of int8_io.
     license
-        Terms of the weights, which are kept in the file and said by who uses it. Default: those of the model.
+        Terms of the weights, kept in the file and printed when it is used. Default: those of the model.
     overwrite
         Replace a file of that name.
     """
+    if format != "tflite" and (calibration or runtime or class_map or recipe != "fp32"):
+        raise InputError(f"--format {format} takes no --recipe, --calibration, --runtime or --class-map")
+    if format == "keras" and size:
+        raise InputError("--format keras takes no --size")
     if not overwrite:
         refuse_existing([out])
     for name in runtime or []:
         choose_runtime(name)
     import_tensorflow()
     from convert.export import export_tflite
-    from convert.quantize.recipes import RECIPES
     from segformer_tf.checkpoint import load_segformer, run_size
 
-    if format != "tflite" and (calibration or runtime or class_map or recipe != "fp32"):
-        raise InputError(f"--format {format} takes no --recipe, --calibration, --runtime or --class-map")
-    if format == "keras" and size:
-        raise InputError("--format keras takes no --size")
     loaded = load_segformer(model)
     if license is not None:
         loaded.config = replace(loaded.config, license=license)
+    height, width = size or run_size(model) or loaded.image_size
     if format == "transformers":
-        height, width = size or run_size(model) or loaded.image_size
         _export_transformers(loaded, out, (height, width))
         return
     if format == "keras":
         _export_keras(loaded, out)
         return
-    height, width = size or run_size(model) or loaded.image_size
     if height is None or width is None:
         raise InputError("--size H W is needed: the model takes any size and is not a run folder")
     size = height, width
@@ -191,21 +191,21 @@ def info(model: Path, /) -> None:
 
 
 def _tflite_facts(path: Path) -> dict[str, str]:
-    described = find_model_info(path)
-    interpreter = open_interpreter(path, intact=described is not None)
-    facts = {"recipe": described.recipe if described else "unknown", "size": f"{path.stat().st_size / 1e6:.2f} MB"}
+    model_info = find_model_info(path)
+    interpreter = open_interpreter(path, intact=model_info is not None)
+    facts = {"recipe": model_info.recipe if model_info else "unknown", "size": f"{path.stat().st_size / 1e6:.2f} MB"}
     for kind, details in (("input", interpreter.get_input_details()), ("output", interpreter.get_output_details())):
         facts[kind] = ", ".join(f"{t['dtype'].__name__} {[int(n) for n in t['shape_signature']]}" for t in details)
-    if described is None:
+    if model_info is None:
         return {**facts, "classes": "unnamed: no metadata of `segformer export`"}
     created = {
         key.replace("_", " "): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for key, value in described.created.items()
+        for key, value in model_info.created.items()
     }
-    terms = {"license": described.license} if described.license else {}
-    if described.bits:
-        facts["bits"] = f"{described.bits} of files of more than 8"
-    return {**facts, "classes": ", ".join(described.labels.names), **created, **terms}
+    terms = {"license": model_info.license} if model_info.license else {}
+    if model_info.bits:
+        facts["bits"] = f"{model_info.bits} of files of more than 8"
+    return {**facts, "classes": ", ".join(model_info.labels.names), **created, **terms}
 
 
 def _keras_facts(path: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Runs an exported file on the runtimes it is meant for and compares it with Keras.
+"""Runs an exported file on its target runtimes and compares it with Keras.
 
-Every runtime gets a process of its own: some files end a runtime's process, and one that crashes there must
-not take the export with it. Error is `segformer_tf.metrics.relative_error` over all images.
+Every runtime gets a process of its own: some files crash a runtime, which must not end the export. Error is
+`segformer_tf.metrics.relative_error` over all images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from convert.quantize.recipes import Recipe
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.runtime import GPU, runtime_version
-from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels
 from segformer_tf.mask import logits_to_mask
@@ -58,9 +57,8 @@ def verify_file(
     expected = np.concatenate([model.logits(image[None]) for image in images])
     verdicts = []
     for runtime in runtimes:
-        few = images[:_GPU_IMAGES] if runtime == GPU else images
-        logits = run_on(path, few, runtime=runtime)
-        verdict = compare(logits, expected[: len(few)], name=f"{runtime} {runtime_version(runtime)}")
+        logits = run_on(path, images[:_GPU_IMAGES] if runtime == GPU else images, runtime=runtime)
+        verdict = compare(logits, expected[: len(logits)], name=f"{runtime} {runtime_version(runtime)}")
         if not verdict.error <= recipe.tolerance:  # a nan is not
             raise InputError(
                 f"{verdict.runtime} gets recipe {recipe.name} wrong: relative error {verdict.error:.3g}, "
@@ -82,26 +80,30 @@ def compare(logits: NDArray[np.float32], expected: NDArray[np.float32], *, name:
     )
 
 
-def run_on(
-    path: Path, images: Sequence[Pixels], *, runtime: str, contract: Contract | None = None
-) -> NDArray[np.float32]:
-    """Logits of a file on a runtime, (B, h, w, C), computed in a process of its own; `contract` as `IsolatedModel`.
+def run_on(path: Path, images: Sequence[Pixels], *, runtime: str) -> NDArray[np.float32]:
+    """Logits of a file on a runtime, (B, h, w, C), computed in a process of its own.
 
     Raises:
         InputError: the runtime refuses the file, crashes on it or hangs.
     """
-    with IsolatedModel(path, runtime=runtime, contract=contract) as worker:
-        made = []
-        for image in images:
-            made.append(worker.logits(image))
-            _check_class_map(worker, made[-1], runtime)
-        return np.stack(made)
+    with IsolatedModel(path, runtime=runtime) as model:
+        return logits_of(model, images, runtime=runtime)
 
 
-def _check_class_map(worker: IsolatedModel, logits: NDArray[np.float32], runtime: str) -> None:
-    """A class map inside the file must be the one that its logits give outside."""
-    if worker.class_map is None:
-        return
-    differ = float((worker.class_map != logits_to_mask(logits, worker.size)).mean())
-    if differ > (_GPU_MAP_TOLERANCE if runtime == GPU else _MAP_TOLERANCE):
-        raise InputError(f"{runtime} gets the class map wrong: {differ:.2%} of the pixels are not what its logits say")
+def logits_of(model: IsolatedModel, images: Sequence[Pixels], *, runtime: str) -> NDArray[np.float32]:
+    """Logits of a file that is open on a runtime, (B, h, w, C); a class map in it must be the one that they give.
+
+    Raises:
+        InputError: the runtime crashes or hangs, or gets the class map wrong.
+    """
+    logits = []
+    for image in images:
+        logits.append(model.logits(image))
+        if model.class_map is None:
+            continue
+        differ = float((model.class_map != logits_to_mask(logits[-1], model.size)).mean())
+        if differ > (_GPU_MAP_TOLERANCE if runtime == GPU else _MAP_TOLERANCE):
+            raise InputError(
+                f"{runtime} gets the class map wrong: {differ:.2%} of the pixels are not what its logits say"
+            )
+    return np.stack(logits)

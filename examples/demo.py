@@ -25,7 +25,7 @@ from segformer_tf.terminal import plain_console
 ROOT = Path("runs/demo")
 DATA = "tfds:toy_shapes"
 SIZE = 128
-RECIPES = ("fp32", "int8")
+EXPORTS = ("fp32", "int8")
 RUNTIME = "tflite-runtime" if sys.version_info < (3, 12) else "litert"
 
 # Stands in for a device: any import of these raises ImportError.
@@ -50,14 +50,14 @@ def main() -> None:
     trained = perf_counter()
     write_images("train", 64)
     write_images("test", 100)
-    for recipe in RECIPES:
+    for recipe in EXPORTS:
         segformer(
             *("export", run, "--recipe", recipe, "--size", SIZE, SIZE),
             *("--calibration", ROOT / "images" / "train", "--out", model(recipe)),
         )
     arguments = ("predict", model("int8"), ROOT / "images" / "test", "--runtime", RUNTIME, "--out", ROOT / "overlays")
     segformer(*arguments, without_tensorflow=True)
-    segformer("benchmark", *map(model, RECIPES), "--runtime", RUNTIME, "--threads", 1, "--csv", ROOT / "benchmark.csv")
+    segformer("benchmark", *map(model, EXPORTS), "--runtime", RUNTIME, "--threads", 1, "--csv", ROOT / "benchmark.csv")
     compare(run)
     plain_console().print(
         f"training {trained - started:.0f} s, all {perf_counter() - started:.0f} s; pictures in {ROOT / 'overlays'}, "
@@ -103,7 +103,7 @@ def compare(run: Path) -> None:
 
     source = open_source(DATA, "test")
     classes = len(source.labels.names)
-    paths = {"keras": run, **{recipe: model(recipe) for recipe in RECIPES}}
+    paths = {"keras": run, **{recipe: model(recipe) for recipe in EXPORTS}}
     matrices = {name: np.zeros((classes, classes), np.int64) for name in paths}
     same = dict.fromkeys(paths, 0)
     with ExitStack() as stack:

@@ -25,7 +25,7 @@ VERBS = {
     "export": ("convert.cli:export", "Convert to a TFLite file, quantized and verified."),
     "predict": ("segformer_tf.edge.cli:predict", "Segment images with a TFLite file; needs no TensorFlow."),
     "benchmark": ("segformer_tf.edge.cli:benchmark", "Time TFLite files side by side; needs no TensorFlow."),
-    "verify": ("convert.checkpoints.cli:verify", "Compare a model with a checkpoint or another model, step by step."),
+    "verify": ("convert.compare.cli:verify", "Compare a model with a checkpoint or another model, step by step."),
     "info": ("convert.cli:info", "Say what a model file holds."),
 }
 

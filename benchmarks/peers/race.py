@@ -23,7 +23,7 @@ class Contender:
         name: as the table says it.
         open: makes the `Engine`, given the file, if any, `arguments` and the number of threads.
         arguments: of `open`.
-        file: a key of `files.RECIPES`, or a path of the user's, or None.
+        file: a key of `files.PEERS`, or a path of the user's, or None.
         same_weights: its logits must be those of the others that say so.
     """
 

@@ -34,13 +34,13 @@ class Dialect:
 
     Attributes:
         name: of the code base.
-        marker: the key that gives it away, behind one of `roots`.
-        roots: what may stand before the encoder's names, the longest first.
-        stage: our layer of a stage to its prefix.
-        block: our layer of a block to its prefix.
-        decoder: our layer of the decoder to its prefix.
-        decoder_kind: which network the decoder is, as `SegFormerConfig.decoder`.
-        norm_epsilon, patch_norm_epsilon: as `SegFormerConfig`.
+        marker: a key that only this code base has, behind one of `roots`.
+        roots: prefixes of the encoder's names, the longest first.
+        stage: prefix of each layer of a stage, by our name.
+        block: prefix of each layer of a block, by our name.
+        decoder: prefix of each layer of the decoder, by our name.
+        decoder_kind: see `SegFormerConfig.decoder`.
+        norm_epsilon, patch_norm_epsilon: see `SegFormerConfig`.
         dead: regular expressions of keys that nothing uses.
         terms: of the weights that are published under these names, or "".
     """
@@ -199,10 +199,8 @@ TRANSFORMERS_5 = Dialect(
         "mlp/fc2": "stages.{z}.blocks.{b}.mlp.fc2.",
     },
     decoder={
+        **TRANSFORMERS.decoder,
         **{f"linear_c{i}": f"decode_head.linear_projections.{i - 1}.proj." for i in (1, 2, 3, 4)},
-        "linear_fuse": "decode_head.linear_fuse.",
-        "bn": "decode_head.batch_norm.",
-        "linear_pred": "decode_head.classifier.",
     },
     norm_epsilon=1e-5,
     patch_norm_epsilon=1e-5,

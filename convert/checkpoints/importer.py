@@ -26,7 +26,7 @@ from segformer_tf.model import SegFormer
 _SHOWN = 12  # lines of each list in an error
 
 # Our variable to torch's name for it.
-TENSORS = {
+TORCH_NAMES = {
     "kernel": "weight",
     "gamma": "weight",
     "bias": "bias",
@@ -38,7 +38,7 @@ TENSORS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose every key has found its place.
+    """A checkpoint whose every key has a place.
 
     Attributes:
         path: where it was read.
@@ -47,7 +47,7 @@ class Checkpoint:
         weights: torch-layout tensors by our layer and torch's tensor, "encoder/stage1/block0/attn/q/weight".
         has_decoder: whether it is a segmenter, and not an encoder alone.
         one_logit: whether its head had one, which became two classes.
-        notes: what it asks for that is done otherwise here, a line each.
+        notes: what it asks for that is done differently here, one line each.
     """
 
     path: Path
@@ -66,7 +66,7 @@ def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
     (0, x), whose softmax is that sigmoid.
 
     Args:
-        path: as `read_state_dict`; a ``config.json`` of transformers beside it gives labels and heads, a
+        path: see `read_state_dict`; a ``config.json`` of transformers beside it gives labels and heads, a
             ``preprocessor_config.json`` the normalization.
         labels: names of the classes, over those of a config.json; of a head of one logit both or the one's.
 
@@ -74,42 +74,48 @@ def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
         InputError: a file that cannot be read, an unknown dialect, or keys that do not fit, listed.
     """
     tensors = read_state_dict(path)
-    dialect, wrap, root = _recognise(path, tensors)
+    dialect, wrap, root = _recognize(path, tensors)
     if outside := sorted(key for key in tensors if not key.startswith(wrap)):
         raise InputError(f"{path}: {len(outside)} keys without the prefix {wrap!r} of the others: {outside[0]}")
     if empty := sorted(key for key, value in tensors.items() if value.size == 0):
         raise InputError(f"{path}: {empty[0]} has no elements")
     tensors = {key.removeprefix(wrap): value for key, value in tensors.items()}
-    theirs = dialect.name == "transformers"
-    described, look = (_transformers_config(path), read_preprocessor(path)) if theirs else ({}, Preprocessor())
-    one_logit = _two_of_one(tensors, dialect)
-    config, has_decoder = _sizes(path, tensors, dialect, root, described)
-    held = sum(value.size for value in tensors.values())
-    if config.encoder_parameter_count > held:  # never build what the file cannot fill
-        raise InputError(f"{path}: {held} numbers for an encoder of {config.encoder_parameter_count}")
+    settings, preprocessor = {}, Preprocessor()
+    if dialect.name == "transformers":
+        settings, preprocessor = _transformers_config(path), read_preprocessor(path)
+    one_logit = _two_logits(tensors, dialect)
+    config, has_decoder = _sizes(path, tensors, dialect, root, settings)
+    count = sum(value.size for value in tensors.values())
+    if config.encoder_parameter_count > count:  # never build what the file cannot fill
+        raise InputError(f"{path}: {count} numbers for an encoder of {config.encoder_parameter_count}")
     try:
         logits = 1 if one_logit else config.num_classes
-        names = labels or (_described_labels(described, logits) if has_decoder else None)
+        names = labels or (_labels(settings, logits) if has_decoder else None)
         names = _with_background(names) if one_logit else names
     except InputError as error:
         raise InputError(f"{path}: config.json: {error}; --labels names them otherwise") from None
     if names is not None and has_decoder and len(names.names) != config.num_classes:
         raise InputError(f"{path}: has {config.num_classes} classes. Received: {len(names.names)} labels")
-    terms = str(described.get("license", "")) or dialect.terms
-    config = replace(
-        config, labels=names if has_decoder else None, license=terms, image_mean=look.mean, image_std=look.std
-    )
+    terms = str(settings.get("license", "")) or dialect.terms
+    names = names if has_decoder else None
+    mean, std = preprocessor.mean, preprocessor.std
+    config = replace(config, labels=names, license=terms, image_mean=mean, image_std=std)
     weights = _placed(path, tensors, dialect, root, config, has_decoder)
-    return Checkpoint(path, dialect, config, weights, has_decoder, one_logit, look.notes)
+    return Checkpoint(path, dialect, config, weights, has_decoder, one_logit, preprocessor.notes)
 
 
 def checkpoint_of(model: SegFormer, path: Path) -> Checkpoint:
     """A Keras model as a checkpoint, to compare another with."""
+    return Checkpoint(path, NVLABS, model.config, torch_weights(model), has_decoder=True)
+
+
+def torch_weights(model: SegFormer) -> Tensors:
+    """A Keras model's weights in torch's layout, in the order of `model.weights`, by the names of `Checkpoint`."""
     weights = {}
     for variable in model.weights:
         layer, _, name = variable.path.rpartition("/")
-        weights[f"{layer}/{TENSORS[name]}"] = to_torch_layout(layer, np.asarray(variable.value, np.float32))
-    return Checkpoint(path, NVLABS, model.config, weights, has_decoder=True)
+        weights[f"{layer}/{TORCH_NAMES[name]}"] = to_torch_layout(layer, np.asarray(variable.value, np.float32))
+    return weights
 
 
 def to_keras(
@@ -118,9 +124,9 @@ def to_keras(
     """A Keras model with the checkpoint's weights.
 
     Args:
-        checkpoint: as `read_checkpoint` gives it.
+        checkpoint: from `read_checkpoint`.
         encoder_only: leave the decoder fresh, the paper's; `num_classes` is needed then.
-        num_classes: give the model a fresh classifier of so many classes.
+        num_classes: give the model a fresh classifier for this many classes.
         labels: names of the fresh classifier's classes.
 
     Raises:
@@ -143,7 +149,7 @@ def to_keras(
         layer, _, name = variable.path.rpartition("/")
         if (encoder_only and layer.startswith("decoder")) or (num_classes and layer == "decoder/linear_pred"):
             continue
-        variable.assign(to_keras_layout(layer, checkpoint.weights[f"{layer}/{TENSORS[name]}"]))
+        variable.assign(to_keras_layout(layer, checkpoint.weights[f"{layer}/{TORCH_NAMES[name]}"]))
     if broken := first_non_finite(model):
         raise InputError(f"{checkpoint.path}: {broken} holds values that are no finite numbers")
     return model
@@ -156,17 +162,17 @@ def to_keras_layout(layer: str, tensor: NDArray[np.float32]) -> NDArray[np.float
     return tensor.T
 
 
-def _recognise(path: Path, tensors: Tensors) -> tuple[Dialect, str, str]:
+def _recognize(path: Path, tensors: Tensors) -> tuple[Dialect, str, str]:
     for dialect in DIALECTS:
-        if found := dialect.find(list(tensors)):
-            return dialect, *found
+        if place := dialect.find(list(tensors)):
+            return dialect, *place
     some = ", ".join(sorted(tensors, reverse=True)[:3])
     names = ", ".join(dict.fromkeys(dialect.name for dialect in DIALECTS))
     raise InputError(f"{path}: keys of no SegFormer that is known here ({names}). Received: {some}, …")
 
 
-def _two_of_one(tensors: Tensors, dialect: Dialect) -> bool:
-    """Put a row of zeros before the one of a head of one logit, so that it gives (0, x); whether it was one."""
+def _two_logits(tensors: Tensors, dialect: Dialect) -> bool:
+    """Give a head of one logit a row of zeros before its own, so that it gives (0, x); returns whether it was one."""
     keys = [dialect.decoder["linear_pred"] + name for name in ("weight", "bias")]
     if any(key not in tensors or tensors[key].shape[:1] != (1,) for key in keys):
         return False
@@ -184,9 +190,9 @@ def _with_background(names: Labels | None) -> Labels:
 
 
 def _sizes(
-    path: Path, tensors: Tensors, dialect: Dialect, root: str, described: dict[str, Any]
+    path: Path, tensors: Tensors, dialect: Dialect, root: str, settings: dict[str, Any]
 ) -> tuple[SegFormerConfig, bool]:
-    """The configuration that the shapes tell, and whether there is a decoder."""
+    """The configuration that follows from the shapes, and whether there is a decoder."""
 
     def shape(layer: str, s: int, b: int = 0) -> tuple[int, ...] | None:
         part = dialect.block[layer] if layer in dialect.block else dialect.stage[layer]
@@ -211,9 +217,9 @@ def _sizes(
         depths.append(depth)
     classes, width = (tensors.get(f"{dialect.decoder[layer]}weight") for layer in ("linear_pred", "bn"))
     has_decoder = width is not None
-    heads = _four(path, described, "num_attention_heads", (1, 2, 5, 8))
-    strides = _four(path, described, "strides", (4, 2, 2, 2))
-    _check_description(path, described, dims, depths, ratios, patches)
+    heads = _four(path, settings, "num_attention_heads", (1, 2, 5, 8))
+    strides = _four(path, settings, "strides", (4, 2, 2, 2))
+    _check_settings(path, settings, dims, depths, ratios, patches)
     try:
         config = SegFormerConfig(
             num_classes=len(classes) if classes is not None and has_decoder else 1,
@@ -235,21 +241,21 @@ def _sizes(
 
 
 def _four(
-    path: Path, described: dict[str, Any], name: str, default: tuple[int, int, int, int]
+    path: Path, settings: dict[str, Any], name: str, default: tuple[int, int, int, int]
 ) -> tuple[int, int, int, int]:
-    value = described.get(name, default)
+    value = settings.get(name, default)
     if not isinstance(value, (list, tuple)) or len(value) != 4 or any(type(v) is not int or v < 1 for v in value):
         raise InputError(f"{path}: config.json: {name} must be four positive integers. Received: {value!r}")
     return value[0], value[1], value[2], value[3]
 
 
-def _check_description(path: Path, described: dict[str, Any], *shapes: list[int]) -> None:
-    """A config.json that tells of another network than the shapes, or of one that is not built here."""
+def _check_settings(path: Path, settings: dict[str, Any], *shapes: list[int]) -> None:
+    """Raises InputError for a config.json that contradicts the shapes or describes a network that is not built here."""
     names = ("hidden_sizes", "depths", "sr_ratios", "patch_sizes")
     expected: dict[str, Any] = {**dict(zip(names, shapes, strict=True)), "hidden_act": "gelu", "num_channels": 3}
     for name, value in expected.items():
-        if described.get(name, value) != value:
-            raise InputError(f"{path}: config.json: {name} is {described[name]!r}, expected {value!r}")
+        if settings.get(name, value) != value:
+            raise InputError(f"{path}: config.json: {name} is {settings[name]!r}, expected {value!r}")
 
 
 def _papers_width(dims: list[int], depths: list[int]) -> int:
@@ -272,7 +278,7 @@ def _placed(
         layer, _, name = variable.rpartition("/")
         if layer.startswith("decoder") and not has_decoder:
             continue
-        keys = [_key(part, TENSORS[name]) for part in parts[layer]]
+        keys = [_key(part, TORCH_NAMES[name]) for part in parts[layer]]
         used |= set(keys)
         if absent := [key for key in keys if key not in tensors]:
             missing += absent
@@ -288,7 +294,7 @@ def _placed(
             misshaped.append(f"{' + '.join(keys)}: {tensor.shape}, expected {expected}")
         if not np.isfinite(tensor).all():
             raise InputError(f"{path}: {' + '.join(keys)} holds values that are no finite numbers")
-        weights[f"{layer}/{TENSORS[name]}"] = np.ascontiguousarray(tensor)
+        weights[f"{layer}/{TORCH_NAMES[name]}"] = np.ascontiguousarray(tensor)
     unexpected = sorted(key for key in tensors if key not in used and not dialect.is_dead(key))
     if missing or unexpected or misshaped:
         lists = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
@@ -326,14 +332,14 @@ def _transformers_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        described = json.loads(file.read_text("utf-8"))
+        settings = json.loads(file.read_text("utf-8"))
     except (OSError, RecursionError, ValueError) as error:
         raise InputError(f"{file}: not a configuration ({error})") from None
-    return described if isinstance(described, dict) and described.get("model_type") == "segformer" else {}
+    return settings if isinstance(settings, dict) and settings.get("model_type") == "segformer" else {}
 
 
-def _described_labels(described: dict[str, Any], count: int) -> Labels | None:
-    names = described.get("id2label")
+def _labels(settings: dict[str, Any], count: int) -> Labels | None:
+    names = settings.get("id2label")
     if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(count))):
         return None
     return Labels.named([str(names[str(i)]) for i in range(count)])

@@ -11,8 +11,8 @@ from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, SegFormerConfig, Three
 from segformer_tf.errors import InputError
 
 FILE = "preprocessor_config.json"
-_LARGEST = 1 << 20  # bytes that are still believed
-_SMALLEST = 1e-9  # of a number that is believed: float32 holds what comes of such
+_LARGEST = 1 << 20  # bytes of a file that is read
+_SMALLEST = 1e-9  # of a number that is accepted: float32 holds the results
 _LARGEST_INPUT = 256.0  # raw pixels, the largest that a network is trained on; torch's 0.485 unscaled gives 1000
 _BILINEAR = 2  # Pillow's number of the filter
 _FILTERS = {0: "nearest", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -23,8 +23,8 @@ class Preprocessor:
     """What a file says.
 
     Attributes:
-        mean, std: of RGB on a scale of 0..255, as `SegFormerConfig` has them.
-        notes: what is done otherwise here, a line each.
+        mean, std: of RGB on a scale of 0..255.
+        notes: what is done differently here, one line each.
     """
 
     mean: Three = IMAGE_MEAN
@@ -46,14 +46,14 @@ def read_preprocessor(checkpoint: Path) -> Preprocessor:
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"larger than {_LARGEST} bytes")
-        told = json.loads(path.read_text("utf-8"))
-        if not isinstance(told, dict):
+        settings = json.loads(path.read_text("utf-8"))
+        if not isinstance(settings, dict):
             raise ValueError("no JSON object")
     except (OSError, RecursionError, ValueError) as error:
         raise InputError(f"{path}: not a configuration of an image processor ({error})") from None
     try:
-        mean, std = _normalization(told)
-        return Preprocessor(mean, std, tuple(f"{path}: {note}" for note in _notes(told)))
+        mean, std = _normalization(settings)
+        return Preprocessor(mean, std, tuple(f"{path}: {note}" for note in _notes(settings)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -75,19 +75,19 @@ def preprocessor_config(config: SegFormerConfig, size: tuple[int, int]) -> dict[
     }
 
 
-def _normalization(told: dict[str, Any]) -> tuple[Three, Three]:
+def _normalization(settings: dict[str, Any]) -> tuple[Three, Three]:
     for name in ("do_flip_channel_order", "rescale_offset", "offset"):
-        if _flag(told, name, default=False):
+        if _flag(settings, name, default=False):
             raise InputError(f"{name} cannot be followed: images are RGB here, and rescaled by a factor alone")
-    factor = told.get("rescale_factor", 1 / 255) if _flag(told, "do_rescale") else 1.0
+    factor = settings.get("rescale_factor", 1 / 255) if _flag(settings, "do_rescale") else 1.0
     if not _is_number(factor) or not factor > _SMALLEST:
         raise InputError(f"rescale_factor must be a positive number. Received: {factor!r}")
-    if not _flag(told, "do_normalize"):
+    if not _flag(settings, "do_normalize"):
         return (0.0,) * 3, (_rounded(1 / factor),) * 3
-    mean = _three(told, "image_mean", [value / 255 for value in IMAGE_MEAN])
-    std = _three(told, "image_std", [value / 255 for value in IMAGE_STD])
+    mean = _three(settings, "image_mean", [value / 255 for value in IMAGE_MEAN])
+    std = _three(settings, "image_std", [value / 255 for value in IMAGE_STD])
     if not min(std) > _SMALLEST:
-        raise InputError(f"image_std must be positive. Received: {told['image_std']!r}")
+        raise InputError(f"image_std must be positive. Received: {settings['image_std']!r}")
     # (pixels · factor - mean) / std
     if max(max(abs(factor * 255 - m), abs(m)) / s for m, s in zip(mean, std, strict=True)) > _LARGEST_INPUT:
         raise InputError(
@@ -99,12 +99,12 @@ def _normalization(told: dict[str, Any]) -> tuple[Three, Three]:
     return (red, green, blue), (red_std, green_std, blue_std)
 
 
-def _notes(told: dict[str, Any]) -> list[str]:
-    notes, size = [], told.get("size")
-    if _flag(told, "do_reduce_labels", default=False) or _flag(told, "reduce_labels", default=False):
+def _notes(settings: dict[str, Any]) -> list[str]:
+    notes, size = [], settings.get("size")
+    if _flag(settings, "do_reduce_labels", default=False) or _flag(settings, "reduce_labels", default=False):
         notes.append('do_reduce_labels: class 0 here is id 1 of its masks; a manifest has ids from 1 and "ignore": [0]')
-    if _flag(told, "do_resize"):
-        if (resample := told.get("resample", _BILINEAR)) != _BILINEAR:
+    if _flag(settings, "do_resize"):
+        if (resample := settings.get("resample", _BILINEAR)) != _BILINEAR:
             known = (_FILTERS.get(resample) if isinstance(resample, int) else None) or repr(resample)
             notes.append(f"resample is {known}; images are resized by the bilinear filter here")
         if isinstance(size, dict) and not {"height", "width"} <= size.keys():
@@ -112,13 +112,13 @@ def _notes(told: dict[str, Any]) -> list[str]:
                 f"size is {json.dumps(size)}, which keeps the ratio of sides; images are stretched to --size here"
             )
     for name in ("do_center_crop", "do_pad"):
-        if _flag(told, name, default=False):
+        if _flag(settings, name, default=False):
             notes.append(f"{name} is not followed; images are stretched whole here")
     return notes
 
 
-def _flag(told: dict[str, Any], name: str, *, default: bool = True) -> bool:
-    value = told.get(name, default)
+def _flag(settings: dict[str, Any], name: str, *, default: bool = True) -> bool:
+    value = settings.get(name, default)
     if value is None:  # which transformers takes for its default
         return default
     if not isinstance(value, bool):
@@ -126,8 +126,8 @@ def _flag(told: dict[str, Any], name: str, *, default: bool = True) -> bool:
     return value
 
 
-def _three(told: dict[str, Any], name: str, default: list[float]) -> list[float]:
-    value = told.get(name)
+def _three(settings: dict[str, Any], name: str, default: list[float]) -> list[float]:
+    value = settings.get(name)
     if value is None:
         return default
     values = [value] * 3 if _is_number(value) else value
@@ -143,5 +143,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _rounded(value: float) -> float:
-    """To what float32 tells apart, so that 0.485 · 255 is 123.675."""
+    """To the digits that float32 holds, so that 0.485 · 255 is 123.675."""
     return float(f"{value:.9g}")

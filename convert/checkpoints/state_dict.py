@@ -16,16 +16,7 @@ from segformer_tf.errors import InputError, first_line
 Tensors = dict[str, NDArray[np.float32]]
 
 # What training scripts put around a state dict, outermost first.
-_WRAPPERS = (
-    "state_dict_ema",
-    "ema",
-    "ema_state_dict",
-    "model_ema",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "module",
-)
+_WRAPS = ("state_dict_ema", "ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model", "module")
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 
 
@@ -64,8 +55,8 @@ def _in_folder(folder: Path) -> Path:
 
 def _read_shards(index: Path) -> Tensors:
     try:
-        placed = json.loads(index.read_text("utf-8"))["weight_map"]
-        shards = sorted(set(placed.values()))
+        shard_of = json.loads(index.read_text("utf-8"))["weight_map"]
+        shards = sorted(set(shard_of.values()))
     except (OSError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f'{index}: expected {{"weight_map": {{tensor: file}}}} ({error})') from None
     for name in shards:
@@ -77,7 +68,7 @@ def _read_shards(index: Path) -> Tensors:
         if twice := tensors.keys() & part.keys():
             raise InputError(f"{index}: two files hold {sorted(twice)[0]}")
         tensors |= part
-    if lacking := sorted(placed.keys() ^ tensors.keys()):
+    if lacking := sorted(shard_of.keys() ^ tensors.keys()):
         raise InputError(f"{index}: {lacking[0]} is in the index or in its files, not in both ({len(lacking)} such)")
     return tensors
 
@@ -86,12 +77,12 @@ def _read_safetensors(path: Path) -> Tensors:
     try:
         import safetensors
 
-        found = safetensors.deserialize(path.read_bytes())
+        entries = safetensors.deserialize(path.read_bytes())
     except ModuleNotFoundError:
         raise
     except Exception as error:
         raise InputError(f"{path}: not a readable safetensors file ({first_line(error)})") from None
-    return {name: _decoded(path, name, entry) for name, entry in found}
+    return {name: _decoded(path, name, entry) for name, entry in entries}
 
 
 def _decoded(path: Path, name: str, entry: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -110,30 +101,30 @@ def _read_pickle(path: Path) -> Tensors:
 
     try:
         try:
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # of before torch 1.6, which cannot be mapped
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            told = f"it wants to run {found.group(1)}, and nothing was run; save the model's state_dict()"
+        if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            reason = f"it wants to run {match.group(1)}, and nothing was run; save the model's state_dict()"
         else:
-            told = "damaged, or not written by torch.save"
-        raise InputError(f"{path}: not a checkpoint of tensors alone ({told})") from None
-    return _tensors_of(path, held)
+            reason = "damaged, or not written by torch.save"
+        raise InputError(f"{path}: not a checkpoint of tensors alone ({reason})") from None
+    return _tensors_of(path, content)
 
 
-def _tensors_of(path: Path, held: Any) -> Tensors:
-    for _ in _WRAPPERS:
-        if not isinstance(held, Mapping):
+def _tensors_of(path: Path, content: Any) -> Tensors:
+    for _ in _WRAPS:
+        if not isinstance(content, Mapping):
             break
-        inner = next((wrapper for wrapper in _WRAPPERS if isinstance(held.get(wrapper), Mapping)), None)
+        inner = next((wrap for wrap in _WRAPS if isinstance(content.get(wrap), Mapping)), None)
         if inner is None:
-            tensors = {key: _dense(path, key, value) for key, value in held.items() if hasattr(value, "storage")}
+            tensors = {key: _dense(path, key, value) for key, value in content.items() if hasattr(value, "storage")}
             if tensors:
                 return tensors
             break
-        held = held[inner]
-    raise InputError(f"{path}: holds no state dict; expected tensors by name, or one of {', '.join(_WRAPPERS)}")
+        content = content[inner]
+    raise InputError(f"{path}: holds no state dict; expected tensors by name, or one of {', '.join(_WRAPS)}")
 
 
 def _dense(path: Path, name: Any, tensor: Any) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from convert.trained import float32_copy
 from segformer_tf.checkpoint import load_segformer
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
@@ -21,7 +22,7 @@ _LARGEST = float(np.finfo(np.float16).max)
 def export_keras(model: SegFormer, out: Path) -> None:
     """Write a ``.keras`` file of `model` with its weights rounded to float16, without an optimizer, and read it back.
 
-    Whoever loads it, by `load_segformer` or by Keras, gets a float32 network.
+    Loaded by `load_segformer` or by Keras, it is a float32 network.
 
     Args:
         model: trained model.
@@ -36,9 +37,7 @@ def export_keras(model: SegFormer, out: Path) -> None:
         largest = np.abs(np.asarray(weight, np.float32)).max()
         if not largest <= _LARGEST:
             raise InputError(f"{weight.path}: holds {largest:g}, float16 ends at {_LARGEST:g}")
-    height, width = model.image_size
-    plain = SegFormer(model.config, image_size=(height, width), dtype="float32")
-    plain.set_weights(model.get_weights())
+    plain = float32_copy(model)
     with tempfile.TemporaryDirectory() as folder, atomic(out) as part:
         whole = Path(folder) / "whole.keras"
         plain.save(whole)
@@ -60,12 +59,13 @@ def _halved(content: bytes) -> bytes:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
             if isinstance(item, h5py.Group):
-                made = target.require_group(name)
+                copied = target.require_group(name)
             else:
                 value = item[()]
-                made = target.create_dataset(name, data=value.astype(np.float16) if value.dtype == "float32" else value)
+                stored = value.astype(np.float16) if value.dtype == "float32" else value
+                copied = target.create_dataset(name, data=stored)
             for key, value in item.attrs.items():
-                made.attrs[key] = value
+                copied.attrs[key] = value
 
         source.visititems(copy)
     return halved.getvalue()

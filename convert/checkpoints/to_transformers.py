@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from convert.checkpoints.dialects import TRANSFORMERS
-from convert.checkpoints.importer import TENSORS, read_checkpoint, to_torch_layout
+from convert.checkpoints.importer import read_checkpoint, torch_weights
 from convert.checkpoints.preprocessor import FILE, preprocessor_config
 from convert.checkpoints.state_dict import Tensors
-from convert.export import refuse_one_class, synthetic_images
+from convert.sample_images import synthetic_images
+from convert.trained import float32_copy, refuse_one_class
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
 from segformer_tf.files import new_folder
@@ -60,10 +61,8 @@ def shift_of_epsilons(model: SegFormer) -> float | None:
     if same == model.config:
         return None
     pixels = synthetic_images((256, 256), 1)[0][None]
-    twins = [SegFormer(config) for config in (model.config, same)]  # of any size
-    for twin in twins:
-        twin.set_weights(model.get_weights())
-    ours, theirs = (twin.logits(pixels) for twin in twins)
+    copies = [float32_copy(model, config=config, image_size=(None, None)) for config in (model.config, same)]
+    ours, theirs = (copy.logits(pixels) for copy in copies)
     return float(np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max()))
 
 
@@ -71,13 +70,12 @@ def transformers_tensors(model: SegFormer) -> Tensors:
     """The model's weights under transformers' names, in torch's layout."""
     parts = dict(TRANSFORMERS.layers(model.config, "segformer.encoder."))
     tensors: Tensors = {}
-    for variable in model.weights:
-        layer, _, name = variable.path.rpartition("/")
-        tensor = to_torch_layout(layer, np.asarray(variable.value, np.float32))
+    for key, tensor in torch_weights(model).items():
+        layer, _, name = key.rpartition("/")
         pieces = np.split(tensor, len(parts[layer]))  # kv into key and value
         for part, piece in zip(parts[layer], pieces, strict=True):
             assert isinstance(part, str)
-            tensors[part + TENSORS[name]] = np.ascontiguousarray(piece)
+            tensors[part + name] = np.ascontiguousarray(piece)
     tensors["decode_head.batch_norm.num_batches_tracked"] = np.array(0, np.int64)
     return tensors
 
@@ -112,16 +110,11 @@ def transformers_config(config: SegFormerConfig) -> dict[str, object]:
 
 
 def _read_back(model: SegFormer, folder: Path) -> None:
-    found = read_checkpoint(folder)
-    weights, sizes = (
-        found.weights,
-        {"embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides", "mlp_ratio"},
-    )
-    assert all(getattr(found.config, name) == getattr(model.config, name) for name in sizes), found.config
+    read = read_checkpoint(folder)
+    for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides", "mlp_ratio"):
+        assert getattr(read.config, name) == getattr(model.config, name), name
     for name in ("image_mean", "image_std"):
-        np.testing.assert_allclose(getattr(found.config, name), getattr(model.config, name), rtol=1e-6, atol=1e-6)
-    for variable in model.weights:
-        layer, _, name = variable.path.rpartition("/")
-        ours = to_torch_layout(layer, np.asarray(variable.value, np.float32))
-        if not np.array_equal(weights[f"{layer}/{TENSORS[name]}"], ours):
-            raise AssertionError(f"{variable.path} changed on its way to transformers")
+        np.testing.assert_allclose(getattr(read.config, name), getattr(model.config, name), rtol=1e-6, atol=1e-6)
+    for key, tensor in torch_weights(model).items():
+        if not np.array_equal(read.weights[key], tensor):
+            raise AssertionError(f"{key} changed on its way to transformers")

@@ -1,13 +1,13 @@
 """`segformer verify`: how far a Keras model and a checkpoint are apart, weight by weight and step by step.
 
-Every step of the Keras model is given what the checkpoint's own step was given, so that an error stays where it is
-made; logits and mask are compared from end to end as well.
+Every step of the Keras model gets the input of the checkpoint's own step, so that an error shows in the step that
+causes it; logits and mask are compared from end to end as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from keras import ops
 from numpy.typing import NDArray
 from PIL import Image
 
-from convert.checkpoints.importer import TENSORS, Checkpoint, to_torch_layout
+from convert.checkpoints.importer import Checkpoint, torch_weights
 from convert.compare.torch_network import Step, trace
 from convert.exported import compare
 from segformer_tf.errors import InputError
@@ -42,8 +42,8 @@ class Row:
         name: "weights", "epsilons", "normalization", a step as `convert.compare.torch_network.Step` names it,
             "all: logits", or "all: mask".
         max_abs: largest difference; of a mask the share of pixels that differ.
-        relative: Euclidean norm of the difference over the checkpoint's; of logits end to end both centred over
-            classes, as `convert.exported` does; of a mask the share again.
+        relative: Euclidean norm of the difference over the checkpoint's; of logits end to end both centered over
+            classes, see `segformer_tf.metrics.relative_error`; of a mask the share again.
         tolerance: largest `relative` that passes.
     """
 
@@ -59,12 +59,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
         rows: in the order of the network.
         weights: variables that differ, and by how much at most.
-        masks: of both sides, an image each.
+        masks: of both sides, one pair per image.
         notes: what differs by intent, in words.
     """
 
@@ -74,19 +74,13 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; what is no finite number becomes None."""
+        """Plain JSON types; nan and infinities become None."""
 
         def plain(value: float) -> float | None:
             return value if isfinite(value) else None
 
         rows = [
-            {
-                "name": row.name,
-                "max_abs": plain(row.max_abs),
-                "relative": plain(row.relative),
-                "tolerance": row.tolerance,
-                "passes": row.passes,
-            }
+            {**asdict(row), "max_abs": plain(row.max_abs), "relative": plain(row.relative), "passes": row.passes}
             for row in self.rows
         ]
         return {"rows": rows, "weights": {name: plain(v) for name, v in self.weights}, "notes": self.notes}
@@ -117,8 +111,8 @@ def compare_with_checkpoint(model: SegFormer, checkpoint: Checkpoint, images: Se
     pairs = {name: (getattr(model.config, name), getattr(checkpoint.config, name)) for name in epsilons}
     apart = max(abs(ours - theirs) for ours, theirs in pairs.values())
     rows.append(Row("epsilons", apart, apart, 0.0))  # what they do to a step can be less than its tolerance
-    looks = [np.concatenate([config.image_mean, config.image_std]) for config in (model.config, checkpoint.config)]
-    apart = float(np.abs(looks[0] - looks[1]).max())
+    statistics = [np.concatenate([config.image_mean, config.image_std]) for config in (model.config, checkpoint.config)]
+    apart = float(np.abs(statistics[0] - statistics[1]).max())
     rows.append(Row("normalization", apart, apart, NORMALIZATION_TOLERANCE))
     last = None
     for step in trace(checkpoint, normalized):
@@ -143,14 +137,14 @@ def compare_with_checkpoint(model: SegFormer, checkpoint: Checkpoint, images: Se
 
 
 def compare_steps(model: SegFormer, steps: Sequence[Step]) -> list[Row]:
-    """Give each of the model's steps what the other side's was given, and compare what comes out."""
+    """Give each of the model's steps the other side's input, and compare the outputs."""
     return [_row(step, _keras_step(model, step)) for step in steps]
 
 
 def compare_logits(
     ours: NDArray[np.float32], theirs: NDArray[np.float32], *, size: tuple[int, int], tolerance: float
 ) -> Report:
-    """Compare only what comes out, (B, h, w, C) each, as `convert.exported` does: the inside of a file is not seen."""
+    """Compare logits alone, (B, h, w, C) each, as `convert.exported` does: the inside of a file cannot be seen."""
     verdict = compare(ours, theirs, name="the first")
     masks = [(logits_to_mask(a, size), logits_to_mask(b, size)) for a, b in zip(ours, theirs, strict=True)]
     share = float(np.mean([np.mean(a != b) for a, b in masks]))
@@ -167,7 +161,7 @@ def write_picture(
     labels: Labels,
     out: Path,
 ) -> None:
-    """A PNG with a row an image: the image, both masks over it, and in red where they differ."""
+    """A PNG of one row per image: the image, both masks over it, and in red where they differ."""
     rows = []
     for image, (ours, theirs) in zip(pixels, masks, strict=True):
         differ = np.where((ours != theirs)[..., None], np.array([255, 0, 0], np.uint8), image // 3)
@@ -194,21 +188,19 @@ def _check_sizes(model: SegFormer, checkpoint: Checkpoint) -> None:
 def weight_differences(model: SegFormer, checkpoint: Checkpoint) -> list[tuple[str, float]]:
     """Variables that are not bit-equal to the checkpoint's tensors, and by how much at most, the largest first."""
     differing = []
-    for variable in model.weights:
-        layer, _, name = variable.path.rpartition("/")
-        theirs = checkpoint.weights.get(f"{layer}/{TENSORS[name]}")
-        if theirs is None:  # a decoder, where the checkpoint has none
+    for variable, (key, ours) in zip(model.weights, torch_weights(model).items(), strict=True):
+        if key not in checkpoint.weights:  # a decoder, where the checkpoint has none
             continue
-        difference = float(np.abs(to_torch_layout(layer, np.asarray(variable.value, np.float32)) - theirs).max())
+        difference = float(np.abs(ours - checkpoint.weights[key]).max())
         if difference != 0.0:  # nor is a nan
             differing.append((variable.path, difference))
     return sorted(differing, key=lambda each: -each[1])
 
 
 def _keras_step(model: SegFormer, step: Step) -> NDArray[np.float32]:
-    """What the Keras model makes of a step's input."""
+    """The Keras model's output for a step's input."""
     kind, _, part = step.name.partition("/")
-    x = tf.constant(step.given)
+    x = tf.constant(step.input)
     if kind == "logits":
         decoder = model.decoder
         return np.asarray(decoder.linear_pred(ops.relu(decoder.bn(x, training=False))))

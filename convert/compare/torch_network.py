@@ -23,21 +23,21 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the network: what went in and what came out, (B, H, W, C) float32.
+    """One step of the network: its input and its output, (B, H, W, C) float32.
 
     Names: "stage1/patch_embed", "stage1/block0", …, "c1" (the stage's norm), …, "decoder/c1" (the stage's part of the
     fused sum, at 1/4), …, "logits" (from the fused sum).
     """
 
     name: str
-    given: Array
+    input: Array
     result: Array
 
 
 def trace(checkpoint: Checkpoint, images: Array) -> Iterator[Step]:
-    """Run a checkpoint on normalised images, (B, H, W, 3) float32, and tell every step.
+    """Run a checkpoint on normalized images, (B, H, W, 3) float32, and yield every step.
 
-    An encoder without a decoder ends with "c4".
+    Ends with "c4" where there is no decoder.
     """
     import torch
 
@@ -49,6 +49,7 @@ class _Network:
     def __init__(self, checkpoint: Checkpoint) -> None:
         import torch
 
+        self.F = torch.nn.functional
         self.config = checkpoint.config
         self.has_decoder = checkpoint.has_decoder
         self.w = {name: torch.from_numpy(tensor) for name, tensor in checkpoint.weights.items()}
@@ -56,13 +57,13 @@ class _Network:
     def steps(self, x: Tensor) -> Iterator[Step]:
         features = []
         for s in range(4):
-            given, x = x, self.patch_embed(s, x)
-            yield _step(f"stage{s + 1}/patch_embed", given, x)
+            before, x = x, self.patch_embed(s, x)
+            yield _step(f"stage{s + 1}/patch_embed", before, x)
             for b in range(self.config.depths[s]):
-                given, x = x, self.block(s, b, x)
-                yield _step(f"stage{s + 1}/block{b}", given, x)
-            given, x = x, self.norm(f"encoder/stage{s + 1}/norm", x, self.config.norm_epsilon)
-            yield _step(f"c{s + 1}", given, x)
+                before, x = x, self.block(s, b, x)
+                yield _step(f"stage{s + 1}/block{b}", before, x)
+            before, x = x, self.norm(f"encoder/stage{s + 1}/norm", x, self.config.norm_epsilon)
+            yield _step(f"c{s + 1}", before, x)
             features.append(x)
         if not self.has_decoder:
             return
@@ -78,18 +79,14 @@ class _Network:
         return self.norm(f"{root}/norm", x, config.patch_norm_epsilon)
 
     def block(self, s: int, b: int, x: Tensor) -> Tensor:
-        import torch.nn.functional as F
-
         root, eps = f"encoder/stage{s + 1}/block{b}", self.config.norm_epsilon
         x = x + self.attention(f"{root}/attn", s, self.norm(f"{root}/norm1", x, eps))
         y = self.linear(f"{root}/mlp/fc1", self.norm(f"{root}/norm2", x, eps))
         kernel = self.w[f"{root}/mlp/dwconv/weight"]
-        y = F.conv2d(y, kernel, self.w[f"{root}/mlp/dwconv/bias"], padding=1, groups=len(kernel))
-        return x + self.linear(f"{root}/mlp/fc2", F.gelu(y))
+        y = self.F.conv2d(y, kernel, self.w[f"{root}/mlp/dwconv/bias"], padding=1, groups=len(kernel))
+        return x + self.linear(f"{root}/mlp/fc2", self.F.gelu(y))
 
     def attention(self, root: str, s: int, x: Tensor) -> Tensor:
-        import torch.nn.functional as F
-
         ratio, heads = self.config.sr_ratios[s], self.config.num_heads[s]
         reduced = x
         if ratio > 1:
@@ -100,13 +97,11 @@ class _Network:
         def split(t: Tensor) -> Tensor:
             return t.flatten(2).unflatten(1, (heads, -1)).transpose(2, 3)  # (B, heads, H·W, d)
 
-        y = F.scaled_dot_product_attention(split(self.linear(f"{root}/q", x)), split(keys), split(values))
+        y = self.F.scaled_dot_product_attention(split(self.linear(f"{root}/q", x)), split(keys), split(values))
         return self.linear(f"{root}/proj", y.transpose(2, 3).flatten(1, 2).unflatten(2, x.shape[2:]))
 
     def decoder_part(self, s: int, feature: Tensor, size: Sequence[int]) -> Tensor:
         """A stage's columns of the fusing convolution times its upsampled branch."""
-        import torch.nn.functional as F
-
         if self.config.decoder == "mmseg":
             y = self.bn(f"decoder/bn_c{s + 1}", self.conv(f"decoder/conv_c{s + 1}", feature)).relu()
             kernel, place = self.w["decoder/conv_fuse/weight"], s  # mmseg concatenates c1 to c4
@@ -114,33 +109,25 @@ class _Network:
             y = self.linear(f"decoder/linear_c{s + 1}", feature)
             kernel, place = self.w["decoder/linear_fuse/weight"], 3 - s  # the paper c4 to c1
         width = self.config.decoder_width
-        y = F.interpolate(y, size=size, mode="bilinear", align_corners=False)
-        return F.conv2d(y, kernel[:, place * width : (place + 1) * width])
+        y = self.F.interpolate(y, size=size, mode="bilinear", align_corners=False)
+        return self.F.conv2d(y, kernel[:, place * width : (place + 1) * width])
 
     def conv(self, name: str, x: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
-        import torch.nn.functional as F
-
-        return F.conv2d(x, self.w[f"{name}/weight"], self.w.get(f"{name}/bias"), stride=stride, padding=padding)
+        return self.F.conv2d(x, self.w[f"{name}/weight"], self.w.get(f"{name}/bias"), stride=stride, padding=padding)
 
     def linear(self, name: str, x: Tensor) -> Tensor:
-        import torch.nn.functional as F
-
-        return F.linear(x.movedim(1, -1), self.w[f"{name}/weight"], self.w[f"{name}/bias"]).movedim(-1, 1)
+        return self.F.linear(x.movedim(1, -1), self.w[f"{name}/weight"], self.w[f"{name}/bias"]).movedim(-1, 1)
 
     def norm(self, name: str, x: Tensor, epsilon: float) -> Tensor:
-        import torch.nn.functional as F
-
         weight, bias = self.w[f"{name}/weight"], self.w[f"{name}/bias"]
-        return F.layer_norm(x.movedim(1, -1), weight.shape, weight, bias, epsilon).movedim(-1, 1)
+        return self.F.layer_norm(x.movedim(1, -1), weight.shape, weight, bias, epsilon).movedim(-1, 1)
 
     def bn(self, name: str, x: Tensor) -> Tensor:
-        import torch.nn.functional as F
-
         mean, variance, weight, bias = (
             self.w[f"{name}/{k}"] for k in ("running_mean", "running_var", "weight", "bias")
         )
-        return F.batch_norm(x, mean, variance, weight, bias, eps=self.config.batch_norm_epsilon)
+        return self.F.batch_norm(x, mean, variance, weight, bias, eps=self.config.batch_norm_epsilon)
 
 
-def _step(name: str, given: Tensor, result: Tensor) -> Step:
-    return Step(name, given.permute(0, 2, 3, 1).numpy(), result.permute(0, 2, 3, 1).numpy())
+def _step(name: str, before: Tensor, result: Tensor) -> Step:
+    return Step(name, before.permute(0, 2, 3, 1).numpy(), result.permute(0, 2, 3, 1).numpy())

@@ -1,1 +1,4 @@
-"""The network as a TFLite graph, folded, and the file made of it."""
+"""The network as a folded TFLite graph, and the file that holds it.
+
+It builds on `segformer_tf` alone: `fold` and `ir` know no file, `flatbuffer` and `metadata` no network.
+"""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from convert.graph.ir import Graph, Op, Tensor, constant
@@ -20,30 +22,26 @@ def with_class_map(graph: Graph, size: tuple[int, int]) -> Graph:
         size: (height, width) of the input.
     """
     (logits,) = graph.outputs
-    made = Graph()
-    made.inputs, made.ops = graph.inputs, list(graph.ops)
-    grid = _whole_vectors(made, logits)
-    full = Tensor("mask/logits", (1, *size, grid.shape[3]), grid.dtype, None, grid.quantization)
-    wanted = constant("mask/size", np.array(size, np.int32))
-    made.ops.append(Op("RESIZE_BILINEAR", [grid, wanted], full, {"alignCorners": False, "halfPixelCenters": True}))
+    filled, ops = _whole_vectors(logits)
+    full = Tensor("mask/logits", (1, *size, filled.shape[3]), filled.dtype, None, filled.quantization)
+    new_size = constant("mask/size", np.array(size, np.int32))
+    ops.append(Op("RESIZE_BILINEAR", [filled, new_size], full, {"alignCorners": False, "halfPixelCenters": True}))
     mask = Tensor("mask", full.shape[:3], np.int32)
     axis = constant("mask/axis", np.array([3], np.int32))
-    made.ops.append(Op("ARG_MAX", [full, axis], mask, {"outputType": "INT32"}))
-    made.outputs = [mask, logits]
-    return made
+    ops.append(Op("ARG_MAX", [full, axis], mask, {"outputType": "INT32"}))
+    return replace(graph, ops=[*graph.ops, *ops], outputs=[mask, logits])
 
 
-def _whole_vectors(graph: Graph, logits: Tensor) -> Tensor:
-    """The logits with channels that never win, up to a multiple of four.
+def _whole_vectors(logits: Tensor) -> tuple[Tensor, list[Op]]:
+    """The logits with channels that never win, up to a multiple of four, and the operations that add them.
 
     A GPU keeps channels in vectors of four, filled up with zeros. LiteRT's ARG_MAX there reads the fill as well: where
     every logit is negative it gave a class that does not exist.
     """
     if not (missing := -logits.shape[3] % 4):
-        return logits
+        return logits, []
     lowest = np.finfo(np.float16).min / 2 if logits.dtype == np.float32 else np.iinfo(logits.dtype).min
     shape = (*logits.shape[:3], missing)
     fill = Tensor("mask/fill", shape, logits.dtype, np.full(shape, lowest, logits.dtype), logits.quantization)
     whole = Tensor("mask/whole", (*shape[:3], logits.shape[3] + missing), logits.dtype, None, logits.quantization)
-    graph.ops.append(Op("CONCATENATION", [logits, fill], whole, {"axis": 3}))
-    return whole
+    return whole, [Op("CONCATENATION", [logits, fill], whole, {"axis": 3})]

@@ -6,37 +6,22 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 
 from convert.graph.ir import Graph, Op, Tensor
 
-# The table of options of each operation that has one, by the schema's name.
-_OPTIONS = {
-    "CONV_2D": "Conv2DOptions",
-    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
-    "ADD": "AddOptions",
-    "SUB": "SubOptions",
-    "MUL": "MulOptions",
-    "DIV": "DivOptions",
-    "MEAN": "ReducerOptions",
-    "SOFTMAX": "SoftmaxOptions",
-    "GELU": "GeluOptions",
-    "BATCH_MATMUL": "BatchMatMulOptions",
-    "RESHAPE": "ReshapeOptions",
-    "TRANSPOSE": "TransposeOptions",
-    "PAD": "PadOptions",
-    "CONCATENATION": "ConcatenationOptions",
-    "RESIZE_BILINEAR": "ResizeBilinearOptions",
-    "SQUARED_DIFFERENCE": "SquaredDifferenceOptions",
-    "QUANTIZE": "QuantizeOptions",
-    "DEQUANTIZE": "DequantizeOptions",
-    "CAST": "CastOptions",
-    "ARG_MAX": "ArgMaxOptions",
-}
+# The schema's table of options by the name of its operation, "batchmatmul", where the operation has one.
+_OPTIONS = {name.removesuffix("Options").lower(): name for name in vars(schema.BuiltinOptions)}
+_OPTIONS["mean"] = "ReducerOptions"
 
 
-def to_tflite(graph: Graph) -> bytes:
-    """The flatbuffer of a graph, with a signature ``serving_default`` that names inputs and outputs."""
+def to_tflite(graph: Graph, *, metadata: bytes | None = None) -> bytes:
+    """The flatbuffer of a graph, with a signature ``serving_default`` that names inputs and outputs.
+
+    Args:
+        graph: of any recipe.
+        metadata: to hold beside it, see `convert.graph.metadata.model_metadata`.
+    """
     tensors: dict[Tensor, int] = {}
     codes: dict[tuple[str, int], int] = {}
     model = schema.ModelT()
@@ -53,23 +38,28 @@ def to_tflite(graph: Graph) -> bytes:
 
     subgraph.inputs = [index(tensor) for tensor in graph.inputs]
     for op in graph.ops:
-        made = schema.OperatorT()
-        made.opcodeIndex = codes.setdefault((op.kind, version(op)), len(codes))
-        made.inputs = [index(tensor) for tensor in op.inputs]
-        made.outputs = [index(op.output)]
-        if op.kind in _OPTIONS:
-            made.builtinOptionsType = getattr(schema.BuiltinOptions, _OPTIONS[op.kind])
-            made.builtinOptions = _options(op)
-        subgraph.operators.append(made)
+        operator = schema.OperatorT()
+        operator.opcodeIndex = codes.setdefault((op.kind, version(op)), len(codes))
+        operator.inputs = [index(tensor) for tensor in op.inputs]
+        operator.outputs = [index(op.output)]
+        if table := _OPTIONS.get(op.kind.replace("_", "").lower()):
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+            operator.builtinOptions = _options(op, table)
+        subgraph.operators.append(operator)
     subgraph.outputs = [index(tensor) for tensor in graph.outputs]
     model.subgraphs = [subgraph]
     model.operatorCodes = [_code(kind, number) for kind, number in codes]
     model.signatureDefs = [_signature(graph, tensors)]
+    if metadata is not None:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
+        model.metadata = [entry]
+        model.buffers.append(_buffer(metadata))
     return pack(model)
 
 
 def pack(model: Any) -> bytes:
-    """The bytes of a `schema.ModelT`; vectors that are alike are written once."""
+    """The bytes of a `schema.ModelT`; equal vectors are written once."""
     builder = _Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -80,13 +70,13 @@ class _Builder(flatbuffers.Builder):
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        self._made: dict[tuple[str, bytes], int] = {}
+        self._written: dict[tuple[str, bytes], int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:
         key = x.dtype.str, x.tobytes()
-        if key not in self._made:
-            self._made[key] = self._constant(key[1]) if x.dtype == np.uint8 else super().CreateNumpyVector(x)
-        return self._made[key]
+        if key not in self._written:
+            self._written[key] = self._constant(key[1]) if x.dtype == np.uint8 else super().CreateNumpyVector(x)
+        return self._written[key]
 
     def _constant(self, content: bytes) -> int:
         self.StartVector(1, len(content), 16)
@@ -97,7 +87,7 @@ class _Builder(flatbuffers.Builder):
 
 
 def version(op: Op) -> int:
-    """The lowest version of the operation for float and int8 tensors; of int16 ones LiteRT asks no more."""
+    """The lowest version of the operation for float and int8 tensors; LiteRT asks no higher one for int16."""
     types = [np.dtype(tensor.dtype).name for tensor in op.inputs]
     quantized = types[0] == "int8"
     match op.kind:
@@ -118,23 +108,28 @@ def version(op: Op) -> int:
 
 
 def _tensor(tensor: Tensor, buffers: list[Any]) -> Any:
-    made = schema.TensorT()
-    made.name, made.shape, made.hasRank = tensor.name, np.array(tensor.shape, np.int32), True
-    made.type = getattr(schema.TensorType, np.dtype(tensor.dtype).name.upper())
-    made.buffer = 0
+    table = schema.TensorT()
+    table.name, table.shape, table.hasRank = tensor.name, np.array(tensor.shape, np.int32), True
+    table.type = getattr(schema.TensorType, np.dtype(tensor.dtype).name.upper())
+    table.buffer = 0
     if tensor.data is not None:
-        made.buffer = len(buffers)
-        buffers.append(schema.BufferT())
-        buffers[-1].data = np.frombuffer(tensor.data.tobytes(), np.uint8)
+        table.buffer = len(buffers)
+        buffers.append(_buffer(tensor.data.tobytes()))
     if (q := tensor.quantization) is not None:
-        made.quantization = schema.QuantizationParametersT()
-        made.quantization.scale, made.quantization.zeroPoint = q.scale, q.zero_point
-        made.quantization.quantizedDimension = q.axis
-    return made
+        table.quantization = schema.QuantizationParametersT()
+        table.quantization.scale, table.quantization.zeroPoint = q.scale, q.zero_point
+        table.quantization.quantizedDimension = q.axis
+    return table
 
 
-def _options(op: Op) -> Any:
-    table = getattr(schema, f"{_OPTIONS[op.kind]}T")()
+def _buffer(content: bytes) -> Any:
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(content, np.uint8)
+    return buffer
+
+
+def _options(op: Op, table: str) -> Any:
+    options = getattr(schema, f"{table}T")()
     for name, value in op.options.items():
         if name == "padding":
             value = getattr(schema.Padding, value)
@@ -142,11 +137,11 @@ def _options(op: Op) -> Any:
             value = getattr(schema.TensorType, value)
         elif name == "fusedActivationFunction":
             value = getattr(schema.ActivationFunctionType, value)
-        setattr(table, name, value)
+        setattr(options, name, value)
     for name in ("dilationHFactor", "dilationWFactor"):
-        if hasattr(table, name):
-            setattr(table, name, 1)
-    return table
+        if hasattr(options, name):
+            setattr(options, name, 1)
+    return options
 
 
 def _code(kind: str, number: int) -> Any:
@@ -161,9 +156,9 @@ def _signature(graph: Graph, tensors: dict[Tensor, int]) -> Any:
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
     signature.inputs, signature.outputs = [], []
-    for target, side in ((signature.inputs, graph.inputs), (signature.outputs, graph.outputs)):
-        for tensor in side:
+    for entries, ends in ((signature.inputs, graph.inputs), (signature.outputs, graph.outputs)):
+        for tensor in ends:
             entry = schema.TensorMapT()
             entry.name, entry.tensorIndex = tensor.name, tensors[tensor]
-            target.append(entry)
+            entries.append(entry)
     return signature

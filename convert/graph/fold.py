@@ -1,7 +1,7 @@
-"""What is folded into what: weights of the same function with fewer operations, in float64.
+"""Folds: weights of the same function with fewer operations, in float64.
 
 Each rewrite is exact. A map is a pair (kernel, bias), applied as ``x @ kernel + bias``; a convolution's kernel
-(kh, kw, in, out) folds as a map where it is not padded.
+(kh, kw, in, out) folds like a map where it is not padded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def affine(norm: Any) -> Affine:
 
 
 def affine_in(kernel: Array, bias: Array, pending: Affine) -> Map:
-    """``(x * gamma + beta) @ kernel + bias`` as one map: a normalisation's affine part into what follows.
+    """``(x * gamma + beta) @ kernel + bias`` as one map: folds a normalization's affine part into what follows.
 
     Of a convolution only without padding, for padding's zeros come after beta.
     """
@@ -41,11 +41,11 @@ def affine_in(kernel: Array, bias: Array, pending: Affine) -> Map:
     return scale_in(kernel, gamma), bias + beta @ taps
 
 
-def centred(kernel: Array, bias: Array) -> Map:
+def centered(kernel: Array, bias: Array) -> Map:
     """``y - mean(y)`` of ``y = x @ kernel + bias`` as one map.
 
-    Every reader of a residual stream is a LayerNorm, which takes the mean away: when each writer writes none, no
-    reader has to look for it, and LayerNorm becomes ``x / sqrt(mean(x²) + epsilon)``.
+    Every reader of a residual stream is a LayerNorm, which subtracts the mean: when each writer writes none, no reader
+    has to, and LayerNorm becomes ``x / sqrt(mean(x²) + epsilon)``.
     """
     return kernel - kernel.mean(-1, keepdims=True), bias - bias.mean()
 
@@ -56,6 +56,6 @@ def then(first: Map, kernel: Array, bias: Array) -> Map:
 
 
 def batch_norm(norm: Any) -> Affine:
-    """(scale, shift) of a batch normalisation at rest."""
+    """(scale, shift) of a batch normalization at rest."""
     scale = array(norm.gamma) / np.sqrt(array(norm.moving_variance) + norm.epsilon)
     return scale, array(norm.beta) - array(norm.moving_mean) * scale

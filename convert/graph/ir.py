@@ -1,7 +1,7 @@
 """A network as TFLite sees it: tensors, operations, and methods that add them one by one.
 
 We write the graph ourselves instead of leaving it to a converter: every transpose, rank and folded constant is our
-choice. An int8 recipe is a rewrite of the float graph (`convert.quantize`); `convert.graph.flatbuffer` packs the file.
+choice. A recipe rewrites the float graph into a new one (`convert.quantize`), `convert.graph.flatbuffer` packs it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Quantization:
-    """``real = scale * (stored - zero_point)``; arrays of one value, or of one a channel along `axis`."""
+    """``real = scale * (stored - zero_point)``; arrays of one value, or of one per channel along `axis`."""
 
     scale: NDArray[np.float32]
     zero_point: NDArray[np.int64]
     axis: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Tensor:
     """An edge of the graph.
 
@@ -48,9 +48,9 @@ class Tensor:
         return self.data
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Op:
-    """An operation: TFLite's name, what it reads, the one tensor it makes, options as the schema spells them."""
+    """An operation: TFLite's name, the tensors it reads, the one it writes, options as the schema spells them."""
 
     kind: str
     inputs: list[Tensor]
@@ -58,8 +58,9 @@ class Op:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class Graph:
-    """Operations in the order they run. Methods append one and give its output.
+    """Operations in the order they run. Methods append one and return its output.
 
     Attributes:
         ops: operations.
@@ -67,10 +68,9 @@ class Graph:
         outputs: what the caller reads.
     """
 
-    def __init__(self) -> None:
-        self.ops: list[Op] = []
-        self.inputs: list[Tensor] = []
-        self.outputs: list[Tensor] = []
+    ops: list[Op] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
 
     def input(self, name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Tensor:
         tensor = Tensor(name, shape, dtype)
@@ -113,7 +113,7 @@ class Graph:
         *,
         activation: str = "NONE",
     ) -> Tensor:
-        """ADD, SUB, MUL, DIV or SQUARED_DIFFERENCE, with broadcasting; what is no tensor becomes a constant."""
+        """ADD, SUB, MUL, DIV or SQUARED_DIFFERENCE, with broadcasting; arrays and numbers become constants."""
         x, y = (t if isinstance(t, Tensor) else constant(f"{name}/constant", np.asarray(t)) for t in (x, y))
         options = {} if kind == "SQUARED_DIFFERENCE" else {"fusedActivationFunction": activation}
         return self.add_op(kind, name, [x, y], np.broadcast_shapes(x.shape, y.shape), **options)
@@ -123,7 +123,7 @@ class Graph:
         return self.add_op(kind, name, [x], x.shape, **options)
 
     def mean_of_channels(self, name: str, x: Tensor) -> Tensor:
-        """MEAN over the last axis, which stays with one entry."""
+        """MEAN over the last axis, which keeps one entry."""
         axis = constant(f"{name}/axis", np.array([len(x.shape) - 1], np.int32))
         return self.add_op("MEAN", name, [x, axis], (*x.shape[:-1], 1), keepDims=True)
 
@@ -135,8 +135,8 @@ class Graph:
     def reshape(self, name: str, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         if x.shape == shape:
             return x
-        wanted = np.array(shape, np.int32)
-        return self.add_op("RESHAPE", name, [x, constant(f"{name}/shape", wanted)], shape, newShape=wanted)
+        new = np.array(shape, np.int32)
+        return self.add_op("RESHAPE", name, [x, constant(f"{name}/shape", new)], shape, newShape=new)
 
     def transpose(self, name: str, x: Tensor, order: Sequence[int]) -> Tensor:
         shape = tuple(x.shape[i] for i in order)
@@ -150,12 +150,12 @@ class Graph:
         return self.add_op("PAD", name, [x, constant(f"{name}/by", pads)], shape)
 
     def resize(self, name: str, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """RESIZE_BILINEAR, half-pixel centres."""
+        """RESIZE_BILINEAR, half-pixel centers."""
         if x.shape[1:3] == size:
             return x
-        wanted = constant(f"{name}/size", np.array(size, np.int32))
+        new = constant(f"{name}/size", np.array(size, np.int32))
         shape = x.shape[0], *size, x.shape[3]
-        return self.add_op("RESIZE_BILINEAR", name, [x, wanted], shape, alignCorners=False, halfPixelCenters=True)
+        return self.add_op("RESIZE_BILINEAR", name, [x, new], shape, alignCorners=False, halfPixelCenters=True)
 
     def add_op(self, kind: str, name: str, inputs: list[Tensor], shape: tuple[int, ...], **options: Any) -> Tensor:
         """Any operation."""
@@ -165,6 +165,6 @@ class Graph:
 
 
 def constant(name: str, value: NDArray[Any]) -> Tensor:
-    """A tensor of a known value: float32, or int32 where it is."""
+    """A tensor of a fixed value: int32 where the array is, else float32."""
     value = np.ascontiguousarray(value if value.dtype == np.int32 else value.astype(np.float32))
     return Tensor(name, value.shape, value.dtype.type, value)

@@ -1,4 +1,4 @@
-"""Writes standard TFLite metadata into a model: a flatbuffer inside it, associated files as a zip behind it.
+"""Standard TFLite metadata: a flatbuffer inside the model, associated files as a zip behind it.
 
 Slots and enum values are those of TensorFlow's ``metadata_schema.fbs`` (identifier M001). The writers on PyPI
 cannot be installed beside this project's runtimes (one wants numpy 2, the other protobuf 3).
@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import flatbuffers
-import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
 
-from convert.graph.flatbuffer import pack
 from segformer_tf.edge.metadata import INFO_FILE, LABELS_FILE, OUTPUT_CONTRACT, ModelInfo
 
 # Enum values of the schema.
@@ -25,31 +22,22 @@ _COLOR_RGB = 1
 _PROCESS_NORMALIZATION = 1
 
 
-def add_metadata(model: bytes, info: ModelInfo, *, size: tuple[int, int], out: Path, class_map: bool = False) -> None:
-    """Write `model` with `info` inside to `out`.
-
-    Args:
-        model: a TFLite flatbuffer with one input and one output, the logits, or the class map before them.
-        info: labels, recipe and provenance.
-        size: (height, width) of the input.
-        out: file to write.
-        class_map: whether there is one.
-    """
-    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(_model_metadata(info, size, class_map), np.uint8)
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = "TFLITE_METADATA", len(tree.buffers)
-    tree.buffers.append(buffer)
-    tree.metadata = [*(tree.metadata or []), entry]
-    flatbuffer = pack(tree)
+def write_with_files(flatbuffer: bytes, info: ModelInfo, out: Path) -> None:
+    """Write a ``.tflite`` to `out`: the flatbuffer and, as a zip behind it, the files of `info`."""
     out.write_bytes(flatbuffer)
     with zipfile.ZipFile(out, "a") as archive:
         for name, content in info.files(flatbuffer).items():
             archive.writestr(name, content)
 
 
-def _model_metadata(info: ModelInfo, size: tuple[int, int], class_map: bool) -> bytes:
+def model_metadata(info: ModelInfo, size: tuple[int, int], *, class_map: bool = False) -> bytes:
+    """The metadata of a file with one input and one output, the logits, or the class map before them.
+
+    Args:
+        info: labels, recipe and provenance.
+        size: (height, width) of the input.
+        class_map: whether there is one.
+    """
     t = _Tables()
     height, width = size
     labels = t.table(
@@ -62,7 +50,7 @@ def _model_metadata(info: ModelInfo, size: tuple[int, int], class_map: bool) -> 
     details = t.table({0: t.string(INFO_FILE), 1: t.string("Colours, recipe and contracts of input and output.")})
     image_size = t.table({0: t.uint(width), 1: t.uint(height)})
     image = t.table({0: t.byte(_COLOR_RGB), 1: image_size})
-    # Pixels go in as they are: normalisation is inside.
+    # Pixels go in as they are: normalization is inside.
     identity = t.table({0: t.floats([0.0]), 1: t.floats([1.0])})
     inputs = t.table(
         {
@@ -103,7 +91,7 @@ _Slot = Callable[[flatbuffers.Builder, int], None]  # writes one field of the ta
 
 
 class _Tables:
-    """Just enough of a flatbuffer writer: children are made before the tables that hold them."""
+    """Just enough of a flatbuffer writer: children are written before the tables that hold them."""
 
     def __init__(self) -> None:
         self._builder = flatbuffers.Builder(1024)
@@ -112,22 +100,22 @@ class _Tables:
         self._builder.StartObject(max(slots, default=-1) + 1)
         for number, write in slots.items():
             write(self._builder, number)
-        return self._offset(self._builder.EndObject())
+        return _Reference(self._builder.EndObject())
 
     def string(self, text: str) -> _Slot:
-        return self._offset(self._builder.CreateString(text))
+        return _Reference(self._builder.CreateString(text))
 
     def floats(self, values: Sequence[float]) -> _Slot:
         self._builder.StartVector(4, len(values), 4)
         for value in reversed(values):
             self._builder.PrependFloat32(value)
-        return self._offset(self._builder.EndVector())
+        return _Reference(self._builder.EndVector())
 
     def vector(self, tables: Sequence[Any]) -> _Slot:
         self._builder.StartVector(4, len(tables), 4)
         for table in reversed(tables):
             self._builder.PrependUOffsetTRelative(table.offset)
-        return self._offset(self._builder.EndVector())
+        return _Reference(self._builder.EndVector())
 
     def byte(self, value: int) -> _Slot:
         return lambda builder, slot: builder.PrependUint8Slot(slot, value, 0)
@@ -138,10 +126,6 @@ class _Tables:
     def finish(self, root: Any) -> bytes:
         self._builder.Finish(root.offset, b"M001")
         return bytes(self._builder.Output())
-
-    @staticmethod
-    def _offset(offset: int) -> _Slot:
-        return _Reference(offset)
 
 
 class _Reference:

@@ -2,12 +2,13 @@
 
 Each block of the paper stands here under its name in `segformer_tf.layers`. The rewrites are exact (`.fold`):
 
-- whoever writes to the residual stream writes it without its mean over channels, so LayerNorm needs none;
-- LayerNorm's affine part goes into what follows, batch normalisation and the decoder's maps into one map a stage;
+- every write to the residual stream has its mean over channels removed, so LayerNorm need not subtract it;
+- LayerNorm's affine part goes into what follows, batch normalization and the decoder's maps into one map per stage;
 - 1/sqrt(d) goes into q; the key bias drops out of the softmax; the value bias, as a softmax sums to 1, goes into proj;
 - with one head (stage 1) proj goes into the values.
 
-tflite-runtime 2.14 delegates neither GELU, RSQRT nor MEAN over channels; for it they are written in what it does.
+tflite-runtime 2.14 delegates neither GELU, RSQRT nor MEAN over channels: for it they are built of operations that it
+delegates.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from convert.graph.fold import Affine, Map, affine, affine_in, array, batch_norm, centred, scale_in, then
+from convert.graph.fold import Affine, Map, affine, affine_in, array, batch_norm, centered, scale_in, then
 from convert.graph.ir import Graph, Tensor
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.layers import EfficientSelfAttention, MixFFN, OverlapPatchMerging, TransformerBlock
 from segformer_tf.model import STAGES, AllMLPDecoder, MixTransformerStage, MMSegDecoder, SegFormer
 
-Features = dict[str, tuple[Tensor, Affine]]  # normalised, and the stage norm's affine part that is still to come
+Features = dict[str, tuple[Tensor, Affine]]  # normalized, and the stage norm's affine part that is still to come
 
 # GELU(x) = x·Φ(x) with Φ(x) = sigmoid(x·(c0 + c1·x² + c2·x⁴)), minimax for the error of GELU: 8.1e-5 at most.
 # c2 is negative, so x² is cut off at 122, where the sigmoid is 1 or 0 to 1e-11.
@@ -64,11 +65,11 @@ class _Writer:
         x, scale = self.graph.binary("SUB", "image/centred", image, mean), 1 / np.asarray(config.image_std)
         features: Features = {}
         for name, stage in zip(STAGES, stages, strict=True):
-            normalised = self.stage(f"stage{name[1]}", stage, x, scale)
+            normalized = self.stage(f"stage{name[1]}", stage, x, scale)
             gamma, beta = affine(stage.norm)
-            features[name] = normalised, (gamma, beta)
+            features[name] = normalized, (gamma, beta)
             if name != STAGES[-1]:  # the next patch embedding pads with zeros after beta, so beta stays out of it
-                x = self.graph.binary("MUL", f"{name}/gamma", normalised, gamma)
+                x = self.graph.binary("MUL", f"{name}/gamma", normalized, gamma)
                 x, scale = self.graph.binary("ADD", name, x, beta), np.ones(len(gamma))
         return features
 
@@ -79,28 +80,28 @@ class _Writer:
         return self.layer_norm(f"{name}/norm", x, stage.norm.epsilon)
 
     def overlap_patch_merging(self, name: str, layer: OverlapPatchMerging, x: Tensor, scale: np.ndarray) -> Tensor:
-        """Of ``x * scale``. Its norm's affine part is a map of its own, centred for the residual stream."""
-        kernel, bias = centred(scale_in(array(layer.proj.kernel), scale), array(layer.proj.bias))
+        """Patches of ``x * scale``. The norm's affine part is a map of its own, centered for the residual stream."""
+        kernel, bias = centered(scale_in(array(layer.proj.kernel), scale), array(layer.proj.bias))
         x = self.graph.pad(f"{name}/pad", x, layer.patch_size // 2)
         x = self.graph.conv(f"{name}/proj", x, kernel, bias, stride=layer.stride)
         gamma, beta = affine(layer.norm)
-        return self.graph.conv(name, self.layer_norm(f"{name}/norm", x, layer.epsilon), *centred(np.diag(gamma), beta))
+        return self.graph.conv(name, self.layer_norm(f"{name}/norm", x, layer.epsilon), *centered(np.diag(gamma), beta))
 
     def transformer_block(self, name: str, block: TransformerBlock, x: Tensor) -> Tensor:
-        normalised = self.layer_norm(f"{name}/norm1", x, block.norm1.epsilon)
-        attended = self.efficient_self_attention(f"{name}/attn", block.attn, normalised, affine(block.norm1))
+        normalized = self.layer_norm(f"{name}/norm1", x, block.norm1.epsilon)
+        attended = self.efficient_self_attention(f"{name}/attn", block.attn, normalized, affine(block.norm1))
         x = self.graph.binary("ADD", f"{name}/attended", x, attended)
-        normalised = self.layer_norm(f"{name}/norm2", x, block.norm2.epsilon)
-        mixed = self.mix_ffn(f"{name}/mlp", block.mlp, normalised, affine(block.norm2))
+        normalized = self.layer_norm(f"{name}/norm2", x, block.norm2.epsilon)
+        mixed = self.mix_ffn(f"{name}/mlp", block.mlp, normalized, affine(block.norm2))
         return self.graph.binary("ADD", name, x, mixed)
 
     def efficient_self_attention(self, name: str, attn: EfficientSelfAttention, x: Tensor, pending: Affine) -> Tensor:
-        """Of ``x`` with the norm's `pending` affine part."""
+        """Attention over ``x`` with the norm's `pending` affine part."""
         g, heads = self.graph, attn.num_heads
         depth = x.shape[-1] // heads
         reduced, reduced_pending = x, pending
         if attn.sr is not None and attn.norm is not None:
-            kernel, bias = centred(*affine_in(array(attn.sr.kernel), array(attn.sr.bias), pending))
+            kernel, bias = centered(*affine_in(array(attn.sr.kernel), array(attn.sr.bias), pending))
             reduced = g.conv(f"{name}/sr", x, kernel, bias, stride=attn.sr_ratio)
             reduced = self.layer_norm(f"{name}/norm", reduced, attn.epsilon)
             reduced_pending = affine(attn.norm)
@@ -111,7 +112,7 @@ class _Writer:
         key = scale_in(key, reduced_pending[0])  # what all keys share drops out of the softmax
         value, value_bias = affine_in(value, np.split(array(attn.kv.bias), 2)[1], reduced_pending)
         proj, proj_bias = array(attn.proj.kernel), array(attn.proj.bias)
-        proj, proj_bias = centred(proj, proj_bias + value_bias @ proj)
+        proj, proj_bias = centered(proj, proj_bias + value_bias @ proj)
 
         q = g.conv(f"{name}/q", x, query * depth**-0.5, query_bias * depth**-0.5)
         q = self._rows(f"{name}/q", q, heads)
@@ -128,7 +129,7 @@ class _Writer:
         return g.conv(name, g.reshape(f"{name}/mixed/image", mixed, x.shape), proj, proj_bias)
 
     def _rows(self, name: str, x: Tensor, heads: int) -> Tensor:
-        """(1, H, W, C) as (1, heads, H·W, d), a row a pixel."""
+        """(1, H, W, C) as (1, heads, H·W, d), one row per pixel."""
         g, (_, height, width, channels) = self.graph, x.shape
         if heads == 1:
             return g.reshape(f"{name}/rows", x, (1, 1, height * width, channels))
@@ -136,18 +137,15 @@ class _Writer:
         return g.transpose(f"{name}/rows", x, (0, 2, 1, 3))
 
     def mix_ffn(self, name: str, mlp: MixFFN, x: Tensor, pending: Affine) -> Tensor:
-        """Of ``x`` with the norm's `pending` affine part."""
+        """MixFFN of ``x`` with the norm's `pending` affine part."""
         g = self.graph
-        unit = abs(GELU_COEFFICIENTS[2]) ** (1 / 5) if self.old else 1.0  # what `_gelu_of_old` wants its input in
+        unit = abs(GELU_COEFFICIENTS[2]) ** (1 / 5) if self.old else 1.0  # the unit of `_gelu_of_old`'s input
         x = g.conv(f"{name}/fc1", x, *affine_in(array(mlp.fc1.kernel), array(mlp.fc1.bias), pending))
         x = g.depthwise(f"{name}/dwconv", x, array(mlp.dwconv.kernel) * unit, array(mlp.dwconv.bias) * unit)
-        activate = self._gelu_of_old if self.old else self._gelu
-        x = activate(f"{name}/gelu", x)
-        fc2, bias = centred(array(mlp.fc2.kernel), array(mlp.fc2.bias))
+        gelu = f"{name}/gelu"
+        x = self._gelu_of_old(gelu, x) if self.old else g.unary("GELU", gelu, x, approximate=False)
+        fc2, bias = centered(array(mlp.fc2.kernel), array(mlp.fc2.bias))
         return g.conv(name, x, fc2 / unit, bias)
-
-    def _gelu(self, name: str, x: Tensor) -> Tensor:
-        return self.graph.unary("GELU", name, x, approximate=False)
 
     def _gelu_of_old(self, name: str, z: Tensor) -> Tensor:
         """``unit · GELU(x)`` of ``z = unit · x``, within `GELU_ERROR`.
@@ -175,7 +173,7 @@ class _Writer:
         return g.binary("MUL", name, x, g.unary("RSQRT", f"{name}/deviation", variance))
 
     def all_mlp_decoder(self, decoder: AllMLPDecoder, features: Features) -> Tensor:
-        """The commuted form: per stage one map of its features to the fused sum, batch normalisation in it."""
+        """The commuted form: per stage one map of its features to the fused sum, batch normalization in it."""
         scale, shift = batch_norm(decoder.bn)
         # The paper concatenates c4, c3, c2, c1.
         fuse = dict(zip(reversed(STAGES), np.split(array(decoder.linear_fuse.kernel)[0, 0] * scale, 4), strict=True))

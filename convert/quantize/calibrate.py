@@ -1,12 +1,17 @@
-"""What values a graph's tensors take on images."""
+"""The values that a graph's tensors take on images, computed on LiteRT."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from convert.graph.ir import Graph
-from convert.graph.run import run
 from convert.quantize.integer import Ranges
+from segformer_tf.edge.runtime import choose_runtime
 from segformer_tf.image import Pixels
 
 
@@ -21,14 +26,39 @@ def ranges(graph: Graph, names: Iterable[str], images: Iterable[Pixels]) -> Rang
         names: of tensors.
         images: (H, W, 3) uint8 of the graph's size.
     """
-    wanted = set(names)
-    watched = Graph()
-    watched.inputs, watched.ops = graph.inputs, graph.ops
+    names = set(names)
     tensors = [*graph.inputs, *(op.output for op in graph.ops)]
-    watched.outputs = [tensor for tensor in tensors if tensor.name in wanted]
-    found: dict[str, tuple[float, float]] = {}
+    watched = replace(graph, outputs=[tensor for tensor in tensors if tensor.name in names])
+    limits: dict[str, tuple[float, float]] = {}
     for values in run(watched, images):
         for name, value in values.items():
-            low, high = found.get(name, (0.0, 0.0))
-            found[name] = min(low, float(value.min())), max(high, float(value.max()))
-    return found
+            low, high = limits.get(name, (0.0, 0.0))
+            limits[name] = min(low, float(value.min())), max(high, float(value.max()))
+    return limits
+
+
+def run(graph: Graph, images: Iterable[Pixels]) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """The outputs of a graph, by name, for one image after another.
+
+    Args:
+        graph: with one input, of pixels.
+        images: (H, W, 3) uint8 of the graph's size.
+
+    Raises:
+        InputError: LiteRT is not installed.
+    """
+    choose_runtime("litert")
+    # Here, for the command reads the table of recipes, which imports this, where neither is installed.
+    from ai_edge_litert.interpreter import Interpreter
+
+    from convert.graph.flatbuffer import to_tflite
+
+    interpreter = Interpreter(model_content=to_tflite(graph), num_threads=min(4, os.cpu_count() or 1))
+    interpreter.allocate_tensors()
+    (image,) = interpreter.get_input_details()
+    # Outputs come in the order in which the graph names them.
+    outputs = list(zip((tensor.name for tensor in graph.outputs), interpreter.get_output_details(), strict=True))
+    for pixels in images:
+        interpreter.set_tensor(image["index"], pixels[None].astype(image["dtype"]))
+        interpreter.invoke()
+        yield {name: interpreter.get_tensor(details["index"]) for name, details in outputs}

@@ -1,4 +1,7 @@
-"""Recipes of quantisation: how each is made of the float graph, and where it may be used."""
+"""Recipes of quantization: how each rewrites the float graph, and where it may be used.
+
+This table is where the command's choices and help, and the manual's table (`markdown_table`), come from.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from convert.graph.ir import Graph, Op
-from convert.quantize.integer import Ranges, integer_ends, static, static_tensors, uint8_input
-from convert.quantize.sensitivity import mixed
-from convert.quantize.weights import dynamic_int8, half, weight_int8
+from convert.quantize.integer import Choice, Ranges, integer_ends, quantize, tensors_to_calibrate, uint8_input
+from convert.quantize.sensitivity import quantize_mixed
+from convert.quantize.weights import dynamic_int8, float16_weights, int8_weights
 from segformer_tf.edge.runtime import GPU, RUNTIMES
 from segformer_tf.image import Pixels
+
+# The graph to write, of the float graph, the ranges of its tensors, and images of its size.
+Rewrite = Callable[[Graph, Ranges, Sequence[Pixels]], Graph]
 
 
 @dataclass(frozen=True)
@@ -20,18 +26,23 @@ class Recipe:
 
     Attributes:
         name: as the command spells it.
-        summary: weights, activations and what it is for, in a line.
+        weights, activations: how they are stored and computed, for the manual.
+        purpose: what it is for, for the manual and the command's help.
         tolerance: largest relative error, see `convert.exported`.
-        make: the graph to write, of a float graph, the ranges of its tensors, and images of its size.
-        integer: chooses the operations whose activations are quantised beforehand, on images; None for none.
+        rewrite: of the float graph.
+        integer: whether an operation's activations are quantized, by ranges measured on images; None for no operation.
+        forms: runtimes whose own form of the float graph it can be made of, see `convert.graph.segformer.network`.
         refused: runtimes where it may not be used, and why.
     """
 
     name: str
-    summary: str
+    weights: str
+    activations: str
+    purpose: str
     tolerance: float
-    make: Callable[[Graph, Ranges, Sequence[Pixels]], Graph]
-    integer: Callable[[Op], bool] | None = None
+    rewrite: Rewrite
+    integer: Choice | None = None
+    forms: tuple[str, ...] = tuple(RUNTIMES)
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -47,9 +58,14 @@ class Recipe:
         """Those of `runtimes` where it may be used."""
         return [name for name in runtimes if name in self.runtimes]
 
+    def form(self, runtimes: Sequence[str]) -> str:
+        """The runtime whose form of the float graph it takes for these targets."""
+        only = next(iter(runtimes)) if len(set(runtimes)) == 1 else "litert"
+        return only if only in self.forms else "litert"
+
     def tensors(self, graph: Graph) -> list[str]:
         """Names of the tensors whose ranges it needs."""
-        return static_tensors(graph, self.integer) if self.integer else []
+        return tensors_to_calibrate(graph, self.integer) if self.integer else []
 
 
 _INTEGER_AROUND = re.compile("^decoder/|^logits$|/mlp")  # steps whose convolutions follow each other in int8
@@ -72,51 +88,75 @@ def everything(op: Op) -> bool:
     return True
 
 
-# A silently wrong file is off by 0.4 to 1.0; tolerances stand well below that, and above what rounding costs.
+# A silently wrong file is off by 0.4 to 1.0; tolerances are well below that, and above the cost of rounding.
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("fp32", "float32 throughout", 1e-4, lambda graph, *_: graph),
-        Recipe("fp16", "float16 weights, float32 arithmetic", 1e-2, lambda graph, *_: half(graph)),
-        Recipe("weight_int8", "int8 weights, float32 arithmetic", 0.1, lambda graph, *_: weight_int8(graph)),
+        # name, weights, activations, purpose, tolerance, rewrite
+        Recipe("fp32", "float32", "float32", "the reference", 1e-4, lambda graph, *_: graph),
+        Recipe("fp16", "float16", "float32", "half the size, as fast", 1e-2, lambda graph, *_: float16_weights(graph)),
+        Recipe(
+            "weight_int8", "int8", "float32", "a quarter the size, as fast", 0.1, lambda graph, *_: int8_weights(graph)
+        ),
         Recipe(
             "dynamic_int8",
-            "int8 weights, int8 products of float activations",
-            0.1,
-            lambda graph, *_: dynamic_int8(graph),
+            "int8",
+            "float32, int8 inside products",
+            "a quarter the size, faster on LiteRT",
+            tolerance=0.1,
+            rewrite=lambda graph, *_: dynamic_int8(graph),
         ),
         Recipe(
             "int8",
-            "int8 convolutions and decoder, calibrated; attention, norms and GELU in float32",
-            0.2,
-            lambda graph, ranges, _: uint8_input(static(graph, ranges, worth_int8)),
-            worth_int8,
+            "int8",
+            "int8 in convolutions and decoder, else float32",
+            "the fastest on LiteRT",
+            tolerance=0.2,
+            rewrite=lambda graph, ranges, _: uint8_input(quantize(graph, ranges, worth_int8)),
+            integer=worth_int8,
         ),
         Recipe(
             "int8_mixed",
-            "as int8, but what suffers most from it stays in float32, a tenth of the multiply-adds at most",
-            0.2,
-            lambda graph, ranges, images: uint8_input(mixed(graph, ranges, worth_int8, images)),
-            worth_int8,
+            "int8",
+            "as int8, but float32 in the steps that lose most, a tenth of the multiply-adds at most",
+            "where int8 loses too much, see `segformer verify --per-layer`",
+            tolerance=0.2,
+            rewrite=lambda graph, ranges, images: uint8_input(quantize_mixed(graph, ranges, worth_int8, images)),
+            integer=worth_int8,
         ),
         Recipe(
             "int8_io",
-            "integers throughout, calibrated, for accelerators without floats",
-            0.2,
-            lambda graph, ranges, _: integer_ends(static(graph, ranges, everything)),
-            everything,
-            {GPU: "its softmax is int16, which the GPU delegate does not take"},
+            "int8",
+            "integers throughout, int8 logits",
+            "accelerators without floats",
+            tolerance=0.2,
+            rewrite=lambda graph, ranges, _: integer_ends(quantize(graph, ranges, everything)),
+            integer=everything,
+            forms=("litert",),
+            refused={GPU: "its softmax is int16, which the GPU delegate does not take"},
         ),
         Recipe(
             "w8a16",
-            "int8 weights, int16 activations, calibrated",
-            0.1,
-            lambda graph, ranges, _: uint8_input(static(graph, ranges, everything, bits=16)),
-            everything,
-            {
+            "int8",
+            "int16",
+            "accelerators of 16 bits, on LiteRT only",
+            tolerance=0.1,
+            rewrite=lambda graph, ranges, _: uint8_input(quantize(graph, ranges, everything, bits=16)),
+            integer=everything,
+            forms=("litert",),
+            refused={
                 "tflite-runtime": "2.14 has no int16 RSQRT and GELU",
                 GPU: "its activations are int16, which the GPU delegate does not take",
             },
         ),
     )
 }
+
+
+def markdown_table() -> str:
+    """The manual's table of recipes."""
+    rows = [("recipe", "weights", "activations", "input", "for"), ("---",) * 5]
+    for recipe in RECIPES.values():
+        pixels = "uint8" if recipe.needs_calibration else "float32"
+        rows.append((f"`{recipe.name}`", recipe.weights, recipe.activations, pixels, recipe.purpose))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -1,4 +1,4 @@
-"""How much each step of the network suffers from int8, and a mixed graph that spares the worst."""
+"""How much int8 in each step of the network moves the logits, and a mixed graph that spares the worst steps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.graph.ir import Graph, Op
-from convert.graph.run import run
-from convert.quantize.integer import Choice, Ranges, static
+from convert.quantize.calibrate import run
+from convert.quantize.integer import Choice, Ranges, quantize
 from segformer_tf.image import Pixels
 from segformer_tf.metrics import relative_error
 
@@ -38,8 +38,8 @@ class Sensitivity:
 
 def step_of(op: Op) -> str:
     """The step an operation belongs to."""
-    found = _STEP.match(op.output.name)
-    return found.group() if found else op.output.name
+    match = _STEP.match(op.output.name)
+    return match.group() if match else op.output.name
 
 
 def macs(op: Op) -> int:
@@ -54,50 +54,49 @@ def macs(op: Op) -> int:
 def sensitivities(
     graph: Graph,
     ranges: Ranges,
-    integer: Choice,
+    choose: Choice,
     images: Sequence[Pixels],
     *,
     progress: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> list[Sensitivity]:
-    """Quantise one step after another, alone, and look at the logits; the worst first.
+    """Quantize one step after another, alone, and measure how far the logits move; the worst first.
 
     Args:
         graph: float graph.
-        ranges: of the tensors that `integer` asks for.
-        integer: the operations that would be computed in int8.
-        images: (H, W, 3) uint8 of the graph's size; `IMAGES` of them are taken.
+        ranges: of the tensors in `tensors_to_calibrate`.
+        choose: the operations that would be computed in int8.
+        images: (H, W, 3) uint8 of the graph's size; the first `IMAGES` of them are used.
         progress: wraps the steps, for a bar.
     """
     few = list(images)[:IMAGES]
     expected = _logits(graph, few)
     total = sum(map(macs, graph.ops))
-    steps = list(dict.fromkeys(step_of(op) for op in graph.ops if integer(op)))
-    found = []
+    steps = list(dict.fromkeys(step_of(op) for op in graph.ops if choose(op)))
+    results = []
     for step in progress(steps):
-        alone = static(graph, ranges, lambda op, step=step: integer(op) and step_of(op) == step)  # type: ignore[misc]
+        alone = quantize(graph, ranges, lambda op, step=step: choose(op) and step_of(op) == step)  # type: ignore[misc]
         share = sum(macs(op) for op in graph.ops if step_of(op) == step) / total
-        found.append(Sensitivity(step, relative_error(_logits(alone, few), expected), share))
-    return sorted(found, key=lambda each: -each.error)
+        results.append(Sensitivity(step, relative_error(_logits(alone, few), expected), share))
+    return sorted(results, key=lambda result: -result.error)
 
 
-def mixed(graph: Graph, ranges: Ranges, integer: Choice, images: Sequence[Pixels], *, spared: float = 0.1) -> Graph:
-    """As `static`, but the steps that suffer most for the multiply-adds they save stay in float.
+def quantize_mixed(
+    graph: Graph, ranges: Ranges, choose: Choice, images: Sequence[Pixels], *, spared: float = 0.1
+) -> Graph:
+    """As `quantize`, but the steps that suffer most for the multiply-adds they save stay in float.
 
     Args:
-        graph: float graph.
-        ranges: of the tensors that `integer` asks for.
-        integer: the operations that would be computed in int8.
-        images: (H, W, 3) uint8 of the graph's size.
+        graph, ranges, choose, images: see `sensitivities`.
         spared: share of the multiply-adds that may stay in float, 0..1.
     """
-    ranked = sorted(sensitivities(graph, ranges, integer, images), key=lambda s: -(s.error**2) / max(s.share, 1e-6))
+    ranked = sorted(sensitivities(graph, ranges, choose, images), key=lambda s: -(s.error**2) / max(s.share, 1e-6))
     floats: set[str] = set()
     left = spared
     for each in ranked:
         if each.share <= left:
             floats.add(each.step)
             left -= each.share
-    return static(graph, ranges, lambda op: integer(op) and step_of(op) not in floats)
+    return quantize(graph, ranges, lambda op: choose(op) and step_of(op) not in floats)
 
 
 def _logits(graph: Graph, images: Sequence[Pixels]) -> NDArray[Any]:

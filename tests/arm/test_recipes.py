@@ -13,9 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from convert.export import export_tflite, synthetic_images
+from convert.export import export_tflite
 from convert.exported import compare, run_on
 from convert.quantize.recipes import RECIPES
+from convert.sample_images import synthetic_images
 from segformer_tf import build_segformer
 from segformer_tf.edge.runtime import RUNTIMES
 from segformer_tf.errors import InputError

@@ -1,4 +1,4 @@
-"""Makes tests/convert/golden: one small checkpoint a code base and the logits its network gives.
+"""Makes tests/convert/golden: one small checkpoint per code base and the logits its network gives.
 
 Needs torch and transformers. The network is transformers' own, with random weights and the epsilons of each code base;
 mmseg's decoder, another network, is written out here. Run: python -m tests.convert.make_golden
@@ -167,8 +167,8 @@ def main() -> None:
         save_file({key: np.ascontiguousarray(value) for key, value in renamed.items()}, GOLDEN / f"{name}.safetensors")
         set_epsilons(model, *EPSILONS[name])
         with torch.inference_mode():
-            told = model(image, output_hidden_states=True)
-            out = mmseg_head(renamed, list(told.hidden_states)) if name == "mmseg" else told.logits
+            output = model(image, output_hidden_states=True)
+            out = mmseg_head(renamed, list(output.hidden_states)) if name == "mmseg" else output.logits
         logits[name] = out.permute(0, 2, 3, 1).numpy()
     np.savez_compressed(GOLDEN / "logits.npz", image=image.permute(0, 2, 3, 1).numpy(), **logits)
 

@@ -13,11 +13,12 @@ import convert.exported as verify_module
 from convert.checkpoints.importer import read_checkpoint, to_keras
 from convert.checkpoints.to_keras import export_keras
 from convert.checkpoints.to_transformers import export_transformers
-from convert.export import export_tflite, quantised, synthetic_images
+from convert.export import export_tflite
 from convert.exported import compare, run_on
 from convert.graph.flatbuffer import to_tflite
 from convert.graph.segformer import network
 from convert.quantize.recipes import RECIPES
+from convert.sample_images import synthetic_images
 from segformer_tf import SegFormer, build_segformer, load_segformer
 from segformer_tf.cli import main
 from segformer_tf.edge import (
@@ -100,7 +101,7 @@ def test_recipes_shrink_the_file_as_they_say() -> None:
     graph = network(build_segformer("b0", num_classes=150), (64, 64))
     ranges = dict.fromkeys((name for recipe in RECIPES.values() for name in recipe.tensors(graph)), (-1.0, 1.0))
     megabytes = {
-        name: len(to_tflite(recipe.make(graph, ranges, [np.zeros((64, 64, 3), np.uint8)]))) / 1e6
+        name: len(to_tflite(recipe.rewrite(graph, ranges, [np.zeros((64, 64, 3), np.uint8)]))) / 1e6
         for name, recipe in RECIPES.items()
     }
     whole = megabytes.pop("fp32")
@@ -139,7 +140,7 @@ def test_a_wrong_file_is_not_left_behind(
     other.set_weights(tiny.get_weights())
     kernel = other.encoder.stages[1].blocks[0].mlp.fc1.kernel
     kernel.assign(kernel.numpy() * 1.02)
-    monkeypatch.setattr(export_module, "quantised", lambda model, *args, **kwargs: quantised(other, *args, **kwargs))
+    monkeypatch.setattr(export_module, "network", lambda _, *args, **kwargs: network(other, *args, **kwargs))
     images = list_images([toy_folder / "train" / "images"])
     with pytest.raises(InputError, match=r"litert 2.* gets recipe fp32 wrong: relative error .* nothing was written"):
         export_tflite(tiny, tmp_path / "x.tflite", recipe="fp32", size=(64, 96), images=images, runtimes=["litert"])

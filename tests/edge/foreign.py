@@ -31,12 +31,9 @@ def add(graph: Graph, kind: str, inputs: list[Tensor], made: Tensor, **options: 
 
 def start(dtype: Any = np.float32, scale: float = 0.0, zero_point: int = 0) -> tuple[Graph, Tensor]:
     """A graph and its input as floats."""
-    graph = Graph()
-    x = graph.input("x", (1, *SIZE, 3), dtype)
-    if not scale:
-        return graph, x
-    x.quantization = quantization(scale, zero_point)
-    return graph, add(graph, "DEQUANTIZE", [x], Tensor("real", x.shape))
+    x = Tensor("x", (1, *SIZE, 3), dtype, None, quantization(scale, zero_point) if scale else None)
+    graph = Graph(inputs=[x])
+    return graph, x if not scale else add(graph, "DEQUANTIZE", [x], Tensor("real", x.shape))
 
 
 def channel_scores(graph: Graph, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorflow.lite.python import schema_py_generated as schema
 
-from convert.graph.ir import Tensor, constant
+from convert.graph.ir import Graph, Tensor, constant
 from segformer_tf.cli import main
 from segformer_tf.edge import Segmenter, fit_image, runtime
 from segformer_tf.edge.benchmark.timing import time_files
@@ -187,8 +187,8 @@ def test_class_ids_are_resized_by_their_nearest(tmp_path: Path) -> None:
     scores = channel_scores(graph, x)
     narrow = add(graph, "ARG_MAX", [scores, axis], Tensor("narrow", (1, *SIZE), np.int32), outputType="INT32")
     wide = add(graph, "ARG_MAX", [scores, axis], Tensor("wide", (1, *SIZE), np.int64), outputType="INT64")
-    deep = graph.reshape("deep", narrow, (1, *SIZE, 1))
-    deep.dtype = np.int32
+    shape = constant("deep/shape", np.array((1, *SIZE, 1), np.int32))
+    deep = add(graph, "RESHAPE", [narrow, shape], Tensor("deep", (1, *SIZE, 1), np.int32), newShape=shape.value)
     bytes_ = add(graph, "CAST", [narrow], Tensor("bytes", (1, *SIZE), np.uint8), inDataType=2, outDataType=3)
     real = add(graph, "CAST", [deep], Tensor("real", (1, *SIZE, 1)), inDataType=2, outDataType=0)
     large = np.repeat(np.repeat(PHOTO, 3, 0), 2, 1)
@@ -223,8 +223,8 @@ def test_stored_logits_are_taken_for_what_they_stand_for(dtype: type, zero_point
 
 
 def test_what_cannot_be_followed_says_what_was_expected(tmp_path: Path, tiny_files: dict) -> None:
-    graph, x = start()
-    x.shape = (1, 3, *SIZE)
+    graph = Graph()
+    x = graph.input("x", (1, 3, *SIZE))
     turned = graph.transpose("turned", x, (0, 2, 3, 1))
     path = write(graph, channel_scores(graph, turned), tmp_path / "first.tflite")
     refused(path, r"expected an RGB image \[1, H, W, 3\].* Received: \[1, 3, 8, 12\], channels first", labels=THREE)

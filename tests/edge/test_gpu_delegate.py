@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import segformer_tf.edge.gpu as gpu_module
-from convert.export import export_tflite, synthetic_images
+from convert.export import export_tflite
 from convert.exported import run_on
 from convert.graph import segformer as network
 from convert.graph.ir import Graph, Tensor
 from convert.quantize.recipes import RECIPES
+from convert.sample_images import synthetic_images
 from segformer_tf import SegFormer, build_segformer, load_segformer
 from segformer_tf.cli import main
 from segformer_tf.edge import Segmenter, fit_image, list_images, load_image, logits_to_mask, read_model_info

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from convert.checkpoints.dialects import DIALECTS
-from convert.checkpoints.importer import TENSORS, read_checkpoint, to_keras, to_keras_layout, to_torch_layout
+from convert.checkpoints.importer import TORCH_NAMES, read_checkpoint, to_keras, to_keras_layout, to_torch_layout
 from convert.checkpoints.state_dict import read_state_dict
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.cli import main
@@ -97,10 +97,10 @@ def test_every_key_has_its_place_or_the_error_names_it(code_base: str, tmp_path:
         (swap, f"of another shape: {key}"),
         (lambda tensors: tensors.update({key: np.float32(3)[None]}), key),
     ]
-    for edit, told in cases:
+    for edit, reason in cases:
         with pytest.raises(InputError) as error:
             read_checkpoint(change(code_base, edit, tmp_path))
-        assert told in str(error.value)
+        assert reason in str(error.value)
 
 
 def test_wrappers_and_prefixes_are_taken_off(code_base: str, tmp_path: Path) -> None:
@@ -213,14 +213,14 @@ def test_every_weight_goes_to_its_own_variable(code_base: str) -> None:
     assert len(expected) == len(model.weights)
     for variable in model.weights:
         layer, _, name = variable.path.rpartition("/")
-        assert np.unique(variable.value).tolist() == [expected[f"{layer}/{TENSORS[name]}"]]
+        assert np.unique(variable.value).tolist() == [expected[f"{layer}/{TORCH_NAMES[name]}"]]
         array = noise(*variable.shape)
         np.testing.assert_array_equal(to_keras_layout(layer, to_torch_layout(layer, array)), array)
 
 
 def test_shapes_and_names_that_lie(tmp_path: Path) -> None:
-    def refused(code_base: str, edit: Callable[[dict], object], told: str) -> None:
-        with pytest.raises(InputError, match=told):
+    def refused(code_base: str, edit: Callable[[dict], object], reason: str) -> None:
+        with pytest.raises(InputError, match=reason):
             read_checkpoint(change(code_base, edit, tmp_path))
 
     packed = "backbone.layers.1.1.0.attn.attn.in_proj_bias"
@@ -239,7 +239,7 @@ def test_shapes_and_names_that_lie(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("described", "told"),
+    ("settings", "reason"),
     [
         ({"hidden_act": "relu"}, "hidden_act is 'relu', expected 'gelu'"),
         ({"depths": [2, 2, 2, 2]}, r"depths is \[2, 2, 2, 2\], expected \[1, 1, 2, 1\]"),
@@ -249,10 +249,10 @@ def test_shapes_and_names_that_lie(tmp_path: Path) -> None:
         ({"id2label": {"0": "", "1": "b", "2": "c"}}, "a class name is one non-empty line"),
     ],
 )
-def test_a_config_json_of_another_network_is_refused(described: dict, told: str, tmp_path: Path) -> None:
+def test_a_config_json_of_another_network_is_refused(settings: dict, reason: str, tmp_path: Path) -> None:
     shutil.copy(GOLDEN / "transformers.safetensors", tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "segformer", **described}))
-    with pytest.raises(InputError, match=told):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "segformer", **settings}))
+    with pytest.raises(InputError, match=reason):
         read_checkpoint(tmp_path)
 
 
@@ -280,8 +280,8 @@ def test_half_precision_and_shards(tmp_path: Path) -> None:
 
 def test_labels_come_from_config_json_or_a_name(tmp_path: Path) -> None:
     shutil.copy(GOLDEN / "transformers.safetensors", tmp_path / "model.safetensors")
-    described = {"model_type": "segformer", "id2label": {"0": "sky", "1": "road", "2": "car"}}
-    (tmp_path / "config.json").write_text(json.dumps(described))
+    settings = {"model_type": "segformer", "id2label": {"0": "sky", "1": "road", "2": "car"}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
     checkpoint = read_checkpoint(tmp_path)
     assert checkpoint.config.labels is not None
     assert checkpoint.config.labels.names == ("sky", "road", "car")
@@ -358,7 +358,7 @@ def test_the_command_imports_and_refuses(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "cut.pth").write_bytes(b"PK\3\4" + bytes(50))
     (tmp_path / "photo.jpg").write_bytes(whole)
     (tmp_path / "folder").mkdir()
-    for name, told in {
+    for name, reason in {
         "other.safetensors": "keys of no SegFormer",
         "cut.safetensors": "not a readable safetensors file",
         "empty.safetensors": "an empty file",
@@ -369,7 +369,7 @@ def test_the_command_imports_and_refuses(tmp_path: Path, capsys: pytest.CaptureF
         "missing.pth": "no such checkpoint",
     }.items():
         message = refused(tmp_path / name, "--out", tmp_path / "x.keras")
-        assert told in message
+        assert reason in message
         assert name in message
         assert len(message.splitlines()) == 1
         assert not (tmp_path / "x.keras").exists()
@@ -455,9 +455,9 @@ def test_pickles_that_lie_are_refused(tmp_path: Path) -> None:
         "more than the file holds": {"a": torch.zeros(1, dtype=torch.half).expand(10**13)},
         "holds no state dict": endless,
     }
-    for told, held in cases.items():
+    for reason, held in cases.items():
         torch.save(held, tmp_path / "lie.pth")
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=reason):
             read_state_dict(tmp_path / "lie.pth")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "lie.pth")
     with pytest.raises(InputError, match=r"it wants to run torch\.nn\.modules\.linear\.Linear"):
@@ -521,10 +521,10 @@ def test_transformers_loads_what_we_export(tmp_path: Path, capsys: pytest.Captur
     assert "this model with 1e-06" in " ".join(capsys.readouterr().out.split())
     written = sorted(p.name for p in (tmp_path / "hf").iterdir())
     assert written == ["config.json", "model.safetensors", "preprocessor_config.json"]
-    theirs, told = transformers.SegformerForSemanticSegmentation.from_pretrained(
+    theirs, reason = transformers.SegformerForSemanticSegmentation.from_pretrained(
         tmp_path / "hf", output_loading_info=True
     )
-    assert not any(told.values()), told
+    assert not any(reason.values()), reason
     assert theirs.config.id2label[1] == "aeroplane"
     # There and back, bit by bit.
     back = to_keras(read_checkpoint(tmp_path / "hf"))

@@ -25,15 +25,15 @@ HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 LOOKS = {"image_mean": (127.5, 100.0, 0.0), "image_std": (127.5, 60.0, 255.0)}
 
 
-def beside(folder: Path, told: Any) -> Path:
+def beside(folder: Path, settings: Any) -> Path:
     """A checkpoint of transformers with a preprocessor_config.json beside it."""
     shutil.copy(GOLDEN / "transformers.safetensors", folder / "model.safetensors")
-    (folder / FILE).write_text(told if isinstance(told, str) else json.dumps(told))
+    (folder / FILE).write_text(settings if isinstance(settings, str) else json.dumps(settings))
     return folder
 
 
 @pytest.mark.parametrize(
-    ("told", "mean", "std"),
+    ("settings", "mean", "std"),
     [
         ({}, IMAGE_MEAN, IMAGE_STD),
         ({"image_mean": None, "do_rescale": None}, IMAGE_MEAN, IMAGE_STD),
@@ -47,14 +47,14 @@ def beside(folder: Path, told: Any) -> Path:
         ({"feature_extractor_type": "SegformerFeatureExtractor", "size": 512, "resample": 2}, IMAGE_MEAN, IMAGE_STD),
     ],
 )
-def test_what_it_says_is_the_configurations(told: dict, mean: tuple, std: tuple, tmp_path: Path) -> None:
-    config = read_checkpoint(beside(tmp_path, told)).config
+def test_what_it_says_is_the_configurations(settings: dict, mean: tuple, std: tuple, tmp_path: Path) -> None:
+    config = read_checkpoint(beside(tmp_path, settings)).config
     assert (config.image_mean, config.image_std) == (mean, std)
     assert read_checkpoint(tmp_path / "model.safetensors").config == config  # a file alone sees it, too
 
 
 @pytest.mark.parametrize(
-    ("told", "line"),
+    ("settings", "line"),
     [
         ("{", "not a configuration"),
         ("[" * 100_000, "not a configuration"),
@@ -70,16 +70,16 @@ def test_what_it_says_is_the_configurations(told: dict, mean: tuple, std: tuple,
         ({"do_flip_channel_order": True}, "do_flip_channel_order cannot be followed"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(told: Any, line: str, tmp_path: Path) -> None:
+def test_what_makes_no_sense_is_one_line(settings: Any, line: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        read_checkpoint(beside(tmp_path, told))
+        read_checkpoint(beside(tmp_path, settings))
     assert str(error.value).startswith(f"{tmp_path / FILE}: ")
     assert line in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("told", "line"),
+    ("settings", "line"),
     [
         ({"reduce_labels": True}, 'a manifest has ids from 1 and "ignore": [0]'),
         ({"do_reduce_labels": True}, 'a manifest has ids from 1 and "ignore": [0]'),
@@ -88,8 +88,8 @@ def test_what_makes_no_sense_is_one_line(told: Any, line: str, tmp_path: Path) -
         ({"do_center_crop": True, "crop_size": 224}, "do_center_crop is not followed"),
     ],
 )
-def test_what_is_done_otherwise_is_said(told: dict, line: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    main(["import", str(beside(tmp_path, told)), "--out", str(tmp_path / "x.keras")])
+def test_differences_are_printed(settings: dict, line: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    main(["import", str(beside(tmp_path, settings)), "--out", str(tmp_path / "x.keras")])
     (note,) = capsys.readouterr().err.splitlines()
     assert note.startswith(f"{tmp_path / FILE}: ")
     assert line in note
@@ -109,9 +109,9 @@ def test_a_model_keeps_its_normalization(tmp_path: Path, capsys: pytest.CaptureF
 def test_there_and_back(tmp_path: Path) -> None:
     config = variant_config("tiny", num_classes=2, **LOOKS)
     (tmp_path / FILE).write_text(json.dumps(preprocessor_config(config, (64, 96))))
-    found = read_preprocessor(tmp_path)
-    np.testing.assert_allclose([*found.mean, *found.std], [*LOOKS["image_mean"], *LOOKS["image_std"]], rtol=1e-7)
-    assert found.notes == ()
+    result = read_preprocessor(tmp_path)
+    np.testing.assert_allclose([*result.mean, *result.std], [*LOOKS["image_mean"], *LOOKS["image_std"]], rtol=1e-7)
+    assert result.notes == ()
 
 
 @pytest.mark.torch
@@ -131,7 +131,7 @@ def test_transformers_sees_the_same_pixels_and_masks(looks: dict, toy_folder: Pa
     with Image.open(path) as image:
         batch = processor(image.convert("RGB"), return_tensors="pt")
         pipe = transformers.pipeline("image-segmentation", model=network, image_processor=processor)
-        found = pipe(image.convert("RGB"), subtask="semantic")
+        result = pipe(image.convert("RGB"), subtask="semantic")
     theirs = batch["pixel_values"].numpy().transpose(0, 2, 3, 1)[0]
     # One grey level where torchvision resizes for it, rounding where Pillow does.
     apart = np.abs(theirs - model.config.normalize(fitted.astype(np.float64))) * model.config.image_std
@@ -141,7 +141,7 @@ def test_transformers_sees_the_same_pixels_and_masks(looks: dict, toy_folder: Pa
     ours = model.logits(fitted[None])
     assert within(ours, logits, 2e-2)
     mask = logits_to_mask(ours[0], (128, 128))
-    for each in found:
+    for each in result:
         same = np.asarray(each["mask"]) > 0
         assert (same == (mask == labels.names.index(each["label"]))).mean() > 0.99
-    assert len(found) == len(np.unique(mask)) > 1
+    assert len(result) == len(np.unique(mask)) > 1

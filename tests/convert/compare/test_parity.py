@@ -12,12 +12,14 @@ from PIL import Image
 
 from segformer_tf import SegFormer
 from segformer_tf.cli import main
+from segformer_tf.edge.isolated import IsolatedModel
 from tests.helpers import noise, perturb
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from convert.checkpoints.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras  # noqa: E402
+from convert.compare.models import compare_paths  # noqa: E402
 from convert.compare.steps import compare_steps, compare_with_checkpoint, weight_differences  # noqa: E402
 from convert.compare.torch_network import trace  # noqa: E402
 from tests.convert.checkpoints.test_import import CODE_BASES, GOLDEN, one_logit  # noqa: E402
@@ -139,9 +141,9 @@ def test_the_command(
     with pytest.raises(SystemExit) as stop:
         main(["verify", str(tmp_path / "wrong.keras"), "--against", golden, "--size", "64", "64"])
     assert stop.value.code == 1
-    told = capsys.readouterr()
-    assert "weights differ: encoder/stage2/block0/mlp/fc1/kernel" in told.out
-    assert "first past its tolerance is weights" in told.err
+    printed = capsys.readouterr()
+    assert "weights differ: encoder/stage2/block0/mlp/fc1/kernel" in printed.out
+    assert "first past its tolerance is weights" in printed.err
 
     for arguments, message in (
         ([keras_file, "--against", str(tmp_path / "tiny.keras")], "another network: its embed_dims is"),
@@ -174,3 +176,15 @@ def test_a_model_is_its_own_checkpoint(tiny: SegFormer) -> None:
     assert report.first_failure is None
     other = perturb(SegFormer(tiny.config), seed=1)
     assert not compare_with_checkpoint(other, checkpoint_of(tiny, Path("tiny")), PIXELS).rows[0].passes
+
+
+def test_each_file_is_opened_once(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    start = IsolatedModel.__init__
+    monkeypatch.setattr(
+        IsolatedModel, "__init__", lambda self, path, **kw: opened.append(path) or start(self, path, **kw)
+    )
+    files = [tiny_files["fp32"], tiny_files["int8"]]
+    _, _, report = compare_paths(*files, images=None, size=None, runtime="litert")
+    assert report.first_failure is None
+    assert opened == files

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import flatbuffers
 import flatbuffers.number_types as number
+import pytest
+from ai_edge_litert import schema_py_generated as schema
 from flatbuffers.table import Table
-from tensorflow.lite.python import schema_py_generated as schema
 
 from convert.export import export_tflite
+from convert.graph import flatbuffer
+from convert.graph.flatbuffer import pack
 from segformer_tf import SegFormer
+from segformer_tf.edge.metadata import read_model_info
 
 
 def metadata_of(path: Path) -> bytes:
@@ -59,7 +63,7 @@ class Reader:
         return [self.table.Get(number.Float32Flags, start + 4 * i) for i in range(self.table.VectorLen(offset))]
 
 
-def test_standard_readers_find_labels_size_and_normalisation(tiny_files: dict) -> None:
+def test_standard_readers_find_labels_size_and_normalization(tiny_files: dict) -> None:
     buffer = metadata_of(tiny_files["int8"])
     assert buffer[4:8] == b"M001"
     root = Reader(buffer, flatbuffers.encode.Get(flatbuffers.packer.uoffset, buffer, 0))
@@ -99,3 +103,15 @@ def test_logits_are_the_last_output_of_a_file_with_a_class_map(tiny: SegFormer, 
     buffer = metadata_of(path)
     root = Reader(buffer, flatbuffers.encode.Get(flatbuffers.packer.uoffset, buffer, 0))
     assert [output.string(0) for output in root.only(3).each(3)] == ["mask", "logits"]
+
+
+def test_a_file_is_packed_once_and_says_where_it_was_verified(
+    tiny: SegFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = []
+    monkeypatch.setattr(flatbuffer, "pack", lambda model: packed.append(pack(model)) or packed[-1])
+    path = tmp_path / "model.tflite"
+    export_tflite(tiny, path, recipe="fp32", size=(64, 96), runtimes=["litert"])
+    assert len(packed) == 1
+    assert path.read_bytes().startswith(packed[0])
+    assert read_model_info(path).created["verified"][0].startswith("litert ")

@@ -18,7 +18,7 @@ from segformer_tf import VARIANTS, SegFormer, build_segformer
 from tests.helpers import noise, perturb, within
 
 SIZES = [(64, 64), (64, 96), (97, 161), (29, 31), (33, 200)]
-FOLDS = ("scale_in", "affine_in", "centred", "then", "batch_norm")
+FOLDS = ("scale_in", "affine_in", "centered", "then", "batch_norm")
 RNG = np.random.default_rng(0)
 
 
@@ -88,8 +88,8 @@ def test_a_broken_fold_turns_the_comparison_red(name: str, monkeypatch: pytest.M
     whole = getattr(fold, name)
 
     def broken(*args: Any) -> Any:
-        made = whole(*args)
-        return made * 1.01 if name == "scale_in" else (made[0] * 1.01, made[1])
+        result = whole(*args)
+        return result * 1.01 if name == "scale_in" else (result[0] * 1.01, result[1])
 
     model = perturb(build_segformer("tiny", num_classes=6))
     monkeypatch.setattr(network, name, broken)
@@ -102,7 +102,7 @@ def test_each_fold_is_the_plain_form() -> None:
     np.testing.assert_allclose(x @ fold.scale_in(kernel, gamma), (x * gamma) @ kernel)
     k, b = fold.affine_in(kernel, bias, (gamma, beta))
     np.testing.assert_allclose(x @ k + b, (x * gamma + beta) @ kernel + bias)
-    k, b = fold.centred(kernel, bias)
+    k, b = fold.centered(kernel, bias)
     plain = x @ kernel + bias
     np.testing.assert_allclose(x @ k + b, plain - plain.mean(-1, keepdims=True))
     k, b = fold.then((kernel, bias), RNG.normal(size=(6, 4)), np.ones(4))
@@ -136,8 +136,8 @@ def test_gelu_of_delegated_operations_is_within_its_stated_error() -> None:
     unit = abs(GELU_COEFFICIENTS[2]) ** (1 / 5)
     writer = network._Writer(graph, old=True)
     graph.outputs = [writer._gelu_of_old("gelu", graph.input("x", x.shape))]
-    made = run(to_tflite(graph), x * unit) / unit
-    error = np.abs(made - np.asarray(keras.ops.gelu(x, approximate=False))).max()
+    result = run(to_tflite(graph), x * unit) / unit
+    error = np.abs(result - np.asarray(keras.ops.gelu(x, approximate=False))).max()
     assert 0.5 * GELU_ERROR < error < GELU_ERROR + 1e-5
 
 
@@ -165,8 +165,8 @@ def test_no_product_broadcasts_its_batches(variant: str, decoder: str) -> None:
             if recipe.name == "int8_mixed" and variant != "tiny":
                 continue  # int8 in part, and minutes of choosing
             ranges = dict.fromkeys(recipe.tensors(graph), (-1.0, 1.0))
-            made = recipe.make(graph, ranges, [np.zeros((64, 96, 3), np.uint8)])
-            assert broadcast_products(to_tflite(made)) == [], recipe.name
+            result = recipe.rewrite(graph, ranges, [np.zeros((64, 96, 3), np.uint8)])
+            assert broadcast_products(to_tflite(result)) == [], recipe.name
 
 
 def test_a_broadcast_product_is_found() -> None:

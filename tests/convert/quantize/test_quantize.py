@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cyclopts import CoercionError
 
+from convert.graph.class_map import with_class_map
+from convert.graph.flatbuffer import to_tflite
 from convert.graph.ir import Graph
-from convert.graph.run import run
 from convert.graph.segformer import network
-from convert.quantize.calibrate import ranges
-from convert.quantize.integer import integer_ends, static, static_tensors, uint8_input
-from convert.quantize.recipes import RECIPES, everything, worth_int8
-from convert.quantize.sensitivity import macs, mixed, sensitivities, step_of
-from convert.quantize.weights import dynamic_int8, half, int8_kernel, pays_dynamic, weight_int8
+from convert.quantize.calibrate import ranges, run
+from convert.quantize.integer import int8_kernel, integer_ends, quantize, tensors_to_calibrate, uint8_input
+from convert.quantize.recipes import RECIPES, everything, markdown_table, worth_int8
+from convert.quantize.sensitivity import macs, quantize_mixed, sensitivities, step_of
+from convert.quantize.weights import dynamic_int8, float16_weights, int8_weights, pays_dynamic
 from segformer_tf import SegFormer, build_segformer
-from segformer_tf.cli import main
+from segformer_tf.cli import main, make_app
 from segformer_tf.image import Pixels
 from segformer_tf.metrics import relative_error
 from tests.helpers import perturb
@@ -34,32 +37,32 @@ def graph(tiny: SegFormer) -> Graph:
 
 def logits(graph: Graph, images: list[Pixels] = IMAGES) -> np.ndarray:
     (output,) = graph.outputs
-    made = np.stack([values[output.name] for values in run(graph, images)])
+    result = np.stack([values[output.name] for values in run(graph, images)])
     q = output.quantization
-    return made if q is None else (made.astype(np.float32) - q.zero_point[0]) * q.scale[0]
+    return result if q is None else (result.astype(np.float32) - q.zero_point[0]) * q.scale[0]
 
 
 def test_kernels_are_rounded_to_a_step_of_their_own_channel(graph: Graph) -> None:
     for op in graph.ops:
         if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             continue
-        made = int8_kernel(op)
-        assert made.quantization is not None
-        axis = made.quantization.axis
-        assert len(made.quantization.scale) == made.shape[axis] == op.output.shape[-1]
-        scale = np.expand_dims(made.quantization.scale, [i for i in range(4) if i != axis])
-        assert np.abs(made.value * scale - op.inputs[1].value).max() <= 0.5001 * made.quantization.scale.max()
-        assert np.abs(made.value).max() == 127
+        result = int8_kernel(op)
+        assert result.quantization is not None
+        axis = result.quantization.axis
+        assert len(result.quantization.scale) == result.shape[axis] == op.output.shape[-1]
+        scale = np.expand_dims(result.quantization.scale, [i for i in range(4) if i != axis])
+        assert np.abs(result.value * scale - op.inputs[1].value).max() <= 0.5001 * result.quantization.scale.max()
+        assert np.abs(result.value).max() == 127
 
 
 def test_weight_rewrites_keep_the_function(graph: Graph) -> None:
     expected = logits(graph)
     errors = {
         rewrite.__name__: relative_error(logits(rewrite(graph)), expected)
-        for rewrite in (half, weight_int8, dynamic_int8)
+        for rewrite in (float16_weights, int8_weights, dynamic_int8)
     }
-    assert 1e-5 < errors["half"] < 2e-3
-    assert 1e-3 < errors["weight_int8"] < 0.05
+    assert 1e-5 < errors["float16_weights"] < 2e-3
+    assert 1e-3 < errors["int8_weights"] < 0.05
     assert 1e-3 < errors["dynamic_int8"] < 0.05
 
 
@@ -75,22 +78,22 @@ def test_dynamic_int8_is_where_it_pays() -> None:
 
 
 def test_ranges_are_those_of_the_images(tiny: SegFormer, graph: Graph) -> None:
-    found = ranges(graph, ["image/centred", "logits"], IMAGES)
-    made = np.concatenate([tiny.logits(image[None]) for image in IMAGES])
-    np.testing.assert_allclose(found["logits"], (made.min(), made.max()), rtol=1e-4)
+    limits = ranges(graph, ["image/centred", "logits"], IMAGES)
+    result = np.concatenate([tiny.logits(image[None]) for image in IMAGES])
+    np.testing.assert_allclose(limits["logits"], (result.min(), result.max()), rtol=1e-4)
     pixels = np.stack(IMAGES) - np.array([123.675, 116.28, 103.53])
-    np.testing.assert_allclose(found["image/centred"], (pixels.min(), pixels.max()), rtol=1e-5)
+    np.testing.assert_allclose(limits["image/centred"], (pixels.min(), pixels.max()), rtol=1e-5)
 
 
 def test_integer_graphs_keep_the_function(graph: Graph) -> None:
     expected = logits(graph)
-    some, all_ = (ranges(graph, static_tensors(graph, choice), IMAGES) for choice in (worth_int8, everything))
-    assert relative_error(logits(static(graph, some, worth_int8)), expected) < 0.05
-    assert relative_error(logits(uint8_input(static(graph, some, worth_int8))), expected) < 0.05
-    assert relative_error(logits(integer_ends(static(graph, all_, everything))), expected) < 0.15
-    assert relative_error(logits(static(graph, all_, everything, bits=16)), expected) < 0.03
+    some, all_ = (ranges(graph, tensors_to_calibrate(graph, choice), IMAGES) for choice in (worth_int8, everything))
+    assert relative_error(logits(quantize(graph, some, worth_int8)), expected) < 0.05
+    assert relative_error(logits(uint8_input(quantize(graph, some, worth_int8))), expected) < 0.05
+    assert relative_error(logits(integer_ends(quantize(graph, all_, everything))), expected) < 0.15
+    assert relative_error(logits(quantize(graph, all_, everything, bits=16)), expected) < 0.03
     halved = {name: (low / 2, high / 2) for name, (low, high) in all_.items()}
-    assert relative_error(logits(static(graph, halved, everything)), expected) > 0.15  # ranges matter
+    assert relative_error(logits(quantize(graph, halved, everything)), expected) > 0.15  # ranges matter
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -102,14 +105,14 @@ def test_a_bias_survives_beside_a_dead_kernel(dead: float, bits: int) -> None:
         (value[..., 0] if value.shape[-1] > 1 else value[:, :, ::2])[...] *= dead
         kernel.assign(value)
     graph = network(model, SIZE)
-    found = ranges(graph, static_tensors(graph, everything), IMAGES)
-    assert relative_error(logits(static(graph, found, everything, bits=bits)), logits(graph)) < 0.06
+    limits = ranges(graph, tensors_to_calibrate(graph, everything), IMAGES)
+    assert relative_error(logits(quantize(graph, limits, everything, bits=bits)), logits(graph)) < 0.06
 
 
 @pytest.mark.parametrize("limits", [(-1.0, 1.0), (-1.0, 2.0), (-127.6, 127.4)])
 def test_the_right_side_of_a_matrix_product_is_never_symmetric(graph: Graph, limits: tuple[float, float]) -> None:
-    made = static(graph, dict.fromkeys(static_tensors(graph, everything), limits), everything)
-    products = [op for op in made.ops if op.kind == "BATCH_MATMUL"]
+    result = quantize(graph, dict.fromkeys(tensors_to_calibrate(graph, everything), limits), everything)
+    products = [op for op in result.ops if op.kind == "BATCH_MATMUL"]
     assert len(products) == 10  # two a block
     for q in (op.inputs[1].quantization for op in products):
         assert q is not None
@@ -120,9 +123,9 @@ def test_the_right_side_of_a_matrix_product_is_never_symmetric(graph: Graph, lim
 
 
 def test_float_and_integer_meet_once_a_tensor(graph: Graph) -> None:
-    made = static(graph, dict.fromkeys(static_tensors(graph, worth_int8), (-1.0, 1.0)), worth_int8)
+    result = quantize(graph, dict.fromkeys(tensors_to_calibrate(graph, worth_int8), (-1.0, 1.0)), worth_int8)
     for kind in ("QUANTIZE", "DEQUANTIZE"):
-        assert max(Counter(op.inputs[0] for op in made.ops if op.kind == kind).values()) == 1
+        assert max(Counter(op.inputs[0] for op in result.ops if op.kind == kind).values()) == 1
 
 
 def test_multiply_adds_are_the_papers() -> None:
@@ -144,30 +147,68 @@ def test_what_suffers_is_named_and_spared(tmp_path: Path) -> None:
         np.where(np.arange(80)[:, None] == 0, 0, model.encoder.stages[2].blocks[1].mlp.fc2.kernel)
     )
     graph = network(model, SIZE)
-    found = ranges(graph, static_tensors(graph, worth_int8), IMAGES)
-    ranked = sensitivities(graph, found, worth_int8, IMAGES)
+    limits = ranges(graph, tensors_to_calibrate(graph, worth_int8), IMAGES)
+    ranked = sensitivities(graph, limits, worth_int8, IMAGES)
     assert ranked[0].step == "stage3/block1/mlp"
     assert ranked[0].error > 3 * ranked[1].error
     assert 0.9 < sum(each.share for each in ranked) <= 1
-    spared = mixed(graph, found, worth_int8, IMAGES)
+    spared = quantize_mixed(graph, limits, worth_int8, IMAGES)
     left = {step_of(op) for op in spared.ops if op.kind == "CONV_2D" and op.inputs[0].dtype == np.float32}
     assert "stage3/block1/mlp" in left
     assert relative_error(logits(spared), logits(graph)) < 0.7 * relative_error(
-        logits(static(graph, found, worth_int8)), logits(graph)
+        logits(quantize(graph, limits, worth_int8)), logits(graph)
     )
 
 
 def test_verify_per_layer(tiny: SegFormer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     tiny.save(tmp_path / "model.keras")
     main(["verify", str(tmp_path / "model.keras"), "--per-layer", "--size", "64", "64", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert {"stage1/patch_embed", "stage4/block0/mlp", "decoder/c1", "logits"} <= {row["step"] for row in told}
-    assert [row["error"] for row in told] == sorted((row["error"] for row in told), reverse=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert {"stage1/patch_embed", "stage4/block0/mlp", "decoder/c1", "logits"} <= {row["step"] for row in rows}
+    assert [row["error"] for row in rows] == sorted((row["error"] for row in rows), reverse=True)
     for extra in ([], ["--per-layer", "--against", "x.keras"]):
         with pytest.raises(SystemExit):
             main(["verify", str(tmp_path / "model.keras"), *extra])
         assert "expected either --against or --per-layer" in capsys.readouterr().err
 
 
-def test_every_recipe_says_what_it_is() -> None:
-    assert all(recipe.summary and name == recipe.name for name, recipe in RECIPES.items())
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_leaves_its_graph_as_it_was(graph: Graph, recipe: str) -> None:
+    before = to_tflite(graph)
+    limits = dict.fromkeys(RECIPES[recipe].tensors(graph), (-1.0, 1.0))
+    RECIPES[recipe].rewrite(graph, limits, IMAGES[:1])
+    assert to_tflite(graph) == before
+
+
+@pytest.mark.parametrize(
+    "rewrite", [uint8_input, integer_ends, lambda graph: with_class_map(graph, SIZE)], ids=["uint8", "integer", "map"]
+)
+def test_new_ends_leave_the_graph_as_it_was(graph: Graph, rewrite: Callable[[Graph], Graph]) -> None:
+    integers = quantize(graph, dict.fromkeys(tensors_to_calibrate(graph, everything), (-1.0, 1.0)), everything)
+    before = to_tflite(integers)
+    assert to_tflite(rewrite(integers)) != before
+    assert to_tflite(integers) == before
+
+
+def test_the_command_takes_each_recipe_of_the_table() -> None:
+    arguments = ["export", "model.keras", "--out", "model.tflite", "--recipe"]
+    for name in RECIPES:
+        _, bound, _ = make_app("export").parse_args([*arguments, name], exit_on_error=False, print_error=False)
+        assert bound.arguments["recipe"] == name
+        assert f"\n| `{name}` | " in markdown_table()
+    with pytest.raises(CoercionError, match="w8a16"):
+        make_app("export").parse_args([*arguments, "int4"], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "runtimes", "form"),
+    [
+        ("fp32", ["tflite-runtime"], "tflite-runtime"),
+        ("int8", ["tflite-runtime", "tflite-runtime"], "tflite-runtime"),
+        ("int8", ["litert", "tflite-runtime"], "litert"),
+        ("int8_io", ["tflite-runtime"], "litert"),
+        ("fp16", ["litert-gpu"], "litert"),
+    ],
+)
+def test_form_of_the_graph(recipe: str, runtimes: list[str], form: str) -> None:
+    assert RECIPES[recipe].form(runtimes) == form
