@@ -1,6 +1,6 @@
 """Training steps of SegFormer-B0: ours, keras-hub's and transformers' on torch, interleaved in one process.
 
-Each takes the same random images and masks, cross-entropy at the masks' size and AdamW, by what its users call:
+Each gets the same random images and masks, cross-entropy at the masks' size and AdamW, through its users' interface:
 `model.fit` for the two of Keras, forward, backward and step for torch. A peer that is not installed is left out.
 
     pip install '.[train,peers]'
@@ -30,7 +30,7 @@ from training.optim.losses import MeanIoU, SegmentationLoss
 from training.optim.optimizer import SegFormerAdamW
 
 CLASSES = 19
-Steps = Callable[[int], list[float]]  # runs so many steps, gives the seconds of each
+Steps = Callable[[int], list[float]]  # from a number of steps to the seconds of each
 
 
 def ours(images: np.ndarray, masks: np.ndarray) -> Steps:

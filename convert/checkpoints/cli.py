@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
-from segformer_tf.edge.options import ForeignOptions
+from segformer_tf.edge.foreign_options import ForeignOptions
 from segformer_tf.errors import InputError, first_line
 from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.label_sets import find_labels

@@ -1,4 +1,4 @@
-"""On the device: numpy, Pillow and a TFLite runtime, nothing else.
+"""Segmentation on a device, with numpy, Pillow and a TFLite runtime alone.
 
 >>> from segformer_tf.edge import Segmenter
 >>> result = Segmenter("model.tflite")("photo.jpg")

@@ -16,7 +16,7 @@ from segformer_tf.edge import Segmenter, fit_image, runtime
 from segformer_tf.edge.benchmark.timing import time_files
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.tflite.contract import Contract
-from segformer_tf.edge.tflite.flatbuffer import KEEPING, TELLING, read_flatfile
+from segformer_tf.edge.tflite.flatbuffer import PASS_THROUGH, SOURCES, read_flatfile
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 from segformer_tf.mask import ids_to_mask
@@ -59,7 +59,7 @@ def mask_of(path: Path, *, labels: Labels = TWO, photo: np.ndarray = PHOTO, **op
 
 
 def test_numbers_of_operations_are_those_of_the_schema() -> None:
-    for name, number in (KEEPING | TELLING).items():
+    for name, number in (PASS_THROUGH | SOURCES).items():
         assert getattr(schema.BuiltinOperator, name) == number, name
 
 
@@ -82,7 +82,7 @@ def test_a_float_input_takes_the_range_that_is_said(mean: list[float], std: list
     np.testing.assert_array_equal(mask_of(told), expected)
     assert (mask_of(told, mean=255, std=1) == 0).all()  # who says it is believed
     torch = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    refused(bare, r"are -2\.\.1136, which no network is trained on; .* 255 times both", **torch)
+    refused(bare, r"are -2\.\.1136, which no network is trained on; .* multiply both by 255", **torch)
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,11 @@ def test_integers_of_another_range_need_it_said(tmp_path: Path) -> None:
     )
     expected = (((PHOTO - np.array(mean)) / std).sum(-1) > above.sum()).astype(np.uint8)
     assert (mask_of(path, mean=mean, std=std) == expected).mean() > 0.95
-    refused(path, r"\(x - 0\) / 1 are 0\.\.255, but .* stand for -2\.13\.\.2\.64: 4 of 256 grey levels", mean=0, std=1)
+    refused(path, r"\(x - 0\) / 1 are 0\.\.255, but .* stand for -2\.13\.\.2\.64: 4 of 256 gray levels", mean=0, std=1)
     told = write(graph, graph.outputs[0], tmp_path / "told.tflite", normalization=(mean, std))
     assert (mask_of(told) == expected).mean() > 0.95
     wrong = write(graph, graph.outputs[0], tmp_path / "wrong.tflite", normalization=RAW)
-    refused(wrong, "grey levels would stay apart")
+    refused(wrong, "gray levels would stay apart")
 
 
 def test_an_open_size_is_asked_for(tmp_path: Path) -> None:

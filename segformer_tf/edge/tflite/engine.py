@@ -1,17 +1,17 @@
-"""A network that runs: tensors in, tensors out. What they mean is `segformer_tf.edge.tflite.model`'s to know."""
+"""A file on a runtime as arrays in, arrays out; `segformer_tf.edge.tflite.model` knows what they mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.runtime import open_interpreter
-from segformer_tf.edge.tflite.graph_stats import Contents, read_contents
+from segformer_tf.edge.tflite.graph_stats import GraphStats, read_graph_stats
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,8 @@ class Port:
 
     Attributes:
         shape: with its batch of 1.
-        dtype: of what is stored.
-        scale: ``real = scale * (stored - zero_point)``; 0 of what is not quantized.
-        zero_point: likewise.
+        dtype: of the stored values.
+        scale, zero_point: ``real = scale * (stored - zero_point)``; a scale of 0 where it is not quantized.
     """
 
     shape: tuple[int, ...]
@@ -35,41 +34,15 @@ class Port:
         return f"{np.dtype(self.dtype).name} [{', '.join(map(str, self.shape))}]{quantized}"
 
 
-class Engine(Protocol):
-    """A file on a runtime. Not for several threads at once: whoever shares one takes turns.
-
-    Attributes:
-        inputs: in the file's order.
-        outputs: likewise.
-    """
-
-    @property
-    def inputs(self) -> Sequence[Port]: ...
-
-    @property
-    def outputs(self) -> Sequence[Port]: ...
-
-    def run(self, image: NDArray[Any], wanted: Sequence[int]) -> list[NDArray[Any]]:
-        """One image.
-
-        Args:
-            image: as the first input without its batch, or of a type that is cast to the input's.
-            wanted: numbers of the outputs to give.
-
-        Returns:
-            Those outputs as they are stored, without their batch; the caller's to keep.
-        """
-
-    def contents(self) -> Contents | None:
-        """What the file consists of and who runs it; None where the runtime does not tell."""
-
-
-class InterpreterEngine:
-    """An `Engine` by the Interpreter that both TFLite runtimes have.
+class Engine:
+    """A ``.tflite`` on a runtime, by the Interpreter that both TFLite runtimes have. Not for several threads at once.
 
     Args:
         path: a ``.tflite``.
-        runtime: as `open_interpreter`, like `threads`, `intact` and `shape`.
+        runtime, threads, intact, shape: as `open_interpreter`.
+
+    Attributes:
+        inputs, outputs: in the file's order.
 
     Raises:
         InputError: as `open_interpreter`.
@@ -87,20 +60,28 @@ class InterpreterEngine:
         self._interpreter = open_interpreter(path, runtime=runtime, threads=threads, intact=intact, shape=shape)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if any(-1 in tensor["shape_signature"] for tensor in (*inputs, *outputs)):
-            self._interpreter.invoke()  # only then are shapes known that the graph computes
+            self._interpreter.invoke()  # only then are the shapes known that the graph computes
             outputs = self._interpreter.get_output_details()
         self.inputs, self.outputs = [_port(t) for t in inputs], [_port(t) for t in outputs]
         self._inputs, self._outputs = [t["index"] for t in inputs], [t["index"] for t in outputs]
 
-    def run(self, image: NDArray[Any], wanted: Sequence[int]) -> list[NDArray[Any]]:
-        """As `Engine.run`."""
+    def run(self, image: NDArray[Any], outputs: Sequence[int]) -> list[NDArray[Any]]:
+        """Run one image.
+
+        Args:
+            image: the first input without its batch, of its type or one that is cast to it.
+            outputs: numbers of the outputs to return.
+
+        Returns:
+            Copies of those outputs as they are stored, without their batch.
+        """
         self._interpreter.tensor(self._inputs[0])()[:] = image  # cast in place
         self._interpreter.invoke()
-        return [self._interpreter.get_tensor(self._outputs[number])[0] for number in wanted]
+        return [self._interpreter.get_tensor(self._outputs[number])[0] for number in outputs]
 
-    def contents(self) -> Contents | None:
-        """As `Engine.contents`."""
-        return read_contents(self._interpreter)
+    def graph_stats(self) -> GraphStats | None:
+        """As `read_graph_stats`."""
+        return read_graph_stats(self._interpreter)
 
 
 def _port(tensor: dict[str, Any]) -> Port:
