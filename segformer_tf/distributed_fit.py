@@ -27,7 +27,7 @@ class MultiWorkerFit:
 
     def stackable(self, logs: dict[str, Any]) -> dict[str, Any]:
         """The results of a step, in a shape that can be concatenated over workers."""
-        if not multi_worker(self.distribute_strategy):  # type: ignore[attr-defined]
+        if not self.distribute_strategy.extended._in_multi_worker_mode():  # type: ignore[attr-defined]
             return logs
         return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
@@ -39,11 +39,6 @@ class MultiWorkerFit:
         batch = tree.map_structure(_symbolic, iterator._distributed_dataset.element_spec)
         with self._distribute_strategy.scope():  # type: ignore[attr-defined]
             self._symbolic_build(data_batch=batch)  # type: ignore[attr-defined]
-
-
-def multi_worker(strategy: tf.distribute.Strategy) -> bool:
-    """Whether `strategy` spans several processes."""
-    return bool(strategy.extended._in_multi_worker_mode())
 
 
 def _symbolic(spec: Any) -> Any:

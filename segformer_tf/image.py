@@ -125,11 +125,6 @@ def _checked(image: NDArray[Any]) -> Pixels:
     raise InputError(f"expected an RGB array (H, W, 3) of uint8{hint}. Received: {image.dtype} {image.shape}")
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """(height, width) that `load_image` will give; raises InputError as it does."""
-    return read_head(path).upright
-
-
 def is_deep_file(path: Path) -> bool:
     """As `is_deep`, of a file, from its head; raises InputError as `load_image` does."""
     with open_picture(path, formats=_FORMATS, kind="image") as opened:

@@ -181,22 +181,18 @@ class AllMLPDecoder(layers.Layer):
 
     def fuse(self, features: dict[str, Any]) -> Any:
         """The output of `linear_fuse` in the paper's form: (B, ⌈H/4⌉, ⌈W/4⌉, D), before batch normalization."""
-        branches = self.fuse_branches(features)
-        fused, size = branches["c1"], ops.shape(branches["c1"])[1:3]
+        fused = self._branch("c1", features["c1"])
+        size = ops.shape(fused)[1:3]
         for name in STAGES[1:]:
-            fused = fused + upsample(branches[name], size)
+            fused = fused + self.contribution(name, features[name], size)
         return fused
 
     def contribution(self, name: str, feature: Any, size: Any) -> Any:
         """One stage's part of the fused sum on the 1/4 grid of `size`, for comparison with other code bases."""
-        return upsample(self.fuse_branch(name, feature), size)
+        return upsample(self._branch(name, feature), size)
 
-    def fuse_branches(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Each stage's contribution to the fused sum on the stage's own grid: {"c1".."c4"}, (B, H_i, W_i, D)."""
-        return {name: self.fuse_branch(name, features[name]) for name in STAGES}
-
-    def fuse_branch(self, name: str, feature: Any) -> Any:
-        """One of `fuse_branches`."""
+    def _branch(self, name: str, feature: Any) -> Any:
+        """One stage's part of the fused sum on the stage's own grid, (B, H_i, W_i, D)."""
         # The paper concatenates c4, c3, c2, c1.
         slices = dict(zip(reversed(STAGES), ops.split(self.linear_fuse.kernel[0, 0], 4, axis=0), strict=True))
         linear = self.linear_c[STAGES.index(name)]

@@ -77,7 +77,8 @@ def test_a_stopped_process_does_not_outlive_the_command(tmp_path: Path) -> None:
         "import time\n"
         "from benchmarks.peers.remote import Remote\n"
         "if __name__ == '__main__':\n"
-        "    print(Remote(str, 'abc')._process.pid, flush=True)\n"
+        "    remote = Remote(str, 'abc')\n"
+        "    print(remote._process.pid, flush=True)\n"
         "    time.sleep(60)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}

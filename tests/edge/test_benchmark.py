@@ -170,12 +170,12 @@ def test_runtimes_differ_in_what_they_delegate(timed: Benchmark) -> None:
 
 def test_a_runtime_that_does_not_tell_is_a_dash(timed: Benchmark, tmp_path: Path) -> None:
     assert read_graph_stats(object()) is None
-    untold = {"ops": None, "partitions": None, "outside": None, "gmac": None, "share": None}
-    result = Benchmark([replace(timed.timings[0], **untold)], timed.conditions)
+    unknown = {"ops": None, "partitions": None, "outside": None, "gmac": None, "share": None}
+    result = Benchmark([replace(timed.timings[0], **unknown)], timed.conditions)
     write_csv(tmp_path / "a.csv", result)
     with (tmp_path / "a.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert {name for name, value in row.items() if not value} == {*untold, "gmac_counted"}
+    assert {name for name, value in row.items() if not value} == {*unknown, "gmac_counted"}
     console = Console(width=120)
     with console.capture() as captured:
         for table in (speed_table(result), files_table(result), runtimes_table(result)):

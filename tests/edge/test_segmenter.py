@@ -108,16 +108,16 @@ def test_result_tells_classes_speed_and_pictures(tiny_files: dict, tmp_path: Pat
     assert all((result.mask == c.id).mean() == pytest.approx(c.share) for c in result.classes)
     assert set(result.speed) == {"load", "resize", "invoke", "mask"}
     assert result.overlay().size == (200, 120)
-    told = json.loads(result.to_json())
-    assert (told["height"], told["width"]) == (120, 200)
-    mask_path, overlay_path = result.save(tmp_path / "made", "photo")
+    content = json.loads(result.to_json())
+    assert (content["height"], told["width"]) == (120, 200)
+    mask_path, overlay_path = result.save(tmp_path / "new", "photo")
     with Image.open(mask_path) as mask, Image.open(overlay_path) as overlay:
         np.testing.assert_array_equal(np.asarray(mask), result.mask)  # indices, not colors
         colors = np.asarray(mask.convert("RGB"))
         assert overlay.width >= 200
         assert overlay.height > 120  # with the legend
     np.testing.assert_array_equal(colors, np.asarray(result.labels.colors, np.uint8)[result.mask])
-    assert sorted(p.name for p in (tmp_path / "made").iterdir()) == ["photo_mask.png", "photo_overlay.png"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["photo_mask.png", "photo_overlay.png"]
 
 
 def test_files_that_are_no_whole_models_are_refused(tiny_files: dict, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, runtim
 from segformer_tf.edge.segmenter import STAGES
 from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.errors import InputError
-from segformer_tf.image import upright_size
+from segformer_tf.image import read_head
 
 _T = TypeVar("_T")
 
@@ -158,7 +158,7 @@ def time_files(
     if scores is not None and len(scores) != len(models):
         raise InputError(f"expected scores of each of {len(models)} files. Received: {len(scores)}")
     chosen = [choose_runtime(runtime) for runtime in runtimes or installed_runtimes()] or [choose_runtime(None)]
-    image_size = upright_size(image) if image else None
+    image_size = read_head(image).upright if image else None
     foreign = [find_model_info(model) is None for model in models]
     contracts = [contract if each or not any(foreign) else None for each in foreign]
     date = datetime.now().astimezone().isoformat(timespec="seconds")

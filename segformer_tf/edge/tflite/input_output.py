@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from segformer_tf.config import normalize
 from segformer_tf.edge.tflite.contract import join_numbers
-from segformer_tf.edge.tflite.engine import Port
 from segformer_tf.edge.tflite.flatbuffer import Normalization
 from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels
@@ -25,6 +24,34 @@ RAW: Normalization = ((0.0,), (1.0,))  # pixels as they are, 0..255
 
 EXPECTED_INPUT = "an RGB image [1, H, W, 3] of uint8, int8, float32 or float16"
 EXPECTED_OUTPUT = "logits or probabilities [1, h, w, classes], one channel [1, h, w, 1], or class ids [1, h, w]"
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output.
+
+    Attributes:
+        index: of the tensor, for the interpreter.
+        shape: with its batch of 1.
+        dtype: of the stored values.
+        scale, zero_point: ``real = scale * (stored - zero_point)``; a scale of 0 where it is not quantized.
+    """
+
+    index: int
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    scale: float
+    zero_point: int
+
+    def __str__(self) -> str:
+        quantized = f", scale {self.scale:.4g}, zero point {self.zero_point}" if self.scale else ""
+        return f"{np.dtype(self.dtype).name} [{', '.join(map(str, self.shape))}]{quantized}"
+
+    @classmethod
+    def of(cls, tensor: dict[str, Any]) -> Port:
+        """From the interpreter's details of a tensor."""
+        scale, zero_point = tensor["quantization"]
+        return cls(tensor["index"], tuple(map(int, tensor["shape"])), tensor["dtype"], float(scale), int(zero_point))
 
 
 @dataclass(frozen=True)

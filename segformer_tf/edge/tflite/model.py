@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.metadata import ModelInfo, find_model_info
-from segformer_tf.edge.runtime import GPU, runtime_version
+from segformer_tf.edge.runtime import GPU, open_interpreter, runtime_version
 from segformer_tf.edge.tflite.contract import Contract
-from segformer_tf.edge.tflite.engine import Engine, Port
 from segformer_tf.edge.tflite.flatbuffer import FlatFile, read_flatfile
-from segformer_tf.edge.tflite.graph_stats import GraphStats
-from segformer_tf.edge.tflite.input_output import EXPECTED_INPUT, EXPECTED_OUTPUT, RAW, class_output, pixel_input
+from segformer_tf.edge.tflite.graph_stats import GraphStats, read_graph_stats
+from segformer_tf.edge.tflite.input_output import EXPECTED_INPUT, EXPECTED_OUTPUT, RAW, Port, class_output, pixel_input
 from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels
 from segformer_tf.mask import ids_to_mask, logits_to_mask
@@ -69,26 +68,34 @@ class TFLiteModel:
         contract.check_use(info is None)
         file = None if info else read_flatfile(path)
         shape = _open_shape(path, file.inputs, contract.size) if file else None
-        self._engine = Engine(path, runtime=runtime, threads=threads, intact=info is not None, shape=shape)
+        self._interpreter = open_interpreter(
+            path, runtime=runtime, threads=threads, intact=info is not None, shape=shape
+        )
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if any(-1 in tensor["shape_signature"] for tensor in (*inputs, *outputs)):
+            self._interpreter.invoke()  # only then are the shapes known that the graph computes
+            outputs = self._interpreter.get_output_details()
+        self._inputs, self._outputs = [Port.of(t) for t in inputs], [Port.of(t) for t in outputs]
         self._turn = Lock()
         warning = str(info.created.get("warning", "")) if info else ""
         self._gpu = (f"{GPU} {runtime_version(GPU)}", warning) if runtime == GPU else ()
         try:
             self._read_ports(file, contract)
         except InputError as error:
-            inputs, outputs = (", ".join(map(str, ports)) for ports in (self._engine.inputs, self._engine.outputs))
+            inputs, outputs = (", ".join(map(str, ports)) for ports in (self._inputs, self._outputs))
             raise InputError(f"{path}: {error}. Received: {inputs} in, {outputs} out") from None
         if contract.size and contract.size != self.size:
             raise InputError(_other_size(path, self.size, contract.size))
 
     def _read_ports(self, file: FlatFile | None, contract: Contract) -> None:
         """Find how to write the input and read the outputs; raises InputError without the file's name."""
-        inputs, outputs = self._engine.inputs, self._engine.outputs
+        inputs, outputs = self._inputs, self._outputs
         if len(inputs) != 1:
             raise InputError(f"expected {EXPECTED_INPUT} in")
         self._input = pixel_input(inputs[0], contract.normalization or (file.normalization if file else RAW))
         self.size = inputs[0].shape[1], inputs[0].shape[2]
-        maps = [i for i, port in enumerate(outputs) if len(outputs) == 2 and _is_map(port, self.size)]
+        full = (1, *self.size)
+        maps = [i for i, p in enumerate(outputs) if len(outputs) == 2 and p.dtype == np.int32 and p.shape == full]
         if len(outputs) != 1 + len(maps):
             raise InputError(f"expected {EXPECTED_OUTPUT} out")
         number = next(i for i in range(len(outputs)) if i not in maps)
@@ -117,11 +124,14 @@ class TFLiteModel:
             InputError: another shape or dtype.
         """
         check_pixels(fitted, self.size)
-        numbers = [self._output.number] if self._map is None else [self._output.number, self._map]
-        image = self._input(fitted)
+        image, class_map = self._input(fitted), None
         with self._turn:
-            first, *maps = self._engine.run(image, numbers)
-        return self._output(first), maps[0] if maps else None
+            self._interpreter.tensor(self._inputs[0].index)()[:] = image  # cast in place
+            self._interpreter.invoke()
+            stored = self._interpreter.get_tensor(self._outputs[self._output.number].index)[0]
+            if self._map is not None:
+                class_map = self._interpreter.get_tensor(self._outputs[self._map].index)[0]
+        return self._output(stored), class_map
 
     def logits(self, fitted: Pixels) -> NDArray[np.float32]:
         """Scores as `answer` gives them, (⌈height/4⌉, ⌈width/4⌉, C) of our own files; raises InputError without any."""
@@ -131,7 +141,7 @@ class TFLiteModel:
 
     def graph_stats(self) -> GraphStats | None:
         """As `read_graph_stats`."""
-        return self._engine.graph_stats()
+        return read_graph_stats(self._interpreter)
 
 
 def check_pixels(fitted: Pixels, size: tuple[int, int]) -> None:
@@ -175,7 +185,3 @@ def _open_shape(
 def _other_size(path: str | Path, expected: tuple[int, int], size: tuple[int, int]) -> str:
     sides = "x".join("any" if side == -1 else str(side) for side in expected)
     return f"{path}: sees {sides} pixels, no other size. Received: --size {size[0]} {size[1]}"
-
-
-def _is_map(port: Port, size: tuple[int, int]) -> bool:
-    return port.dtype == np.int32 and port.shape == (1, *size)
