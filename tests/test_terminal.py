@@ -45,6 +45,14 @@ def test_titles_and_lines_are_text(capsys: pytest.CaptureFixture) -> None:
     assert all(f"[/{word}]" in output for word in ("column", "title", "caption", "cell", "line"))
 
 
+def test_tables_in_a_pipe_are_not_cut(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Table("path")
+    table.add_row("x" * 200)
+    plain_console().print(table)
+    assert "x" * 200 in capsys.readouterr().out
+
+
 def test_there_is_one_console() -> None:
     packages = ("segformer_tf", "training", "convert", "examples", "benchmarks")
     files = [path for name in packages for path in (ROOT / name).rglob("*.py")]

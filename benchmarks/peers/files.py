@@ -141,8 +141,8 @@ def _write_plain(config: SegFormerConfig, out: Path) -> None:
     _write_tflite(model, serve, out)
 
 
-def _write_keras_hub(config: SegFormerConfig, out: Path) -> None:
-    import tensorflow as tf
+def keras_hub_model(config: SegFormerConfig, image_size: tuple[int, int]) -> Any:
+    """keras-hub's SegFormer of the same sizes, with fresh weights; its logits are at full size."""
     from keras_hub.models import MiTBackbone, SegFormerBackbone, SegFormerImageSegmenter
 
     encoder = MiTBackbone(
@@ -154,15 +154,15 @@ def _write_keras_hub(config: SegFormerConfig, out: Path) -> None:
         layerwise_patch_sizes=list(config.patch_sizes),
         layerwise_strides=list(config.strides),
         hidden_dims=list(config.embed_dims),
-        image_shape=(*SIZE, 3),
+        image_shape=(*image_size, 3),
     )
     backbone = SegFormerBackbone(encoder, projection_filters=config.decoder_width)
-    model = SegFormerImageSegmenter(backbone, num_classes=config.num_classes)
+    return SegFormerImageSegmenter(backbone, num_classes=config.num_classes)
 
-    def serve(image: tf.Tensor) -> tf.Tensor:
-        return model(image, training=False)
 
-    _write_tflite(model, serve, out)
+def _write_keras_hub(config: SegFormerConfig, out: Path) -> None:
+    model = keras_hub_model(config, SIZE)
+    _write_tflite(model, lambda image: model(image, training=False), out)
 
 
 def _write_tflite(model: Any, serve: Callable[[Any], Any], out: Path) -> None:

@@ -247,14 +247,12 @@ def test_every_recipe(
     logits = run_on(out, list(pictures), runtime="litert")
     for enforce_f32 in (True, False):
         results = on_gpu(out, pictures, enforce_f32=enforce_f32, tmp_path=tmp_path)
-        logits_there = next(each for each in results if each.dtype == np.float32)
-        check(recipe, logits_there, logits, keras)
+        theirs = next(each for each in results if each.dtype == np.float32)
+        check(recipe, theirs, logits, keras)
         if model == "camvid" and recipe in ROUNDING:  # trained weights: the difference that the README states
-            assert relative_error(logits_there, logits) <= 0.05
-            assert same_class(logits_there, logits) >= 0.96
+            assert relative_error(theirs, logits) <= 0.05
+            assert same_class(theirs, logits) >= 0.96
         if class_map:
             maps = next(each for each in results if each.dtype == np.int32)
-            assert (
-                np.mean([there == logits_to_mask(each, size) for there, each in zip(maps, logits_there, strict=True)])
-                >= 0.999
-            )
+            same = [ids == logits_to_mask(each, size) for ids, each in zip(maps, theirs, strict=True)]
+            assert np.mean(same) >= 0.999

@@ -109,7 +109,7 @@ def test_result_tells_classes_speed_and_pictures(tiny_files: dict, tmp_path: Pat
     assert set(result.speed) == {"load", "resize", "invoke", "mask"}
     assert result.overlay().size == (200, 120)
     content = json.loads(result.to_json())
-    assert (content["height"], told["width"]) == (120, 200)
+    assert (content["height"], content["width"]) == (120, 200)
     mask_path, overlay_path = result.save(tmp_path / "new", "photo")
     with Image.open(mask_path) as mask, Image.open(overlay_path) as overlay:
         np.testing.assert_array_equal(np.asarray(mask), result.mask)  # indices, not colors

@@ -89,10 +89,9 @@ def pixel_input(port: Port, normalization: Normalization | None) -> PixelInput:
     if normalization is None:
         return _by_integers(port)
     mean, std = (np.asarray(values, np.float64) for values in normalization)
-    if max(mean.size, std.size) > 3:
-        raise InputError(f"expected a mean and a std of one number or three. Received: {mean.size} and {std.size}")
     if not {mean.size, std.size} <= {1, 3} or not np.isfinite(mean).all() or not (std > 0).all():
-        raise InputError(f"expected a mean and a std of one number or three. Received: {normalization}")
+        values = normalization if max(mean.size, std.size) <= 3 else f"{mean.size} and {std.size}"
+        raise InputError(f"expected a mean and a std of one number or three. Received: {values}")
     raw = not mean.any() and (std == 1).all()
     if raw and (port.dtype in _FLOATS or (port.dtype == np.uint8 and port.scale in (0.0, 1.0) and not port.zero_point)):
         return PixelInput(None, "pixels as they are, 0..255")
