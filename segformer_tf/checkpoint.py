@@ -39,7 +39,7 @@ def load_segformer(path: str | Path) -> SegFormer:
 
 
 def load_encoder(path: str | Path) -> SegFormer | MixTransformerClassifier:
-    """As `load_segformer`, for a segmenter or a pretrained classifier; both have an `encoder` and a `config`."""
+    """Load a segmenter or a pretrained classifier; both have an `encoder` and a `config`. See `load_segformer`."""
     return _load(Path(path), SegFormer, MixTransformerClassifier)
 
 

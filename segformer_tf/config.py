@@ -175,7 +175,7 @@ def check_bits(bits: Any, *, name: str = "bits") -> int | None:
 
 
 def normalize(pixels: Any, *, mean: Any = IMAGE_MEAN, std: Any = IMAGE_STD) -> Any:
-    """As `SegFormerConfig.normalize`, by default with ImageNet's mean and standard deviation."""
+    """``(pixels - mean) / std`` of (..., 3), with ImageNet's values by default; see `SegFormerConfig.normalize`."""
     if isinstance(pixels, np.ndarray):  # numpy would compute with a tuple in float64
         kind = np.result_type(pixels.dtype, np.float32)
         return (pixels - np.asarray(mean, kind)) / np.asarray(std, kind)

@@ -90,7 +90,7 @@ class Head:
 
 
 def read_head(path: Path) -> Head:
-    """Read an image file's head; raises InputError as `load_image` does."""
+    """Read an image file's head; raises InputError if Pillow cannot."""
     with open_picture(path, formats=_FORMATS, kind="image") as opened:
         width, height = opened.size
         if opened.format == "TIFF":  # Pillow has turned its size already
@@ -126,13 +126,13 @@ def _checked(image: NDArray[Any]) -> Pixels:
 
 
 def is_deep_file(path: Path) -> bool:
-    """As `is_deep`, of a file, from its head; raises InputError as `load_image` does."""
+    """`is_deep` for a file, from its head; raises InputError if Pillow cannot read it."""
     with open_picture(path, formats=_FORMATS, kind="image") as opened:
         return is_deep(opened)
 
 
 def largest_value_of(path: Path) -> int:
-    """As `largest_value`, of a file; raises InputError as `load_image` does."""
+    """`largest_value` for a file; raises InputError if Pillow cannot read it."""
     with open_picture(path, formats=_FORMATS, kind="image") as opened:
         return largest_value(opened)
 
@@ -211,7 +211,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Image files among `paths`, folders searched one level deep as `images_in`, in name order.
+    """Image files among `paths` and in the folders among them, one level deep, in name order.
 
     Raises:
         InputError: a path that does not exist, or no image at all.

@@ -218,7 +218,7 @@ class TransformerBlock(layers.Layer):
 
     Args:
         dim: channels.
-        num_heads, sr_ratio: as `EfficientSelfAttention`.
+        num_heads, sr_ratio: of its `EfficientSelfAttention`.
         mlp_ratio: hidden width of Mix-FFN over dim.
         drop_path: rate of `DropPath`.
         epsilon: epsilon of norm1 and norm2.

@@ -29,7 +29,7 @@ class MixTransformerStage(layers.Layer):
     """One encoder stage: overlap patch merging, transformer blocks, LayerNorm.
 
     Args:
-        config: sizes, as `SegFormerConfig` or its `to_dict`.
+        config: a `SegFormerConfig` or its `to_dict`.
         index: 0..3.
 
     Input shape: (B, H, W, C). Output shape: (B, ceil(H / stride), ceil(W / stride), embed_dims[index]).
@@ -90,7 +90,7 @@ class MixTransformer(layers.Layer):
     """The MiT encoder: four stages, no positional encoding.
 
     Args:
-        config: sizes, as `SegFormerConfig` or its `to_dict`.
+        config: a `SegFormerConfig` or its `to_dict`.
 
     Input shape: (B, H, W, 3), H and W from 29 up.
     Output: {"c1": (B, ⌈H/4⌉, ⌈W/4⌉, C1), "c2": 1/8, "c3": 1/16, "c4": 1/32}.
@@ -140,9 +140,9 @@ class AllMLPDecoder(layers.Layer):
     the multiply-adds of b0, and the weights keep the paper's names and shapes.
 
     Args:
-        config: sizes, as `SegFormerConfig` or its `to_dict`.
+        config: a `SegFormerConfig` or its `to_dict`.
 
-    Input: {"c1".."c4"} as `MixTransformer` gives them. Output shape: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes), logits.
+    Input: {"c1".."c4"}, the output of `MixTransformer`. Output shape: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes), logits.
     """
 
     def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
@@ -217,9 +217,9 @@ class MMSegDecoder(layers.Layer):
     upsampling do not commute, so it costs as much as the paper's plain form.
 
     Args:
-        config: sizes, as `SegFormerConfig` or its `to_dict`.
+        config: a `SegFormerConfig` or its `to_dict`.
 
-    Input and output as `AllMLPDecoder`.
+    Input: {"c1".."c4"}, the output of `MixTransformer`. Output shape: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes), logits.
 
     Reference: mmseg/models/decode_heads/segformer_head.py
     """
@@ -262,7 +262,7 @@ class MMSegDecoder(layers.Layer):
         return self.linear_pred(self.dropout(x, training=training))
 
     def contribution(self, name: str, feature: Any, size: Any) -> Any:
-        """As `AllMLPDecoder.contribution`."""
+        """One stage's part of the fused sum on the 1/4 grid of `size`, for comparison with other code bases."""
         kernel = ops.split(self.conv_fuse.kernel, 4, axis=2)[STAGES.index(name)]
         return ops.conv(upsample(self._branch(name, feature, False), size), kernel, data_format="channels_last")
 

@@ -27,5 +27,5 @@ class ForeignOptions:
     0 if in a convolution."""
 
     def contract(self, size: tuple[int, int] | None) -> Contract:
-        """These and the size for a file that leaves it open; raises InputError as `Contract` does."""
+        """These and the size for a file that leaves it open; raises InputError for bad values."""
         return Contract(size=size, mean=self.mean, std=self.std, foreground_above=self.foreground_above)

@@ -79,7 +79,7 @@ def find_gpu() -> Gpu | None:
 
 
 def require_gpu() -> Gpu:
-    """As `find_gpu`; raises InputError where there is none."""
+    """The device of `find_gpu`; raises InputError if there is none."""
     if gpu := find_gpu():
         return gpu
     raise InputError(

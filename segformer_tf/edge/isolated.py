@@ -28,15 +28,13 @@ class IsolatedModel(ChildProcess):
     """Runs a file on a runtime in another process; a context manager. Threads may share it: they take turns.
 
     Args:
-        path: as `TFLiteModel`.
-        runtime: as `TFLiteModel`.
+        path, runtime, contract: arguments of `TFLiteModel`.
         seconds: time limit of one image.
-        contract: as `TFLiteModel`.
 
     Attributes:
         size: (height, width) of the input.
         grid: (height, width, classes) of the logits.
-        recipe, bits, one_channel, note: as `TFLiteModel`.
+        recipe, bits, one_channel, note: of the `TFLiteModel`.
         class_map: class ids of the last image, `size` int32, if the file computes them (``--class-map``).
 
     Raises:
@@ -66,7 +64,7 @@ class IsolatedModel(ChildProcess):
         self.class_map: NDArray[np.int32] | None = None
 
     def answer(self, fitted: Pixels) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
-        """As `TFLiteModel.answer`."""
+        """Logits, `grid` float32, and the class map, if any, of (*size, 3) uint8 RGB; see `TFLiteModel.answer`."""
         check_pixels(fitted, self.size)
         class_map = None
         with self.exchange():
@@ -77,7 +75,7 @@ class IsolatedModel(ChildProcess):
         return logits, class_map
 
     def logits(self, fitted: Pixels) -> NDArray[np.float32]:
-        """As `TFLiteModel.logits`; sets `class_map`."""
+        """Logits, `grid` float32, of (*size, 3) uint8 RGB; sets `class_map`."""
         logits, self.class_map = self.answer(fitted)
         return logits
 

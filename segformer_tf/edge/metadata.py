@@ -114,7 +114,7 @@ def find_model_info(path: str | Path) -> ModelInfo | None:
 
 
 def read_model_info(path: str | Path) -> ModelInfo:
-    """As `find_model_info`; raises InputError also for a file without metadata."""
+    """`find_model_info` for a file that must have metadata; raises InputError if it has none."""
     info = find_model_info(path)
     if info is None:
         raise InputError(

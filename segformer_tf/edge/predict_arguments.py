@@ -33,7 +33,7 @@ def model_and_images(files: Sequence[Path]) -> tuple[Path, list[Path]]:
     Without a model the repository's is used, but only for paths that are clearly images: it would segment anything.
 
     Raises:
-        InputError: a model of another format, with the command that converts it; two models; as `list_images`; or,
+        InputError: a model of another format, with the command that converts it; two models; no images; or,
             without a model, a file that is not an image or a folder with a model in it.
     """
     for path in files:

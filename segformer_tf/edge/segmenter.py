@@ -105,14 +105,14 @@ class Segmenter:
         mean, std: one value or three (R, G, B), for a file from elsewhere: it sees ``(x - mean) / std`` of x in 0..255.
         foreground_above: for a file of one channel, the value above which a pixel is foreground: 0 for logits, 0.5 for
             probabilities. None decides by the file's last operation.
-        bits: of images deeper than 8 bits, as in `load_image`; None takes the model's.
+        bits: bits in use, 8 to 16, in images of more than 8 bits; None takes the model's.
 
     Attributes:
         labels: class names and colors.
         recipe: name of the file's quantization, or "unknown".
         size: (height, width) of the model's input.
         license: terms of the weights, or "".
-        bits: of images deeper than 8 bits, as in `load_image`.
+        bits: bits in use in images of more than 8 bits, or None for 16.
         said: the GPU in use, and how a file from elsewhere is read; "" for our own on a CPU.
 
     Raises:

@@ -29,7 +29,7 @@ class Matmul(ChildProcess):
         super().__init__(main, name="numpy's matrix product", environment=environment)
 
     def __call__(self) -> list[float]:
-        """Milliseconds of one product, in a list as `Stopwatch` gives its stages."""
+        """Milliseconds of one product, in a list, like the stages of a `Stopwatch`."""
         with self.exchange():
             self.write(b"\n")
             return [float(self.read())]

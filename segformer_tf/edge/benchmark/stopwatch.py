@@ -1,4 +1,4 @@
-"""A file on a runtime, timed in a process of its own, so that its memory and threads are no other's.
+"""A file on a runtime, timed in a process of its own, which shares memory and threads with no other.
 
 Protocol: after the first image the child sends one line of JSON, `Stopwatch`'s attributes; then, for each line on
 standard input, the milliseconds of each of `STAGES` for one image, as a line of JSON.
@@ -28,15 +28,15 @@ class Stopwatch(ChildProcess):
     """Times a file on a runtime; a context manager.
 
     Args:
-        path, runtime, threads, contract: as `TFLiteModel`.
+        path, runtime, threads, contract: arguments of `TFLiteModel`.
         image: a picture to segment; None takes one of the model's size.
 
     Attributes:
         path, runtime: the arguments.
-        recipe, size, grid: as `TFLiteModel`.
+        recipe, size, grid: of the `TFLiteModel`.
         memory: the most bytes its process held up to the first mask; on the GPU with the CPU interpreter that checks
             the first result.
-        graph: as `TFLiteModel.graph_stats`.
+        graph: operations of the file, or None if the runtime does not list them.
 
     Raises:
         InputError: the runtime refuses the file, crashes on it or hangs, or the image cannot be read.

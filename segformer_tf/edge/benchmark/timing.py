@@ -45,8 +45,8 @@ class Timing:
         mask: from logits to the mask, at the image's own size.
         total: median of the sum of the four stages.
         megabytes: size of the file.
-        memory: as `Stopwatch.memory`, in megabytes.
-        ops, partitions, outside: as `GraphStats`; None, like the next two, if the runtime does not list operations.
+        memory: the most megabytes its process held up to the first mask.
+        ops, partitions, outside: see `GraphStats`; None, like the next two, if the runtime does not list operations.
         gmac: 10^9 multiply-accumulates of an invoke, by the file.
         share: speed of an invoke over that of this machine's float32 matrix product; 1.0 is equal.
         mean_iou: from the user, 0..1.
@@ -134,7 +134,7 @@ def time_files(
     Args:
         models: ``.tflite`` files.
         runtimes: to use; None takes all that are installed.
-        threads, repeats, warm_up: as `Conditions`.
+        threads, repeats, warm_up: see `Conditions`.
         image: a picture to segment; None takes a JPEG of each file's own input size.
         gmac: 10^9 multiply-accumulates to count shares by; None takes those of each file.
         scores: mean IoU of each file, for its row.

@@ -194,7 +194,7 @@ def class_output(ports: Sequence[Port], number: int, *, source: str, above: floa
     Args:
         ports: all outputs.
         number: of the output to read.
-        source: the operation that its values come from, as in `FlatFile.sources`, or "".
+        source: the operation that its values come from, of `FlatFile.sources`, or "".
         above: the user's threshold for one channel, or None.
 
     Raises:

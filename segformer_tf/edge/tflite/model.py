@@ -30,7 +30,7 @@ class TFLiteModel:
 
     Args:
         path: a ``.tflite``; one without metadata of ``segformer export`` is tried in another process first.
-        runtime: as `open_interpreter`.
+        runtime: "litert", "tflite-runtime" or "litert-gpu"; None takes the preferred installed one on the CPU.
         threads: CPU threads; None takes all cores, four at most.
         info: the result of `find_model_info`, to save hashing the file again.
         contract: how to use a file that `segformer export` did not make.
@@ -134,13 +134,13 @@ class TFLiteModel:
         return self._output(stored), class_map
 
     def logits(self, fitted: Pixels) -> NDArray[np.float32]:
-        """Scores as `answer` gives them, (⌈height/4⌉, ⌈width/4⌉, C) of our own files; raises InputError without any."""
+        """The scores of `answer`, for our own files (⌈height/4⌉, ⌈width/4⌉, C); raises InputError if there are none."""
         if not self.grid[2]:
             raise InputError("the file gives class ids, not logits")
         return self.answer(fitted)[0]
 
     def graph_stats(self) -> GraphStats | None:
-        """As `read_graph_stats`."""
+        """Operations of the file; None if the runtime does not list them."""
         return read_graph_stats(self._interpreter)
 
 
