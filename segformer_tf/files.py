@@ -45,7 +45,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "a file is there" if path.is_file() else error.strerror
-        raise InputError(f"{path}: not a folder that can be made ({reason})") from None
+        raise InputError(f"{path}: the folder cannot be made ({reason})") from None
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         InputError: the folder cannot be made or written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             part = Path(folder) / path.name
             part.mkdir()
