@@ -174,6 +174,14 @@ def check_bits(bits: Any, *, name: str = "bits") -> int | None:
     raise InputError(f"{name} must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}")
 
 
+def check_image_shape(shape: Any, what: str = "image") -> None:
+    """Raises InputError, which calls it `what`, for an image too small for the reductions."""
+    height, width = shape[1], shape[2]
+    for name, size in (("height", height), ("width", width)):
+        if size is not None and size < MIN_IMAGE_SIDE:
+            raise InputError(f"{what} {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
+
+
 def normalize(pixels: Any, *, mean: Any = IMAGE_MEAN, std: Any = IMAGE_STD) -> Any:
     """``(pixels - mean) / std`` of (..., 3), with ImageNet's values by default; see `SegFormerConfig.normalize`."""
     if isinstance(pixels, np.ndarray):  # numpy would compute with a tuple in float64

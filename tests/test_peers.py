@@ -119,7 +119,7 @@ def test_files_are_made_once_and_again_by_other_versions(tmp_path: Path, monkeyp
         out.write_text("xml")
         out.with_suffix(".bin").write_text("bin")
 
-    monkeypatch.setitem(files.RECIPES, "fake.xml", files.Recipe(write, ("numpy",), (".bin", ".xml")))
+    monkeypatch.setitem(files.PEERS, "fake.xml", files.PeerFile(write, ("numpy",), (".bin", ".xml")))
     for _ in range(2):
         files.prepare("fake.xml", "b0", tmp_path)
     assert len(made) == 1
@@ -128,7 +128,7 @@ def test_files_are_made_once_and_again_by_other_versions(tmp_path: Path, monkeyp
     (tmp_path / "fake.txt").write_text("numpy 0.1\n")
     files.prepare("fake.xml", "b0", tmp_path)
     assert len(made) == 2
-    monkeypatch.setitem(files.RECIPES, "fake.xml", files.Recipe(write, ("no-such",), (".bin", ".xml")))
+    monkeypatch.setitem(files.PEERS, "fake.xml", files.PeerFile(write, ("no-such",), (".bin", ".xml")))
     files.prepare("fake.xml", "b0", tmp_path)  # where nothing can be made, what is there serves
     assert len(made) == 2
 

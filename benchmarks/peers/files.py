@@ -27,8 +27,8 @@ CALIBRATION = 10  # pictures
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a file is made.
+class PeerFile:
+    """How a file to compare with is written.
 
     Attributes:
         write: writes the file of a configuration to a path, in a process of its own.
@@ -53,15 +53,15 @@ def made_by(path: Path) -> str:
 
 
 def prepare(name: str, variant: str, folder: Path) -> None:
-    """Make a file of `RECIPES`, unless there is one by the installed versions (or by packages not installed here).
+    """Make a file of `PEERS`, unless there is one by the installed versions (or by packages not installed here).
 
     Raises:
         ImportError: a package that makes it is not installed.
         InputError: the folder cannot be written.
     """
-    recipe, path = RECIPES[name], folder / name
+    peer, path = PEERS[name], folder / name
     try:
-        makers = versions(*recipe.packages)
+        makers = versions(*peer.packages)
     except PackageNotFoundError:
         makers = ""
     if (previous := made_by(path)) and previous == (makers or previous):
@@ -69,8 +69,8 @@ def prepare(name: str, variant: str, folder: Path) -> None:
     note = path.with_suffix(".txt")
     note.unlink(missing_ok=True)
     with ExitStack() as stack:
-        parts = [stack.enter_context(atomic(path.with_suffix(suffix))) for suffix in recipe.parts]
-        recipe.write(variant_config(variant, num_classes=CLASSES), parts[-1])
+        parts = [stack.enter_context(atomic(path.with_suffix(suffix))) for suffix in peer.parts]
+        peer.write(variant_config(variant, num_classes=CLASSES), parts[-1])
     with atomic(note) as part:
         part.write_text(makers + "\n", "utf-8")
 
@@ -205,10 +205,10 @@ def _write_openvino_int8(config: SegFormerConfig, out: Path) -> None:
 
 
 TORCH = ("transformers", "torch")
-RECIPES = {
-    "plain.tflite": Recipe(_write_plain, ("tensorflow", "keras"), (".tflite",)),
-    "keras_hub.tflite": Recipe(_write_keras_hub, ("keras-hub", "tensorflow", "keras"), (".tflite",)),
-    "litert_torch.tflite": Recipe(_write_litert_torch, ("litert-torch", *TORCH), (".tflite",)),
-    "transformers.onnx": Recipe(_write_onnx, TORCH, (".onnx",)),
-    "openvino_int8.xml": Recipe(_write_openvino_int8, ("nncf", "openvino", *TORCH), (".bin", ".xml")),
+PEERS = {
+    "plain.tflite": PeerFile(_write_plain, ("tensorflow", "keras"), (".tflite",)),
+    "keras_hub.tflite": PeerFile(_write_keras_hub, ("keras-hub", "tensorflow", "keras"), (".tflite",)),
+    "litert_torch.tflite": PeerFile(_write_litert_torch, ("litert-torch", *TORCH), (".tflite",)),
+    "transformers.onnx": PeerFile(_write_onnx, TORCH, (".onnx",)),
+    "openvino_int8.xml": PeerFile(_write_openvino_int8, ("nncf", "openvino", *TORCH), (".bin", ".xml")),
 }

@@ -21,7 +21,7 @@ class Contender:
         name: in the table.
         open: makes the `Engine` from the file, if any, `arguments` and the number of threads.
         arguments: of `open`.
-        file: a key of `files.RECIPES`, or a path of the user's, or None.
+        file: a key of `files.PEERS`, or a path of the user's, or None.
         same_weights: whether its logits should be those of the others with `same_weights`.
     """
 
