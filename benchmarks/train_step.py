@@ -1,10 +1,10 @@
 """Training steps of SegFormer-B0: ours, keras-hub's and transformers' on torch, interleaved in one process.
 
-Each takes the same random images and masks, cross-entropy at the masks' size and AdamW, by what its users call:
+Each gets the same random images and masks, cross-entropy at the masks' size and AdamW, through its users' interface:
 `model.fit` for the two of Keras, forward, backward and step for torch. A peer that is not installed is left out.
 
     pip install '.[train,peers]'
-    python benchmarks/train_step.py --size 256 --batch-size 4
+    python -m benchmarks.train_step --size 256 --batch-size 4
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from time import perf_counter
 
@@ -24,13 +25,16 @@ import tensorflow as tf
 from cyclopts import run
 from rich.table import Table
 
+from benchmarks.peers.files import keras_hub_model
 from segformer_tf import build_segformer
+from segformer_tf.config import variant_config
+from segformer_tf.edge.benchmark.timing import take_turns
 from segformer_tf.terminal import plain_console
 from training.optim.losses import MeanIoU, SegmentationLoss
 from training.optim.optimizer import SegFormerAdamW
 
 CLASSES = 19
-Steps = Callable[[int], list[float]]  # runs so many steps, gives the seconds of each
+Steps = Callable[[int], list[float]]  # from a number of steps to the seconds of each
 
 
 def ours(images: np.ndarray, masks: np.ndarray) -> Steps:
@@ -44,20 +48,8 @@ def ours(images: np.ndarray, masks: np.ndarray) -> Steps:
 
 def keras_hub(images: np.ndarray, masks: np.ndarray) -> Steps:
     """keras-hub's SegFormer over a MiT-B0; its logits are at full size."""
-    from keras_hub.models import MiTBackbone, SegFormerBackbone, SegFormerImageSegmenter
-
-    encoder = MiTBackbone(
-        layerwise_depths=[2, 2, 2, 2],
-        num_layers=4,
-        layerwise_num_heads=[1, 2, 5, 8],
-        layerwise_sr_ratios=[8, 4, 2, 1],
-        max_drop_path_rate=0.1,
-        layerwise_patch_sizes=[7, 3, 3, 3],
-        layerwise_strides=[4, 2, 2, 2],
-        hidden_dims=[32, 64, 160, 256],
-        image_shape=images.shape[1:],
-    )
-    model = SegFormerImageSegmenter(SegFormerBackbone(encoder, projection_filters=256), num_classes=CLASSES)
+    height, width = images.shape[1:3]
+    model = keras_hub_model(variant_config("b0", num_classes=CLASSES), (height, width))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
     model.compile(keras.optimizers.AdamW(6e-5), loss, metrics=[], jit_compile=False)
     return _fit(model, images, masks)
@@ -109,12 +101,10 @@ def main(*, size: int = 256, batch_size: int = 4, steps: int = 4, rounds: int = 
             contenders[f"{make.__name__} ({package} {version(package)})"] = make(images, masks)
         except ImportError as error:
             console.print(f"{make.__name__}: left out ({error})")
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(rounds + 1):
-        for name, take in contenders.items():
-            seconds[name] += take(steps + 1)[1:] if round_ else take(2)[:0]
+    runners = [partial(take, steps + 1) for take in contenders.values()]
+    seconds = take_turns(runners, repeats=rounds, warm_up=1)
+    medians = {name: float(np.median(np.array(turns)[:, 1:])) for name, turns in zip(contenders, seconds, strict=True)}
     table = Table("contender", "ms / step", "images / s", "ours is", title=f"b0, {size}x{size}, batch {batch_size}")
-    medians = {name: float(np.median(times)) for name, times in seconds.items()}
     own = next(iter(medians.values()))
     for name, median in medians.items():
         table.add_row(name, f"{1000 * median:.0f}", f"{batch_size / median:.1f}", f"{median / own:.2f}x")

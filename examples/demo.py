@@ -1,6 +1,6 @@
-"""The whole way in one go: train on generated shapes, export, segment without TensorFlow, compare.
+"""Everything in one run: train on generated shapes, export, segment without TensorFlow, compare.
 
-Run by ``make demo``; everything lands in runs/demo/. Each step prints the command it stands for.
+Run by ``make demo``, which writes to runs/demo/. Each step prints its command.
 """
 
 from __future__ import annotations
@@ -28,13 +28,8 @@ SIZE = 128
 EXPORTS = ("fp32", "int8")
 RUNTIME = "tflite-runtime" if sys.version_info < (3, 12) else "litert"
 
-# Stands in for a device: any import of these raises ImportError.
-WITHOUT_TENSORFLOW = (
-    "import sys\n"
-    "for name in ('tensorflow', 'keras', 'torch'): sys.modules[name] = None\n"
-    "from segformer_tf.cli import main\n"
-    "main(sys.argv[1:])\n"
-)
+# As on a device: importing these raises ImportError.
+WITHOUT_TENSORFLOW = "for name in ('tensorflow', 'keras', 'torch'): sys.modules[name] = None"
 
 
 def main() -> None:
@@ -69,14 +64,10 @@ def segformer(*arguments: object, without_tensorflow: bool = False) -> None:
     """Run a verb in a process of its own, as a user would."""
     words = [str(a) for a in arguments]
     plain_console().print(f"\n$ segformer {' '.join(words)}", style="bold", soft_wrap=True)
-    code = (
-        WITHOUT_TENSORFLOW
-        if without_tensorflow
-        else "from segformer_tf.cli import main; import sys; main(sys.argv[1:])"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *words], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    block = WITHOUT_TENSORFLOW if without_tensorflow else ""
+    code = f"import sys\n{block}\nfrom segformer_tf.cli import main; main(sys.argv[1:])"
+    if failure := subprocess.run([sys.executable, "-c", code, *words], check=False).returncode:
+        sys.exit(failure)
 
 
 def model(recipe: str) -> Path:

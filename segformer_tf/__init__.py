@@ -1,6 +1,6 @@
 """SegFormer in TensorFlow and Keras 3, from training to the phone.
 
-Importing this package imports neither TensorFlow nor Keras; asking for a name that needs them does.
+Importing this package imports neither TensorFlow nor Keras; accessing a name that needs them does.
 """
 
 from __future__ import annotations
@@ -21,20 +21,14 @@ try:
 except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0+unknown"
 
-_HOME = {
-    "VARIANTS": "config",
-    "SegFormerConfig": "config",
-    "variant_config": "config",
-    "IGNORE_ID": "labels",
-    "Labels": "labels",
-    "AllMLPDecoder": "model",
-    "MixTransformer": "model",
-    "MixTransformerClassifier": "classifier",
-    "build_classifier": "classifier",
-    "SegFormer": "model",
-    "build_segformer": "model",
-    "load_segformer": "checkpoint",
+_NAMES = {
+    "checkpoint": ("load_segformer",),
+    "classifier": ("MixTransformerClassifier", "build_classifier"),
+    "config": ("VARIANTS", "SegFormerConfig", "variant_config"),
+    "labels": ("IGNORE_ID", "Labels"),
+    "model": ("AllMLPDecoder", "MixTransformer", "SegFormer", "build_segformer"),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "IGNORE_ID",
@@ -54,10 +48,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"segformer_tf.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"segformer_tf.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_MODULES})

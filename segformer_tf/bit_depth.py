@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a channel: 10, 12 or 14 are often kept in 16, and the file does not say so."""
+"""Pictures of more than 8 bits per channel: 10, 12 or 14 are often stored in 16, and the file does not say so."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from segformer_tf.errors import InputError
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a picture that is open, but not decoded yet, has more than 8 bits and does not say how many are used."""
-    tiles = getattr(image, "tile", None)  # how the file keeps them; a picture that was made in memory has none
+    """Whether an open picture, not decoded yet, has more than 8 bits and does not say how many are in use."""
+    tiles = getattr(image, "tile", None)  # the file's encoding; a picture made in memory has none
     args = tiles[0][3] if tiles else ""
     rawmode = args[0] if isinstance(args, tuple) else args
-    if image.format == "PPM":  # says its largest value, and Pillow scales by it; but 65535 may be just the container's
+    if image.format == "PPM":  # gives its largest value, by which Pillow scales; but 65535 may be just the container's
         return rawmode == "I;16B" or args[-1:] == (65535,)
     return image.mode.startswith("I") or (image.mode != "F" and ";16" in str(rawmode) and "BGR;" not in str(rawmode))
 
 
 def largest_value(image: Image.Image) -> int:
-    """Of a deep picture; 65535 of one in colour, which Pillow reads as 16 bits alone."""
+    """The largest value of a deep picture; 65535 for a color one, which Pillow reads only as 16 bits."""
     return int(np.asarray(image).max()) if image.mode.startswith("I") else 65535
 
 
-def to_8_bits(grey: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+def to_8_bits(gray: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """The upper 8 of `bits` bits; raises InputError for larger values."""
-    if (largest := int(grey.max())) >= 1 << bits:
+    if (largest := int(gray.max())) >= 1 << bits:
         raise InputError(
-            f"pixels reach {largest}, more than the {bits} bits (--bits) that its data set or model is said to have; "
+            f"pixels reach {largest}, more than the {bits} bits (--bits) of its data set or model; "
             f"a new training takes it with --bits {max(largest.bit_length(), bits + 1)}"
         )
-    return (grey >> (bits - 8)).astype(np.uint8)
+    return (gray >> (bits - 8)).astype(np.uint8)

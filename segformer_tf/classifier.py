@@ -1,11 +1,11 @@
-"""The MiT encoder as an image classifier, which is how it is pretrained."""
+"""The MiT encoder as an image classifier, for pretraining."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from segformer_tf import keras_backend  # noqa: F401  before Keras is imported
+from segformer_tf import keras_settings  # noqa: F401  before Keras is imported
 
 # isort: split
 import keras
@@ -16,35 +16,35 @@ from segformer_tf.distributed_fit import MultiWorkerFit
 from segformer_tf.errors import InputError
 from segformer_tf.layers import PACKAGE, linear_init
 from segformer_tf.model import MixTransformer, as_config
-from segformer_tf.no_quantize import Dense, Unquantized
+from segformer_tf.unquantized import Dense, Unquantized
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MixTransformerClassifier(Unquantized, MultiWorkerFit, keras.Model):
     """`MixTransformer`, the mean of c4 over its grid, and one linear map to classes, as a Keras functional model.
 
-    c4 is normalised by the last stage's LayerNorm, so nothing stands between the mean and ``head``.
+    c4 is normalized by the last stage's LayerNorm, so nothing stands between the mean and ``head``.
 
     Args:
-        config: sizes and epsilons of the encoder, and the number of classes; what it says of a decoder is for the
-            segmenter that may start from the weights. Its `labels` must be None: they end at 255 classes.
-        labels: names of the classes, which travel with the weights, in order.
+        config: sizes and epsilons of the encoder, and the number of classes; its decoder's fields are for a segmenter
+            that starts from the weights. Its `labels` must be None: they are limited to 255 classes.
+        labels: names of the classes in order, saved with the weights.
         image_size: (height, width), either of them None for any.
 
     Input: (B, H, W, 3) float, RGB 0..255 after `SegFormerConfig.normalize`.
     Output: (B, num_classes) logits.
 
     Attributes:
-        config, labels: as given.
+        config, labels: the arguments.
         encoder: `MixTransformer`; ``model.encoder(images)`` gives {"c1".."c4"}.
         head: the linear map.
 
     Raises:
         InputError: names that are not one non-empty line for each class, or a known height or width below 29.
 
-    Source: arXiv 2105.15203, section 4.1, says only that the encoder was pretrained on ImageNet-1K. Mean and linear map
-    are those of the authors' and of transformers' classifier. The recipe is not printed; that of DeiT (arXiv
-    2012.12877), which encoders of this kind follow: 300 epochs at 224x224, AdamW, batch 1024, peak rate 1e-3 after 5
+    Source: arXiv 2105.15203, section 4.1, says only that the encoder was pretrained on ImageNet-1K. The authors' and
+    transformers' classifiers have the mean and the linear map. The training recipe is not published; encoders of this
+    kind follow that of DeiT (arXiv 2012.12877): 300 epochs at 224x224, AdamW, batch 1024, peak rate 1e-3 after 5
     epochs of warm-up, cosine decay, weight decay 0.05, drop path 0.1, label smoothing 0.1.
     """
 
@@ -71,7 +71,7 @@ class MixTransformerClassifier(Unquantized, MultiWorkerFit, keras.Model):
         self.image_size = tuple(image_size)
         self.encoder = encoder
         self.head = head
-        self.dtype_policy = policy  # where `compile` looks whether to scale the loss
+        self.dtype_policy = policy  # by which `compile` decides on loss scaling
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -113,7 +113,7 @@ def build_classifier(
 
 def _check_names(labels: Sequence[str], config: SegFormerConfig) -> None:
     if config.labels is not None:
-        raise InputError("a classifier's names are given by themselves, not in its configuration")
+        raise InputError("a classifier's names are an argument of its own, not part of its configuration")
     if len(labels) != config.num_classes:
         raise InputError(f"labels must name every class: expected {config.num_classes} names. Received: {len(labels)}")
     for name in labels:

@@ -13,7 +13,7 @@ from segformer_tf import __version__
 from segformer_tf.errors import InputError
 from segformer_tf.scratch import end_scratch
 
-# Where each verb is, and its line in `segformer --help`, which so imports none of them.
+# The function of each verb, and its line in `segformer --help`, which imports none of them.
 VERBS = {
     "train": ("training.cli:train", "Train a SegFormer on a folder of images and masks, or on a TFDS data set."),
     "pretrain": ("training.cli:pretrain", "Pretrain the encoder as a classifier of images."),
@@ -30,37 +30,37 @@ VERBS = {
 }
 
 
-def make_app(asked: str | None = None) -> App:
+def make_app(verb: str | None = None) -> App:
     """The command, with every verb registered by name only.
 
     Args:
-        asked: the verb that will run, if any; it speaks for itself, the others by their line above.
+        verb: the one that will run, if any; its help is its docstring, that of the others their line above.
     """
     app = App(
         name="segformer",
         version=__version__,
         default_parameter=Parameter(negative=()),
-        suppress_keyboard_interrupt=False,  # `main` says what was stopped
+        suppress_keyboard_interrupt=False,  # `main` prints a line
         help="SegFormer from training to the phone: train, export to TFLite, segment on the device.",
     )
     for name, (function, summary) in VERBS.items():
-        app.command(function, name=name, help=None if name == asked else summary)
+        app.command(function, name=name, help=None if name == verb else summary)
     return app
 
 
 def script() -> None:
     """The console script: `main`, then leave at once.
 
-    TensorFlow's data threads that wait for Python can hold an ending interpreter. What others gave to `atexit` is left
-    undone.
+    TensorFlow's data threads can keep an interpreter from ending while they wait for Python. Functions registered with
+    `atexit` are not called.
     """
     code: object = 0
     try:
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that it too leaves nothing behind
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that its files are removed too
         main()
     except SystemExit as stop:
         code = stop.code
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are leaving
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process ends here
     end_scratch()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
@@ -83,10 +83,10 @@ def main(arguments: list[str] | None = None) -> None:
         hint = how.get(error.name or "", "in the repository: pip install '.[train,convert]'")
         print(f"segformer: {error.name} is not installed; {hint}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of our output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a full disk, a folder without permission: not of our making
+    except OSError as error:  # a full disk, a folder without permission
         print(f"segformer: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

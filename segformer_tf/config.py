@@ -25,7 +25,7 @@ MIN_IMAGE_SIDE = 29  # below it a stage's sequence reduction has no key left
 IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_STD = (58.395, 57.12, 57.375)
 
-BITS = range(8, 17)  # that a channel of an image may have
+BITS = range(8, 17)  # per channel of an image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +46,15 @@ class SegFormerConfig:
         dropout_rate: whole-channel dropout before the classifier.
         norm_epsilon: epsilon of block and stage norms (NVlabs 1e-6, transformers 1e-5).
         patch_norm_epsilon: epsilon of patch-embedding and reduction norms.
-        batch_norm_epsilon: epsilon of the decoder's batch normalisation.
-        decoder: "all_mlp", the paper's, or "mmseg", the other network that mmsegmentation 1.x trains under this name.
-        labels: class names and colours that travel with the weights, or None.
+        batch_norm_epsilon: epsilon of the decoder's batch normalization.
+        decoder: "all_mlp", the paper's, or "mmseg", that of mmsegmentation 1.x, which is another network.
+        labels: class names and colors, saved with the weights, or None.
         image_mean, image_std: of the network's input, RGB, on a scale of 0..255; see `normalize`.
-        image_bits: how many are used of image files of more than 8 a channel, 8 to 16; None for all 16.
-        license: terms of the weights in a line, which travel with them, or "".
+        image_bits: bits in use, 8 to 16, in image files of more than 8 bits per channel; None for all 16.
+        license: terms of the weights in one line, saved with them, or "".
 
     Raises:
-        InputError: a size that is not positive, channels that heads do not divide, or a normalization that is none.
+        InputError: a size that is not positive, channels that heads do not divide, or a bad normalization.
     """
 
     num_classes: int
@@ -115,7 +115,7 @@ class SegFormerConfig:
             reduction = sr**2 * c * c + 3 * c if sr > 1 else 0
             attention = 4 * (c * c + c) + reduction  # q, kv, proj
             mix_ffn = 2 * c * hidden + hidden + c + 10 * hidden  # fc1, fc2, dwconv
-            count += self.depths[i] * (4 * c + attention + mix_ffn) + 2 * c  # with two norms a block and the stage's
+            count += self.depths[i] * (4 * c + attention + mix_ffn) + 2 * c  # two norms per block, one per stage
             channels = c
         return count
 
@@ -123,16 +123,9 @@ class SegFormerConfig:
     def parameter_count(self) -> int:
         """Trainable parameters of encoder and decoder, counted without building them."""
         width = self.decoder_width
-        bias = 1 if self.decoder == "all_mlp" else 2  # mmseg: no bias, but a batch normalisation
+        bias = 1 if self.decoder == "all_mlp" else 2  # mmseg: no bias, but a batch normalization
         branches = sum(c * width + bias * width for c in self.embed_dims)
-        return (
-            self.encoder_parameter_count
-            + branches
-            + 4 * width**2
-            + 2 * width
-            + width * self.num_classes
-            + self.num_classes
-        )
+        return self.encoder_parameter_count + branches + 4 * width**2 + 2 * width + (width + 1) * self.num_classes
 
     @property
     def classifier_parameter_count(self) -> int:
@@ -141,18 +134,18 @@ class SegFormerConfig:
 
     @property
     def normalization(self) -> str:
-        """What `normalize` does, in words."""
+        """Mean and standard deviation in words."""
         mean, std = (", ".join(f"{value:g}" for value in three) for three in (self.image_mean, self.image_std))
         return f"mean {mean}, std {std}"
 
     def normalize(self, pixels: Any) -> Any:
-        """What the network takes of RGB on a scale of 0..255: ``(pixels - image_mean) / image_std``.
+        """The network's input from RGB on a scale of 0..255: ``(pixels - image_mean) / image_std``.
 
         Args:
             pixels: (..., 3), a numpy array or a TensorFlow tensor of floats.
 
         Returns:
-            The same kind, of the same dtype; of integers in numpy float32 or what holds them.
+            The same kind and dtype; numpy integers become float32, or float64 where that is too small.
         """
         return normalize(pixels, mean=self.image_mean, std=self.image_std)
 
@@ -175,15 +168,23 @@ class SegFormerConfig:
 
 
 def check_bits(bits: Any, *, name: str = "bits") -> int | None:
-    """`bits` as it was given, None for "not said"; raises InputError, which calls it `name`, for what is no depth."""
+    """Return `bits`; raises InputError, which calls it `name`, unless it is None or an integer in `BITS`."""
     if bits is None or (type(bits) is int and bits in BITS):
         return bits
     raise InputError(f"{name} must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}")
 
 
-def normalize(pixels: Any, *, mean: Three = IMAGE_MEAN, std: Three = IMAGE_STD) -> Any:
-    """As `SegFormerConfig.normalize`, by ImageNet's mean and standard deviation unless others are given."""
-    if isinstance(pixels, np.ndarray):  # which would compute with a tuple in float64
+def check_image_shape(shape: Any, what: str = "image") -> None:
+    """Raises InputError, which calls it `what`, for an image too small for the reductions."""
+    height, width = shape[1], shape[2]
+    for name, size in (("height", height), ("width", width)):
+        if size is not None and size < MIN_IMAGE_SIDE:
+            raise InputError(f"{what} {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
+
+
+def normalize(pixels: Any, *, mean: Any = IMAGE_MEAN, std: Any = IMAGE_STD) -> Any:
+    """``(pixels - mean) / std`` of (..., 3), with ImageNet's values by default; see `SegFormerConfig.normalize`."""
+    if isinstance(pixels, np.ndarray):  # numpy would compute with a tuple in float64
         kind = np.result_type(pixels.dtype, np.float32)
         return (pixels - np.asarray(mean, kind)) / np.asarray(std, kind)
     return (pixels - mean) / std
@@ -208,7 +209,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "b3": {"embed_dims": _B1_DIMS, "depths": (3, 4, 18, 3), "decoder_width": 768},
     "b4": {"embed_dims": _B1_DIMS, "depths": (3, 8, 27, 3), "decoder_width": 768},
     "b5": {"embed_dims": _B1_DIMS, "depths": (3, 6, 40, 3), "decoder_width": 768},
-    # Not of the paper: small enough for tests, with every path of b0 in it.
+    # Not in the paper: small enough for tests, with every code path of b0.
     "tiny": {"embed_dims": (8, 16, 20, 32), "depths": (1, 1, 2, 1), "decoder_width": 32},
 }
 

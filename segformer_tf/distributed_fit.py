@@ -1,10 +1,10 @@
-"""What Keras 3.15's `fit` lacks under `tf.distribute.MultiWorkerMirroredStrategy` (keras issue 20585)."""
+"""Fixes of Keras 3.15's `fit` under `tf.distribute.MultiWorkerMirroredStrategy` (keras issue 20585)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from segformer_tf import keras_backend  # noqa: F401  before Keras is imported
+from segformer_tf import keras_settings  # noqa: F401  before Keras is imported
 
 # isort: split
 import keras
@@ -15,8 +15,8 @@ from keras import tree
 class MultiWorkerFit:
     """Mixin of a `keras.Model` whose plain `fit` and `evaluate` work under any tf.distribute strategy.
 
-    Two things fail in stock Keras: the symbolic build reduces a distributed batch to one tensor, and the
-    scalars a step returns cannot be concatenated over workers.
+    Two things fail in Keras itself: the symbolic build reduces a distributed batch to one tensor, and the scalars that
+    a step returns cannot be concatenated over workers.
     """
 
     def train_step(self, data: Any) -> Any:
@@ -26,8 +26,8 @@ class MultiWorkerFit:
         return self.stackable(super().test_step(data))  # type: ignore[misc]
 
     def stackable(self, logs: dict[str, Any]) -> dict[str, Any]:
-        """What a step returns, in the shape that several workers can concatenate."""
-        if not multi_worker(self.distribute_strategy):  # type: ignore[attr-defined]
+        """The results of a step, in a shape that can be concatenated over workers."""
+        if not self.distribute_strategy.extended._in_multi_worker_mode():  # type: ignore[attr-defined]
             return logs
         return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
@@ -35,15 +35,10 @@ class MultiWorkerFit:
         if iterator is None or self._distribute_strategy is None:  # type: ignore[attr-defined]
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)  # type: ignore[misc]
             return
-        # From the shapes alone, where Keras would fetch a batch and throw it away.
+        # From the shapes alone; Keras would fetch a batch and drop it.
         batch = tree.map_structure(_symbolic, iterator._distributed_dataset.element_spec)
         with self._distribute_strategy.scope():  # type: ignore[attr-defined]
             self._symbolic_build(data_batch=batch)  # type: ignore[attr-defined]
-
-
-def multi_worker(strategy: tf.distribute.Strategy) -> bool:
-    """Whether `strategy` spans several processes."""
-    return bool(strategy.extended._in_multi_worker_mode())
 
 
 def _symbolic(spec: Any) -> Any:

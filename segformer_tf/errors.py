@@ -1,12 +1,12 @@
-"""The one error a user of the command sees as a single line."""
+"""The error that a user of the command sees as a single line."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """What was given cannot be used; the message says what was expected and what came."""
+    """An input cannot be used; the message gives the expected one and the received one."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has no message."""
+    """The first line of an error's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

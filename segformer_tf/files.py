@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segformer_tf.errors import InputError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, with its suffix; rename on success, remove on failure.
+    """Yield a temporary path beside `path`, with its suffix; rename it on success, remove it on failure.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -33,30 +33,30 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:
-    """Raises InputError where one of them exists."""
-    if taken := [path for path in paths if path.exists()]:
-        more = f" and {len(taken) - 1} more" if taken[1:] else ""
-        raise InputError(f"{taken[0]}{more}: exists already; give another name, or --overwrite")
+    """Raises InputError if one of them exists."""
+    if existing := [path for path in paths if path.exists()]:
+        more = f" and {len(existing) - 1} more" if existing[1:] else ""
+        raise InputError(f"{existing[0]}{more}: exists already; give another name, or --overwrite")
 
 
 def make_folder(path: Path) -> None:
-    """A folder, with those above it; raises InputError where it cannot be made."""
+    """Make a folder and its parents; raises InputError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "a file is there" if path.is_file() else error.strerror
-        raise InputError(f"{path}: not a folder that can be made ({reason})") from None
+        raise InputError(f"{path}: the folder cannot be made ({reason})") from None
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; rename it to `path` on success, remove it on failure.
+    """Yield an empty folder beside `path`; rename it to `path` on success, remove it on failure.
 
     Raises:
         InputError: the folder cannot be made or written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             part = Path(folder) / path.name
             part.mkdir()

@@ -1,4 +1,4 @@
-"""The image contract, one for training's validation, calibration, evaluation and prediction.
+"""How an image is read, for validation, calibration, evaluation and prediction alike.
 
 EXIF-upright RGB, stretched to the model's size by Pillow's bilinear filter (antialiased).
 """
@@ -25,25 +25,25 @@ from segformer_tf.errors import InputError, first_line
 Pixels = NDArray[np.uint8]
 ImageLike = str | Path | Image.Image | Pixels | bytes | bytearray | memoryview | BinaryIO
 
-# JPEG covers MPO, which many phones write. Left out: readers that run other programs (EPS) or serve no photograph.
+# JPEG covers MPO, which many phones write. Left out: readers that run other programs (EPS) or are not for photographs.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 _STRIP_BYTES = 1 << 16
-# Where Pillow finds a PNG's EXIF before its pixels, and how far from its end what stands behind them begins.
+# Where Pillow finds EXIF before a PNG's pixels, and how far from the end EXIF behind the pixels may begin.
 _EXIF_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 _EXIF_BYTES = (1 << 16) + 64
-DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".ppm")  # of the formats that can have more than 8 bits
+DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".ppm")  # formats that can have more than 8 bits
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
 def load_image(image: ImageLike, *, bits: int | None = None) -> Pixels:
-    """Read an image as the contract wants it.
+    """Read an image as upright RGB.
 
     Args:
         image: a path, a PIL image, the bytes of an image file or a file object open for reading them, or an
-            (H, W, 3) uint8 array of **RGB**: OpenCV's arrays are BGR, which nobody can tell, so give
-            ``image[..., ::-1]`` of those. Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; an alpha channel
-            is dropped.
-        bits: how many are used of a picture of more than 8, 8 to 16; their upper 8 are taken. None takes 16.
+            (H, W, 3) uint8 array of **RGB**: OpenCV's arrays are BGR, which cannot be detected, so pass
+            ``image[..., ::-1]`` for those. Grayscale, palette, CMYK and 16-bit pictures become 8-bit RGB; an alpha
+            channel is dropped.
+        bits: bits in use, 8 to 16, in a picture of more than 8 bits; their upper 8 are taken. None takes 16.
 
     Returns:
         (H, W, 3) uint8, RGB, upright.
@@ -72,11 +72,11 @@ def load_image(image: ImageLike, *, bits: int | None = None) -> Pixels:
 
 @dataclass(frozen=True)
 class Head:
-    """What an image's file says before its pixels.
+    """The head of an image file.
 
     Attributes:
         stored: (height, width) of the pixels in the file.
-        turn: EXIF's orientation, 1 (none) to 8.
+        turn: EXIF orientation, 1 (none) to 8.
     """
 
     stored: tuple[int, int]
@@ -90,22 +90,22 @@ class Head:
 
 
 def read_head(path: Path) -> Head:
-    """Size and turn of an image, from its file's head; raises InputError as `load_image` does."""
+    """Read an image file's head; raises InputError if Pillow cannot."""
     with open_picture(path, formats=_FORMATS, kind="image") as opened:
         width, height = opened.size
-        if opened.format == "TIFF":  # whose size Pillow has turned already
+        if opened.format == "TIFF":  # Pillow has turned its size already
             width, height = (int(opened.getexif()[tag]) for tag in (0x0100, 0x0101))
         elif opened.format == "PNG" and not _EXIF_KEYS & opened.info.keys():
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - _EXIF_BYTES))
-                if b"eXIf" not in file.read():  # to look for EXIF behind the pixels, Pillow would decode them
+                if b"eXIf" not in file.read():  # Pillow would decode the pixels to look behind them
                     return Head((height, width), 1)
         turn = opened.getexif().get(0x0112, 1)
         return Head((height, width), turn if turn in range(1, 9) else 1)
 
 
 def refuse_url(path: str | Path) -> None:
-    """Raises InputError for a URL, also one that went through a `Path`."""
+    """Raises InputError for a URL, also in a `Path`."""
     if re.match("[a-z][a-z0-9+.-]+:/", str(path)):
         raise InputError(f"{path}: a URL; expected a file, so download it first, or give its bytes in Python")
 
@@ -113,47 +113,42 @@ def refuse_url(path: str | Path) -> None:
 def _checked(image: NDArray[Any]) -> Pixels:
     if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and 0 not in image.shape:
         return image
-    way = ""
+    hint = ""
     if image.dtype.kind == "f":
-        way = "; of floats 0..1 that is (image * 255).round().astype(np.uint8)"
+        hint = "; for floats 0..1 that is (image * 255).round().astype(np.uint8)"
     elif image.ndim == 2:
-        way = "; of a grey one that is np.stack([image] * 3, axis=-1)"
+        hint = "; for grayscale that is np.stack([image] * 3, axis=-1)"
     elif image.ndim == 3 and image.shape[2] == 4:
-        way = "; without its alpha that is image[..., :3]"
+        hint = "; without alpha that is image[..., :3]"
     elif image.ndim == 4:
-        way = "; one image at a time"
-    raise InputError(f"expected an RGB array (H, W, 3) of uint8{way}. Received: {image.dtype} {image.shape}")
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """(height, width) that `load_image` will give; raises InputError as it does."""
-    return read_head(path).upright
+        hint = "; one image at a time"
+    raise InputError(f"expected an RGB array (H, W, 3) of uint8{hint}. Received: {image.dtype} {image.shape}")
 
 
 def is_deep_file(path: Path) -> bool:
-    """`is_deep` of a file, from its head; raises InputError as `load_image` does."""
+    """`is_deep` for a file, from its head; raises InputError if Pillow cannot read it."""
     with open_picture(path, formats=_FORMATS, kind="image") as opened:
         return is_deep(opened)
 
 
 def largest_value_of(path: Path) -> int:
-    """`largest_value` of a file that is deep; raises InputError as `load_image` does."""
+    """`largest_value` for a file; raises InputError if Pillow cannot read it."""
     with open_picture(path, formats=_FORMATS, kind="image") as opened:
         return largest_value(opened)
 
 
 @contextmanager
 def open_picture(source: Path | BinaryIO, *, formats: tuple[str, ...], kind: str) -> Iterator[Image.Image]:
-    """A picture file, open; whatever goes wrong with it becomes one line that calls it a `kind`.
+    """Open a picture file; any error becomes one line that calls it a `kind`.
 
-    Pillow refuses more than 179 million pixels, and warns from half of that. The warning is silenced for the whole
-    process, once, for to do so for a moment would let other threads lose their own filters.
+    Pillow refuses more than 179 million pixels, and warns from half of that. The warning is silenced once for the whole
+    process, because `warnings.catch_warnings` would drop the filters of other threads.
 
     Raises:
         InputError: no such file, or one that Pillow cannot read as one of `formats`.
     """
     name = str(source) if isinstance(source, Path) else "bytes"
-    if isinstance(source, Path) and not source.is_file():  # nor a folder, nor a pipe, which would wait for ever
+    if isinstance(source, Path) and not source.is_file():  # also a folder, or a pipe, which would wait forever
         raise InputError(f"{name}: no such {kind}")
     if not any(f[0] == "ignore" and f[2] is Image.DecompressionBombWarning for f in warnings.filters):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -162,14 +157,14 @@ def open_picture(source: Path | BinaryIO, *, formats: tuple[str, ...], kind: str
             yield opened
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
+    except Exception as error:  # Pillow's readers raise anything for a broken file
         reason = first_line(error)
         raise InputError(f"{name}: not a readable {kind} ({reason})") from None
 
 
 def _upright_rgb(image: Image.Image, bits: int | None) -> Pixels:
-    deep = is_deep(image)  # loaded, it does not tell
-    scaled = image.format == "PPM"  # whose values Pillow brings to 0..65535
+    deep = is_deep(image)  # before it is loaded, while that can be seen
+    scaled = image.format == "PPM"  # Pillow scales its values to 0..65535
     image.load()  # the EXIF data of a PNG may be behind its pixels
     if image.getexif().get(0x0112, 1) != 1:
         image = ImageOps.exif_transpose(image)  # a copy in any case
@@ -178,22 +173,22 @@ def _upright_rgb(image: Image.Image, bits: int | None) -> Pixels:
     if not image.mode.startswith("I"):
         if deep and bits not in (None, 16):
             raise InputError(
-                f"16 bits a channel in colour, of which the upper 8 alone can be read, so not {bits} (--bits); "
-                "save it with 8 bits a channel, or train with --bits 16 on the upper 8"
+                f"16 bits per channel in color, of which only the upper 8 can be read, so not {bits} (--bits); "
+                "save it with 8 bits per channel, or train with --bits 16 on the upper 8"
             )
         return _rgb(image)
-    grey = np.asarray(image)
-    if grey.min() < 0 or grey.max() > 65535:
-        raise InputError(f"pixels are {grey.min()}..{grey.max()}; expected 8 or 16 bits")
+    gray = np.asarray(image)
+    if gray.min() < 0 or gray.max() > 65535:
+        raise InputError(f"pixels are {gray.min()}..{gray.max()}; expected 8 or 16 bits")
     if deep and bits is not None:
-        grey = to_8_bits(grey, bits)
-    elif image.mode != "I" or scaled or grey.max() > 255:  # 32-bit containers hold 8 bits as well
-        grey = grey >> 8  # `convert` would clip; the high byte, as Pillow takes of 16-bit RGB
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        gray = to_8_bits(gray, bits)
+    elif image.mode != "I" or scaled or gray.max() > 255:  # 32-bit containers hold 8 bits as well
+        gray = gray >> 8  # `convert` would clip; the high byte, as Pillow takes of 16-bit RGB
+    return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _rgb(image: Image.Image) -> Pixels:
-    """As ``np.asarray(image.convert("RGB"))``, in strips: three copies less of a large photograph."""
+    """``np.asarray(image.convert("RGB"))``, computed in strips to save three copies of a large photograph."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _STRIP_BYTES // (3 * image.width))
     for top in range(0, image.height, rows):
@@ -211,26 +206,25 @@ def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Image files of a folder in name order; hidden ones (``._a.jpg`` of macOS) are none."""
+    """Image files of a folder in name order, without hidden ones (``._a.jpg`` of macOS)."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Image files among `paths`, folders searched one level deep as `images_in`, in name order.
+    """Image files among `paths` and in the folders among them, one level deep, in name order.
 
     Raises:
         InputError: a path that does not exist, or no image at all.
     """
-    given = [Path(p) for p in paths]
-    found: list[Path] = []
-    for path in given:
+    places, images = [Path(path) for path in paths], list[Path]()
+    for path in places:
         if path.is_dir():
-            found += images_in(path)
+            images += images_in(path)
         elif path.exists():
-            found.append(path)
+            images.append(path)
         else:
             refuse_url(path)
             raise InputError(f"{path}: no such file or folder")
-    if not found:
-        raise InputError(f"no image ({', '.join(IMAGE_SUFFIXES)}) in {', '.join(map(str, given))}")
-    return found
+    if not images:
+        raise InputError(f"no image ({', '.join(IMAGE_SUFFIXES)}) in {', '.join(map(str, places))}")
+    return images

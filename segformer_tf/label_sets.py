@@ -1,4 +1,4 @@
-"""Class names and colours of the data sets SegFormer is trained and scored on, in the order of the logits."""
+"""Class names and colors of the data sets SegFormer is trained and scored on, in the order of the logits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, 
 bulletin board, shower, radiator, glass, clock, flag
 """
 
-# Cityscapes' 19 train ids, with its own colours.
+# Cityscapes' 19 train ids, with its own colors.
 _CITYSCAPES = (
     ("road", (128, 64, 128)),
     ("sidewalk", (244, 35, 232)),
@@ -47,7 +47,7 @@ _CITYSCAPES = (
     ("bicycle", (119, 11, 32)),
 )
 
-# PASCAL VOC's 21; 0 is background. It names its colours by the formula itself, from 0.
+# PASCAL VOC's 21; 0 is background. Its colors are the formula's, from 0.
 _VOC = """
 background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
 motorbike, person, potted plant, sheep, sofa, train, tv/monitor
@@ -73,7 +73,7 @@ wall-concrete, wall-other, wall-panel, wall-stone, wall-tile, wall-wood, water-o
 window-blind, window-other, wood
 """
 
-# CamVid's 11 of the SegNet tutorial, with its colours.
+# CamVid's 11 of the SegNet tutorial, with its colors.
 _CAMVID = (
     ("Sky", (128, 128, 128)),
     ("Building", (128, 0, 0)),
@@ -108,11 +108,7 @@ LABEL_SETS = {
 
 
 def find_labels(name: str) -> Labels:
-    """The labels of one of `LABEL_SETS`, or those in a text file of one name a line.
-
-    Raises:
-        InputError: neither.
-    """
+    """The labels of a name in `LABEL_SETS`, or from a text file of one name per line; raises InputError otherwise."""
     if name in LABEL_SETS:
         return LABEL_SETS[name]
     if Path(name).is_file():

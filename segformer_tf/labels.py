@@ -1,4 +1,4 @@
-"""Class names and colours, and the one value that means "do not count this pixel"."""
+"""Class names and colors, and the mask value of pixels that do not count."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from segformer_tf.errors import InputError
 
 IGNORE_ID = 255  # in every mask inside this project; never a class
 
-_LARGEST = 1 << 20  # bytes of a list of names that is still believed
+_LARGEST = 1 << 20  # bytes of a file of names
 
 Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Names and RGB colours (0..255) of classes 0..C-1, in order.
+    """Names and RGB colors (0..255) of classes 0..C-1, in order.
 
     Raises:
-        InputError: no class, more than 255, counts that differ, one name twice (in any case), or a colour outside
+        InputError: no class, more than 255, counts that differ, one name twice (in any case), or a color outside
             0..255.
     """
 
@@ -35,16 +35,16 @@ class Labels:
             raise InputError(f"expected 1 to {IGNORE_ID} class names. Received: {len(self.names)}")
         if len(self.names) != len(self.colors):
             raise InputError(
-                f"expected a colour per class. Received: {len(self.names)} names, {len(self.colors)} colours"
+                f"expected one color per class. Received: {len(self.names)} names, {len(self.colors)} colors"
             )
         for name, color in zip(self.names, self.colors, strict=True):
             if "\n" in name or "\r" in name or not name:
                 raise InputError(f"a class name is one non-empty line. Received: {name!r}")
             if len(color) != 3 or not all(0 <= v <= 255 for v in color):
-                raise InputError(f"colour of {name!r} must be three integers 0..255. Received: {color}")
+                raise InputError(f"color of {name!r} must be three integers 0..255. Received: {color}")
         if same := twins(self.names):
-            given = " and ".join(repr(self.names[i]) for i in same)
-            raise InputError(f"class names must be distinct, in any case. Received: {given}")
+            names = " and ".join(repr(self.names[i]) for i in same)
+            raise InputError(f"class names must be distinct, in any case. Received: {names}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the inverse of `from_dict`."""
@@ -54,7 +54,7 @@ class Labels:
     def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> Labels:
         """Rebuild from `to_dict`; raises InputError as the constructor does.
 
-        Files once could have one name twice: the second gets a number.
+        Old files may have a name twice: the second gets a number.
         """
         names = [str(name) for name in data["names"]]
         while same := twins(names):
@@ -64,23 +64,23 @@ class Labels:
 
     @classmethod
     def numbered(cls, num_classes: int) -> Labels:
-        """Names "class 0".. with distinct colours, for weights that carry none."""
+        """Names "class 0".. with distinct colors, for weights without labels."""
         return cls.named([f"class {i}" for i in range(num_classes)])
 
     @classmethod
     def named(cls, names: Sequence[str]) -> Labels:
-        """Given names with the default colours."""
+        """Names with the default colors."""
         return cls(tuple(names), tuple(bit_reversed_color(i + 1) for i in range(len(names))))
 
     @classmethod
     def read(cls, path: str | Path) -> Labels:
-        """Names from a text file, one a line, with the default colours; raises InputError where it is none."""
+        """Names from a text file, one per line, with the default colors; raises InputError if it has none."""
         try:
             if Path(path).stat().st_size > _LARGEST:
-                raise InputError(f"{path}: expected class names, one a line. Received: more than {_LARGEST} bytes")
+                raise InputError(f"{path}: expected class names, one per line. Received: more than {_LARGEST} bytes")
             names = Path(path).read_text("utf-8-sig").splitlines()  # Windows' editors write a BOM
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: expected class names, one a line ({error})") from None
+            raise InputError(f"{path}: expected class names, one per line ({error})") from None
         try:
             return cls.named(names)
         except InputError as error:
@@ -88,7 +88,7 @@ class Labels:
 
 
 def twins(names: Sequence[str]) -> list[int]:
-    """Indices of the first names that differ in case and blanks alone; [] where all are distinct."""
+    """Indices of the first names that are equal but for case and blanks at the ends; [] if all are distinct."""
     at: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         at.setdefault(name.strip().casefold(), []).append(i)
@@ -96,7 +96,7 @@ def twins(names: Sequence[str]) -> list[int]:
 
 
 def bit_reversed_color(index: int) -> Color:
-    """Colour `index` of PASCAL VOC's colour map: bits of the index spread over R, G, B from the top."""
+    """Color `index` of PASCAL VOC's color map: bits of the index spread over R, G, B from the top."""
     channels = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):

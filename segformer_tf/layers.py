@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from segformer_tf import keras_backend  # noqa: F401  before Keras is imported
+from segformer_tf import keras_settings  # noqa: F401  before Keras is imported
 
 # isort: split
 import keras
 from keras import initializers, layers, ops
 
-from segformer_tf.no_quantize import Dense
+from segformer_tf.unquantized import Dense
 
 PACKAGE = "segformer_tf"
 
@@ -115,7 +115,7 @@ class EfficientSelfAttention(layers.Layer):
     """Multi-head attention whose keys and values come from a reduced image (section 3.1, equations 1 and 2).
 
     ``softmax(q kᵀ / sqrt(d)) v``, where k and v are computed from sr_ratio x sr_ratio blocks merged by a
-    convolution (kernel = stride = sr_ratio, remainders at the right and bottom dropped) and normalised.
+    convolution (kernel = stride = sr_ratio, remainders at the right and bottom dropped) and normalized.
 
     Args:
         dim: channels.
@@ -218,7 +218,7 @@ class TransformerBlock(layers.Layer):
 
     Args:
         dim: channels.
-        num_heads, sr_ratio: as `EfficientSelfAttention`.
+        num_heads, sr_ratio: of its `EfficientSelfAttention`.
         mlp_ratio: hidden width of Mix-FFN over dim.
         drop_path: rate of `DropPath`.
         epsilon: epsilon of norm1 and norm2.

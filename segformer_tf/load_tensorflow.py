@@ -9,12 +9,12 @@ from segformer_tf.scratch import begin_scratch
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow without its greeting about absent devices; what it leaves in temporary files will go.
+    """Import TensorFlow without its log of absent devices, and let its temporary files be removed at exit.
 
     Raises:
         InputError: Keras is set to another backend.
     """
-    from segformer_tf import keras_backend  # noqa: F401  before Keras is imported
+    from segformer_tf import keras_settings  # noqa: F401  before Keras is imported
 
     begin_scratch()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

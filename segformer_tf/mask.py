@@ -1,8 +1,8 @@
 """Logits at 1/4 -> class mask at the image's own size.
 
-The grid of logits cuts the image into cells, one logit vector at each corner. Where the four corners have the same
-arg-max, so has every pixel of the cell: bilinear weights add up to 1, and a weighted mean keeps the order. Only the
-mixed cells, a tenth of a photograph, need interpolation, and full-size logits never exist.
+The grid of logits divides the image into cells, with a logit vector at each corner. If the four corners have the same
+arg-max, so does every pixel of the cell: bilinear weights add up to 1, and a weighted mean keeps the order. Only the
+mixed cells, a tenth of a photograph, need interpolation, and full-size logits are never computed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def logits_to_mask(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArra
         size: (height, width) of the mask, larger or smaller than the grid.
 
     Returns:
-        (height, width) uint8 class ids; of equals the lowest.
+        (height, width) uint8 class ids; the lowest of equal ones.
 
     Raises:
         ValueError: logits of another rank or class count, none at all, or a size that is not positive.
@@ -55,7 +55,7 @@ def logits_to_mask(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArra
 
 
 def ids_to_mask(ids: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Class ids (h, w) at another size (height, width), each pixel as its nearest, of half-pixel centres."""
+    """Class ids (h, w) resized to (height, width) by the nearest neighbor, with half-pixel centers."""
     rows, columns = ((np.arange(n) * 2 + 1) * of // (2 * n) for n, of in zip(size, ids.shape, strict=True))
     return ids[rows[:, None], columns]
 
@@ -68,7 +68,7 @@ def resized_rows(logits: NDArray[np.float32], size: tuple[int, int]) -> Iterator
         size: (height, width) to resize to.
 
     Yields:
-        Which rows, and their (rows, width, C) float32, the caller's to change.
+        A slice of rows, and their (rows, width, C) float32, which the caller may change.
     """
     height, width = size
     logits = np.asarray(logits, np.float32)
@@ -85,13 +85,13 @@ def resized_rows(logits: NDArray[np.float32], size: tuple[int, int]) -> Iterator
 
 @dataclass(frozen=True)
 class _Cells:
-    """One axis of a resize, cut at the grid points: cells that have positions of the output.
+    """One axis of a resize, divided at the grid points into cells, of which those with output positions are kept.
 
     Attributes:
-        low, high: (cells,) grid points on either side; the same one beyond the border.
+        low, high: (cells,) grid points on either side; equal beyond the border.
         cell: (size_out,) the cell of every position.
         weight: (size_out,) share of `high`, 0..1.
-        positions: (n, cells) of each cell, n in the longest; a shorter one repeats its last.
+        positions: (n, cells) output positions of each cell, n in the longest; shorter ones repeat their last.
     """
 
     low: NDArray[np.intp]
@@ -124,13 +124,13 @@ def _fill_mixed(
 ) -> None:
     """Write the classes of the cells (i, j) into the mask."""
     corners = [logits[y[i], x[j]] for y in (rows.low, rows.high) for x in (columns.low, columns.high)]  # 4 of (n, C)
-    # A class whose best corner is below another's worst is below it in all the cell. With a NaN none is.
+    # A class whose best corner is below another's worst is below it in the whole cell; a NaN excludes none.
     floor = np.minimum(np.minimum(corners[0], corners[1]), np.minimum(corners[2], corners[3])).max(1, keepdims=True)
     ceiling = np.maximum(np.maximum(corners[0], corners[1]), np.maximum(corners[2], corners[3]))
-    able = ~(ceiling < floor)
-    found, count = np.flatnonzero(able), np.count_nonzero(able, axis=1)
+    candidate = ~(ceiling < floor)
+    candidates, count = np.flatnonzero(candidate), np.count_nonzero(candidate, axis=1)
     first = np.cumsum(count) - count
-    # Cells with about as many able classes are worked out together.
+    # Cells with about as many candidates are computed together.
     order = np.argsort(count, kind="stable")
     ranked = count[order]
     start = 0
@@ -140,7 +140,7 @@ def _fill_mixed(
         stop = min(start + fitting, int(np.searchsorted(ranked, least + least // 2, "right")))
         group, most = order[start:stop], ranked[stop - 1]
         nth = np.minimum(np.arange(most), count[group, None] - 1)  # repeats the last
-        table = found[first[group, None] + nth]  # (cells, most) into (n, C)
+        table = candidates[first[group, None] + nth]  # (cells, most) into (n, C)
         classes = (table % logits.shape[2]).astype(np.uint8)
         top_left, top_right, left, right = (corner.reshape(-1)[table].astype(np.float64) for corner in corners)
         left -= top_left

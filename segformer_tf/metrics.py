@@ -1,4 +1,4 @@
-"""Confusion matrix and the scores read from it, and the relative error of logits, in numpy."""
+"""Confusion matrix, the scores computed from it, and the relative error of logits, in numpy."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def pixel_accuracy(matrix: Matrix) -> float:
 
 
 def relative_error(logits: NDArray[Any], expected: NDArray[Any]) -> float:
-    """``|logits - expected| / |expected|``, Euclidean, both (..., C) and centred over classes.
+    """``|logits - expected| / |expected|``, Euclidean, both (..., C) and centered over classes.
 
-    A shift common to all classes changes no mask. Right files are at 1e-6 (fp32) to 0.1 (int8), silently wrong ones
-    at 0.4 and more.
+    A shift common to all classes changes no mask. Correct exports are at 1e-6 (fp32) to 0.1 (int8), wrong
+    ones at 0.4 and more.
     """
-    difference, scale = _centred(logits - expected), _centred(expected)
+    difference, scale = _centered(logits - expected), _centered(expected)
     return float(np.linalg.norm(difference)) / max(float(np.linalg.norm(scale)), 1e-30)
 
 
-def _centred(logits: NDArray[Any]) -> NDArray[Any]:
+def _centered(logits: NDArray[Any]) -> NDArray[Any]:
     return logits - logits.mean(-1, keepdims=True) if logits.shape[-1] > 1 else logits

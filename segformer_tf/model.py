@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from segformer_tf import keras_backend  # noqa: F401  before Keras is imported
+from segformer_tf import keras_settings  # noqa: F401  before Keras is imported
 
 # isort: split
 import keras
@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from segformer_tf.config import MIN_IMAGE_SIDE, SegFormerConfig, variant_config
+from segformer_tf.config import SegFormerConfig, check_image_shape, variant_config
 from segformer_tf.distributed_fit import MultiWorkerFit
 from segformer_tf.errors import InputError
 from segformer_tf.layers import PACKAGE, OverlapPatchMerging, TransformerBlock, conv_init, linear_init
-from segformer_tf.no_quantize import Dense, Unquantized
+from segformer_tf.unquantized import Dense, Unquantized
 
 STAGES = ("c1", "c2", "c3", "c4")
 
@@ -29,7 +29,7 @@ class MixTransformerStage(layers.Layer):
     """One encoder stage: overlap patch merging, transformer blocks, LayerNorm.
 
     Args:
-        config: sizes, as `SegFormerConfig` or its `to_dict`.
+        config: a `SegFormerConfig` or its `to_dict`.
         index: 0..3.
 
     Input shape: (B, H, W, C). Output shape: (B, ceil(H / stride), ceil(W / stride), embed_dims[index]).
@@ -90,7 +90,7 @@ class MixTransformer(layers.Layer):
     """The MiT encoder: four stages, no positional encoding.
 
     Args:
-        config: sizes, as `SegFormerConfig` or its `to_dict`.
+        config: a `SegFormerConfig` or its `to_dict`.
 
     Input shape: (B, H, W, 3), H and W from 29 up.
     Output: {"c1": (B, ⌈H/4⌉, ⌈W/4⌉, C1), "c2": 1/8, "c3": 1/16, "c4": 1/32}.
@@ -135,14 +135,14 @@ class AllMLPDecoder(layers.Layer):
     """The All-MLP decoder (section 3.2), computed in commuted form.
 
     The paper: ``fuse(concat(up(linear_i(c_i))))``. Bilinear weights sum to 1, so a 1x1 affine map commutes
-    with bilinear upsampling, and nothing non-linear stands between ``linear_c{i}`` and ``linear_fuse``:
-    the same function is ``sum_i up(c_i · (L_i F_i)) + sum_i b_i F_i``, F_i the rows of the fuse kernel that
-    meet stage i. Half the multiply-adds of b0, and the weights keep the paper's names and shapes.
+    with bilinear upsampling, and between ``linear_c{i}`` and ``linear_fuse`` everything is linear: the same function
+    is ``sum_i up(c_i · (L_i F_i)) + sum_i b_i F_i``, where F_i are the rows of the fuse kernel for stage i. It halves
+    the multiply-adds of b0, and the weights keep the paper's names and shapes.
 
     Args:
-        config: sizes, as `SegFormerConfig` or its `to_dict`.
+        config: a `SegFormerConfig` or its `to_dict`.
 
-    Input: {"c1".."c4"} as `MixTransformer` gives them. Output shape: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes), logits.
+    Input: {"c1".."c4"}, the output of `MixTransformer`. Output shape: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes), logits.
     """
 
     def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
@@ -161,7 +161,7 @@ class AllMLPDecoder(layers.Layer):
             momentum=0.9, epsilon=c.batch_norm_epsilon, synchronized=True, dtype=policy, name="bn"
         )
         self.dropout = layers.SpatialDropout2D(c.dropout_rate, dtype=policy, name="dropout")
-        # Small, for the first logits to be near 0: sqrt(2 / fan_out) grows as classes get few.
+        # Small, so that the first logits are near 0: sqrt(2 / fan_out) grows as classes get fewer.
         self.linear_pred = layers.Conv2D(
             c.num_classes, 1, kernel_initializer=linear_init(), dtype=policy, name="linear_pred"
         )
@@ -180,23 +180,19 @@ class AllMLPDecoder(layers.Layer):
         return self.linear_pred(self.dropout(x, training=training))
 
     def fuse(self, features: dict[str, Any]) -> Any:
-        """What `linear_fuse` gives in the paper's form: (B, ⌈H/4⌉, ⌈W/4⌉, D), before batch normalisation."""
-        branches = self.fuse_branches(features)
-        fused, size = branches["c1"], ops.shape(branches["c1"])[1:3]
+        """The output of `linear_fuse` in the paper's form: (B, ⌈H/4⌉, ⌈W/4⌉, D), before batch normalization."""
+        fused = self._branch("c1", features["c1"])
+        size = ops.shape(fused)[1:3]
         for name in STAGES[1:]:
-            fused = fused + upsample(branches[name], size)
+            fused = fused + self.contribution(name, features[name], size)
         return fused
 
     def contribution(self, name: str, feature: Any, size: Any) -> Any:
         """One stage's part of the fused sum on the 1/4 grid of `size`, for comparison with other code bases."""
-        return upsample(self.fuse_branch(name, feature), size)
+        return upsample(self._branch(name, feature), size)
 
-    def fuse_branches(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Each stage's contribution to the fused sum on the stage's own grid: {"c1".."c4"}, (B, H_i, W_i, D)."""
-        return {name: self.fuse_branch(name, features[name]) for name in STAGES}
-
-    def fuse_branch(self, name: str, feature: Any) -> Any:
-        """One of `fuse_branches`."""
+    def _branch(self, name: str, feature: Any) -> Any:
+        """One stage's part of the fused sum on the stage's own grid, (B, H_i, W_i, D)."""
         # The paper concatenates c4, c3, c2, c1.
         slices = dict(zip(reversed(STAGES), ops.split(self.linear_fuse.kernel[0, 0], 4, axis=0), strict=True))
         linear = self.linear_c[STAGES.index(name)]
@@ -214,16 +210,16 @@ class AllMLPDecoder(layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MMSegDecoder(layers.Layer):
-    """The decoder of mmsegmentation 1.x, another network than the paper's under the same name.
+    """The decoder of mmsegmentation 1.x, which is not the paper's.
 
-    Per stage a 1x1 convolution without bias, batch normalisation and ReLU; upsampled and concatenated from c1 to c4;
-    a 1x1 convolution, batch normalisation and ReLU; the classifier. The ReLU keeps the 1x1 maps and the upsampling
-    from changing places, so it costs what the paper's plain form costs.
+    Per stage a 1x1 convolution without bias, batch normalization and ReLU; upsampled and concatenated from c1 to c4;
+    a 1x1 convolution, batch normalization and ReLU; the classifier. Because of the ReLU, the 1x1 maps and the
+    upsampling do not commute, so it costs as much as the paper's plain form.
 
     Args:
-        config: sizes, as `SegFormerConfig` or its `to_dict`.
+        config: a `SegFormerConfig` or its `to_dict`.
 
-    Input and output as `AllMLPDecoder`.
+    Input: {"c1".."c4"}, the output of `MixTransformer`. Output shape: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes), logits.
 
     Reference: mmseg/models/decode_heads/segformer_head.py
     """
@@ -266,7 +262,7 @@ class MMSegDecoder(layers.Layer):
         return self.linear_pred(self.dropout(x, training=training))
 
     def contribution(self, name: str, feature: Any, size: Any) -> Any:
-        """As `AllMLPDecoder.contribution`."""
+        """One stage's part of the fused sum on the 1/4 grid of `size`, for comparison with other code bases."""
         kernel = ops.split(self.conv_fuse.kernel, 4, axis=2)[STAGES.index(name)]
         return ops.conv(upsample(self._branch(name, feature, False), size), kernel, data_format="channels_last")
 
@@ -320,10 +316,10 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
         self.image_size = tuple(image_size)
         self.encoder = encoder
         self.decoder = decoder
-        self.dtype_policy = encoder.dtype_policy  # where `compile` looks whether to scale the loss
+        self.dtype_policy = encoder.dtype_policy  # by which `compile` decides on loss scaling
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
-        """Scores of images as they are read, for comparison with an exported file.
+        """Scores of unnormalized images, for comparison with an exported file.
 
         Args:
             pixels: (B, H, W, 3) uint8 RGB.
@@ -335,7 +331,7 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
             InputError: images below 29 pixels, or of another size than the model was built for.
         """
         check_image_shape(pixels.shape)
-        if any(n is not None and n != given for n, given in zip(self.image_size, pixels.shape[1:3], strict=True)):
+        if any(n is not None and n != side for n, side in zip(self.image_size, pixels.shape[1:3], strict=True)):
             raise InputError(
                 f"the model takes images of {self.image_size} (height, width). Received: {pixels.shape[1:3]}"
             )
@@ -357,8 +353,8 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
 
 
 def upsample(x: Any, size: Any) -> Any:
-    """Bilinear to (height, width), half-pixel centres, in x's dtype."""
-    # tf.image.resize, for keras.ops' refuses sizes that are not known before the call; it computes in float32.
+    """Bilinear to (height, width), half-pixel centers, in x's dtype."""
+    # tf.image.resize, because keras.ops' refuses dynamic sizes; it computes in float32.
     return ops.cast(tf.image.resize(x, size, method="bilinear"), x.dtype)
 
 
@@ -390,14 +386,6 @@ def build_segformer(
     return SegFormer(variant_config(variant, num_classes=num_classes, **overrides), image_size=image_size, dtype=dtype)
 
 
-def check_image_shape(shape: Any, what: str = "image") -> None:
-    """Refuse an image too small for the reductions; raises InputError that calls it `what`."""
-    height, width = shape[1], shape[2]
-    for name, size in (("height", height), ("width", width)):
-        if size is not None and size < MIN_IMAGE_SIDE:
-            raise InputError(f"{what} {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
-
-
 def as_config(config: SegFormerConfig | dict[str, Any]) -> SegFormerConfig:
-    """What a constructor was given, or what a file holds, as a `SegFormerConfig`."""
+    """A `SegFormerConfig`, or one from its `to_dict`."""
     return config if isinstance(config, SegFormerConfig) else SegFormerConfig.from_dict(config)

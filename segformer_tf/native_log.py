@@ -1,26 +1,41 @@
-"""Keeps the chatter of native libraries out of the command's output."""
+"""What native libraries write to standard error, past sys.stderr and any log level."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
 def native_silence() -> Iterator[None]:
-    """Send file descriptor 2 nowhere: C++ logs there past sys.stderr and any log level.
+    """Drop it; for calls that report failure by exceptions."""
+    with open(os.devnull, "wb") as nowhere, _stderr_into(nowhere.fileno()):
+        yield
 
-    For calls that report failure by exceptions.
-    """
+
+@contextmanager
+def native_log() -> Iterator[Callable[[], str]]:
+    """Keep it, and give a function that reads it."""
+    with tempfile.TemporaryFile() as file, _stderr_into(file.fileno()):
+
+        def read() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        yield read
+
+
+@contextmanager
+def _stderr_into(descriptor: int) -> Iterator[None]:
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    original = os.dup(2)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(descriptor, 2)
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(original, 2)
+        os.close(original)

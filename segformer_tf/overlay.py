@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from segformer_tf.image import Pixels
-from segformer_tf.labels import Labels
+from segformer_tf.labels import IGNORE_ID, Labels
 
 
 def colorize(mask: NDArray[np.integer], labels: Labels) -> Pixels:
-    """(H, W) class ids to (H, W, 3) uint8 RGB in the labels' colours; `IGNORE_ID` is black."""
+    """(H, W) class ids to (H, W, 3) uint8 RGB in the labels' colors; `IGNORE_ID` is black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(labels.colors)] = labels.colors
     return table[mask]
 
 
 def overlay(image: Pixels, mask: NDArray[np.integer], labels: Labels, *, alpha: float = 0.55) -> Pixels:
-    """The mask's colours over the image, (H, W, 3) uint8; `IGNORE_ID` shows the image, darkened.
+    """The mask's colors over the image, (H, W, 3) uint8; `IGNORE_ID` shows the image, darkened.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) class ids.
-        labels: their colours.
-        alpha: share of the colour, 0..1.
+        labels: their colors.
+        alpha: share of the color, 0..1.
     """
     mixed = image * np.float32(1 - alpha) + colorize(mask, labels) * np.float32(alpha)
     return np.round(mixed).astype(np.uint8)
+
+
+def class_ids(mask: NDArray[np.integer]) -> list[int]:
+    """Classes that occur in a mask, the largest first, without `IGNORE_ID`."""
+    ids, counts = np.unique(mask, return_counts=True)
+    return [int(i) for i in ids[np.argsort(-counts, kind="stable")] if i != IGNORE_ID]
+
+
+def with_legend(picture: Image.Image, labels: Labels, ids: Sequence[int]) -> Image.Image:
+    """A picture above the names and colors of some classes, in rows of its width, or of the longest name's if wider."""
+    size = max(12, max(picture.size) // 45)  # of the text, in pixels
+    font = ImageFont.load_default(size)
+    names = [" ".join(labels.names[i].split())[:60] for i in ids]
+    widths = [round(font.getlength(name)) + 3 * size for name in names]  # with a square and gaps
+    width = max(picture.width, *widths) if widths else picture.width
+    places, x, row = [], 0, 0
+    for each in widths:
+        if x + each > width:
+            x, row = 0, row + 1
+        places.append((x, picture.height + size // 2 + row * size * 3 // 2))
+        x += each
+    height = places[-1][1] + 2 * size if places else picture.height
+    canvas = Image.new("RGB", (width, height), "white")
+    canvas.paste(picture)
+    draw = ImageDraw.Draw(canvas)
+    for i, name, (x, y) in zip(ids, names, places, strict=True):
+        square = (x + size // 2, y + size // 8, x + size * 3 // 2, y + size * 9 // 8)
+        draw.rectangle(square, fill=labels.colors[i], outline="black")
+        draw.text((x + 2 * size, y + size * 5 // 8), name, fill="black", font=font, anchor="lm")
+    return canvas

@@ -1,4 +1,4 @@
-"""A temporary folder of this process's own. TensorFlow and TFDS leave files behind; they go with it."""
+"""A temporary folder for this process, removed at its end with the files that TensorFlow and TFDS leave behind."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = "segformer_tf-scratch-"
-_OURS = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}")  # as `tempfile` makes them
+_OURS = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}")  # the suffix is `tempfile`'s
 
 _held: tuple[Path, int] | None = None  # the folder, and the lock on it
 
 
 def begin_scratch() -> None:
-    """Let `tempfile` here, and in processes that are started from here, use a folder that `end_scratch` removes.
+    """Make a folder for `tempfile`, in this process and those it starts, which `end_scratch` removes.
 
-    Removes those of processes that were killed as well: the kernel let go of their locks. Without `fcntl` (Windows)
-    there are no locks, and theirs stay.
+    Also removes the folders of processes that were killed, whose locks the kernel has released. Without `fcntl`
+    (Windows) there are no locks, and those folders stay.
     """
     global _held
     if _held:
@@ -29,7 +29,7 @@ def begin_scratch() -> None:
     _sweep(root)
     while not _held:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-        with suppress(FileNotFoundError):  # swept by another process before it was locked
+        with suppress(FileNotFoundError):  # removed by another process before it was locked
             lock = _lock(folder, wait=True)
             if folder.exists():
                 _held = folder, -1 if lock is None else lock
@@ -38,7 +38,7 @@ def begin_scratch() -> None:
 
 
 def end_scratch() -> None:
-    """Remove the folder, if there is one; nothing that is asked of `tempfile` later is affected."""
+    """Remove the folder, if there is one; `tempfile` works on in its parent."""
     global _held
     if not _held:
         return
@@ -62,10 +62,10 @@ def _sweep(root: Path) -> None:
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:
-    """A descriptor that holds the folder until it is closed, by whatever end of the process; None without `fcntl`.
+    """A descriptor that locks the folder until it is closed, at the latest by the process's end; None without `fcntl`.
 
     Raises:
-        OSError: no such folder, or it is held and we do not wait, or a disk that knows no locks.
+        OSError: no such folder, a lock that we do not wait for, or a disk without locks.
     """
     try:
         import fcntl

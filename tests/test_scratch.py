@@ -13,7 +13,7 @@ import pytest
 
 from segformer_tf import scratch
 
-# A process of the command that leaves what TensorFlow and TFDS leave, and then ends as it is told.
+# A process of the command that leaves what TensorFlow and TFDS leave, and then ends by `end`.
 LEAVES = """
 import os, sys, tempfile, time
 from segformer_tf import cli
@@ -25,7 +25,7 @@ def main():
     tempfile.mkdtemp("tfds")
     tempfile.NamedTemporaryFile(prefix="__autograph_generated_file", delete=False).close()
     os.system(f'"{sys.executable}" -c "import tempfile; tempfile.mkdtemp()"')
-    print("made", flush=True)
+    print("ready", flush=True)
     {end}
 
 cli.main = main
@@ -93,18 +93,18 @@ def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("atexit.register", lambda _: None)
-    made, real = [], scratch._lock
+    folders, real = [], scratch._lock
 
     def swept(folder: Path, *, wait: bool) -> int | None:
-        made.append(folder)
-        if len(made) == 1:
+        folders.append(folder)
+        if len(folders) == 1:
             folder.rmdir()
         return real(folder, wait=wait)
 
     monkeypatch.setattr(scratch, "_lock", swept)
     scratch.begin_scratch()
-    assert len(made) == 2
-    assert list(tmp_path.iterdir()) == [made[1]]
+    assert len(folders) == 2
+    assert list(tmp_path.iterdir()) == [folders[1]]
     scratch.end_scratch()
     assert list(tmp_path.iterdir()) == []
     assert tempfile.gettempdir() == str(tmp_path)

@@ -22,8 +22,8 @@ DOLLARS = (r"$\nothing$", "$100 a $")
 
 def test_scores_of_classes_in_brackets(capsys: pytest.CaptureFixture) -> None:
     _print_scores("[/run] on [bold]test", Scores(Labels.named(NAMES), 1, np.eye(3, dtype=np.int64)))
-    told = capsys.readouterr().out
-    assert all(name in told for name in (*NAMES, "[/run] on [bold]test"))
+    output = capsys.readouterr().out
+    assert all(name in output for name in (*NAMES, "[/run] on [bold]test"))
 
 
 def test_info_of_names_in_brackets(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -31,9 +31,9 @@ def test_info_of_names_in_brackets(tmp_path: Path, capsys: pytest.CaptureFixture
     folder.mkdir(parents=True)
     build_segformer("tiny", num_classes=3, labels=Labels.named(NAMES)).save(folder / "[red].keras")
     main(["info", str(folder / "[red].keras")])
-    told = "".join(line.strip(" │") for line in capsys.readouterr().out.splitlines()).replace(" ", "")
-    assert "[red].keras" in told
-    assert ", ".join(NAMES).replace(" ", "") in told
+    output = "".join(line.strip(" │") for line in capsys.readouterr().out.splitlines()).replace(" ", "")
+    assert "[red].keras" in output
+    assert ", ".join(NAMES).replace(" ", "") in output
 
 
 def test_titles_and_lines_are_text(capsys: pytest.CaptureFixture) -> None:
@@ -41,8 +41,16 @@ def test_titles_and_lines_are_text(capsys: pytest.CaptureFixture) -> None:
     table.add_row("[/cell]")
     console.print(table)
     console.print("[/line]")
-    told = capsys.readouterr().out
-    assert all(f"[/{word}]" in told for word in ("column", "title", "caption", "cell", "line"))
+    output = capsys.readouterr().out
+    assert all(f"[/{word}]" in output for word in ("column", "title", "caption", "cell", "line"))
+
+
+def test_tables_in_a_pipe_are_not_cut(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Table("path")
+    table.add_row("x" * 200)
+    plain_console().print(table)
+    assert "x" * 200 in capsys.readouterr().out
 
 
 def test_there_is_one_console() -> None:

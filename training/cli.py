@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.progress import track
 from rich.table import Table
 
-from segformer_tf.edge.options import ForeignOptions
+from segformer_tf.edge.foreign_options import ForeignOptions
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
 from segformer_tf.load_tensorflow import import_tensorflow

@@ -139,7 +139,7 @@ def open_predictor(
             terms, bits = (described.license, described.bits) if described else ("", None)
             # A window at the rim of a small image is smaller than the model.
             network = _finite(lambda pixels: worker.logits(fit_image(pixels, worker.size)), model)
-            yield Predictor(network, protocol, terms, match, bits, worker.said)
+            yield Predictor(network, protocol, terms, match, bits, worker.note)
         return
 
     from segformer_tf.checkpoint import load_segformer, run_size

@@ -1,1 +1,1 @@
-"""SegFormer on this CPU by every road there is: ours, keras-hub's and transformers' on four engines, interleaved."""
+"""SegFormer on this CPU: our files against keras-hub's and transformers' on four engines, interleaved."""

@@ -1,4 +1,4 @@
-"""SegFormer on this CPU by every road there is, in one interleaved run.
+"""SegFormer on this CPU by several frameworks and engines, in one interleaved run.
 
 pip install '.[train,convert,peers]'
 python -m benchmarks.peers --ours fp32.tflite
@@ -24,9 +24,10 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.peers.files import CLASSES, prepare
-from benchmarks.peers.race import Contender, Row, differences, field, interleave, summarize
-from benchmarks.peers.remote import LeftOut, Remote
+from benchmarks.peers.race import Contender, Row, differences, field, summarize
+from benchmarks.peers.remote import Remote
 from segformer_tf.config import variant_config
+from segformer_tf.edge.benchmark.timing import take_turns
 from segformer_tf.edge.runtime import choose_runtime
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, make_folder
@@ -50,7 +51,7 @@ def main(
     mask by what its users call: ours by segformer_tf.edge.logits_to_mask, keras-hub by numpy's arg-max, transformers
     by torch's bilinear resize and arg-max on the same number of threads.
 
-    Each contender has a process of its own, which is stopped while another has its turn; a turn is a call that
+    Each contender has a process of its own, which is stopped during the turns of the others; a turn is a call that
     does not count, one to the logits and one to the mask. A peer whose package is missing is left out with a line.
     The peers' files are made in the first run, of random weights (some minutes), and kept.
 
@@ -78,7 +79,7 @@ def main(
     rounds
         Turns of each contender, after one of warm-up.
     cache
-        Folder of the peers' files and of log.txt, in which what they print is found.
+        Folder of the peers' files and of log.txt, with their output.
     csv
         File to write the rows to. Default: VARIANT-RUNTIME.csv in the cache.
     """
@@ -109,14 +110,16 @@ def main(
                     packages[name] = remote.call("about")
                     if contender.same_weights:
                         logits[name] = remote.call("logits")
-            except LeftOut as reason:
+            except InputError as reason:
                 if contender.file in ours:
                     raise InputError(str(reason)) from None
                 console.print(f"{name}: left out ({reason})")
                 continue
             remotes[name] = remote
         with console.status(f"{len(remotes)} contenders, {rounds} rounds"):
-            times = interleave({name: partial(_turn, name, remote) for name, remote in remotes.items()}, rounds)
+            turns = [partial(_turn, name, remote) for name, remote in remotes.items()]
+            seconds = take_turns(turns, repeats=rounds, warm_up=1)
+    times = {name: np.asarray(spent) for name, spent in zip(remotes, seconds, strict=True)}
     rows = summarize(times, packages, differences(logits))
     about: dict[str, object] = {
         "variant": variant,
@@ -132,25 +135,25 @@ def main(
     if logits:
         name, values = next(iter(logits.items()))
         notes.append(f"Differences are from {name}, whose logits reach {np.abs(values).max():.2f}.")
-    made_by = {package for row in rows if row.made_by for package in row.made_by.split(", ")}
-    notes.append(f"Files made by {', '.join(sorted(made_by))}." if made_by else "")
+    makers = {package for row in rows if row.made_by for package in row.made_by.split(", ")}
+    notes.append(f"Files made by {', '.join(sorted(makers))}." if makers else "")
     console.print(*notes, f"Rows: {csv}")
 
 
 def _start(contender: Contender, variant: str, threads: int, cache: Path) -> Remote:
-    """Its process, with its file made if need be; raises LeftOut."""
+    """Start its process, after making its file if there is none; raises InputError if either fails."""
     file, log = contender.file, cache / "log.txt"
     if isinstance(file, str):
         Remote(prepare, file, variant, cache / variant, log=log).close()
         file = cache / variant / file
-    given = (file,) if file else ()
-    return Remote(contender.open, *given, *contender.arguments, threads, log=log)
+    files = (file,) if file else ()
+    return Remote(contender.open, *files, *contender.arguments, threads, log=log)
 
 
 def _turn(name: str, remote: Remote) -> tuple[float, float]:
     try:
         return remote.call("turn")
-    except LeftOut as reason:
+    except InputError as reason:
         raise InputError(f"{name}: stopped in the middle of the race ({reason})") from None
 
 

@@ -26,11 +26,11 @@ class Engine:
     """A contender that is ready to run.
 
     Attributes:
-        infer: the input is in memory; gives the logits as the engine holds them, valid until its next call.
-        to_mask: from these to (height, width) class ids, as the engine's users do it; None where that needs a package
-            that is not installed.
+        infer: from an input in memory to the engine's logits, valid until its next call.
+        to_mask: from these to (height, width) class ids, as the engine's users do it; None if that needs a package that
+            is not installed.
         engine: name and version of the package that runs it.
-        made_by: names and versions of those that made its file, or "".
+        made_by: names and versions of the packages that made its file, or "".
     """
 
     infer: Callable[[], Any]
@@ -39,11 +39,11 @@ class Engine:
     made_by: str
 
     def about(self) -> tuple[str, str]:
-        """`engine` and `made_by`, to be asked for from another process."""
+        """`engine` and `made_by`, for another process."""
         return self.engine, self.made_by
 
     def turn(self) -> tuple[float, float]:
-        """Seconds to the logits and to the mask (NaN without one), of one call each after one that does not count."""
+        """Seconds to the logits and to the mask (NaN without one), one call each after one that does not count."""
         self.infer()
         started = perf_counter()
         self.infer()
@@ -68,13 +68,13 @@ def ours(path: Path, runtime: str, threads: int) -> Engine:
 
 
 def keras_hub(path: Path, runtime: str, threads: int) -> Engine:
-    """keras-hub's file: normalised NHWC in, logits at the image's size out."""
+    """keras-hub's file: normalized NHWC in, logits at the image's size out."""
     infer, _ = _tflite(path, runtime, threads, lambda kind: normalized().transpose(0, 2, 3, 1).astype(kind, order="C"))
     return Engine(infer, lambda logits: logits[0].argmax(-1), _runtime(runtime), made_by(path))
 
 
 def litert_torch(path: Path, runtime: str, threads: int) -> Engine:
-    """litert-torch's file of transformers' network: normalised NCHW in and out."""
+    """litert-torch's file of transformers' network: normalized NCHW in and out."""
     infer, _ = _tflite(path, runtime, threads, lambda kind: normalized())
     return Engine(infer, _torch_mask(threads), _runtime(runtime), made_by(path))
 
@@ -85,7 +85,7 @@ def onnxruntime(path: Path, threads: int) -> Engine:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that sleep while they wait win where other work runs, 200 ms beside 300, and lose little where none does.
+    # Threads that sleep while they wait are faster beside other work, 200 ms to 300, and hardly slower alone.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: normalized()}
@@ -93,7 +93,7 @@ def onnxruntime(path: Path, threads: int) -> Engine:
 
 
 def openvino(path: Path, precision: str, threads: int) -> Engine:
-    """OpenVINO on the CPU; whatever is not int8 in the file is computed in `precision`, "f32" or "bf16"."""
+    """OpenVINO on the CPU; parts of the file that are not int8 are computed in `precision`, "f32" or "bf16"."""
     import openvino as ov
 
     core = ov.Core()
@@ -129,7 +129,7 @@ def torch_eager(variant: str, threads: int) -> Engine:
 def _tflite(
     path: Path, runtime: str, threads: int, image: Callable[[Any], NDArray[Any]]
 ) -> tuple[Callable[[], Any], tuple[int, ...]]:
-    """Inference by a TFLite runtime on what `image` makes for the input's dtype, and the shape of the logits."""
+    """Inference by a TFLite runtime on `image` of the input's dtype, and the shape of the logits."""
     interpreter = open_interpreter(path, runtime=runtime, threads=threads, intact=True)  # in a process of its own
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     pixels, view = image(source["dtype"]), interpreter.tensor(target["index"])  # a view costs no copy

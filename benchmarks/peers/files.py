@@ -1,4 +1,4 @@
-"""The files that the contenders run: made once, with random weights, for speed does not depend on them.
+"""The contenders' files, made once, with random weights, on which speed does not depend.
 
 transformers' forms share their weights, so that their logits can be compared.
 """
@@ -13,10 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from benchmarks.peers.picture import SIZE, normalized
-from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, SegFormerConfig, variant_config
+from segformer_tf.config import SegFormerConfig, variant_config
 from segformer_tf.files import atomic
 
 if TYPE_CHECKING:
@@ -34,8 +32,8 @@ class PeerFile:
 
     Attributes:
         write: writes the file of a configuration to a path, in a process of its own.
-        packages: those whose version the file depends on.
-        parts: suffixes of the files that belong together, the one that is opened last.
+        packages: that the file depends on.
+        parts: suffixes of the files that belong together; the last one is opened.
     """
 
     write: Callable[[SegFormerConfig, Path], None]
@@ -44,18 +42,18 @@ class PeerFile:
 
 
 def versions(*packages: str) -> str:
-    """Names and versions; raises PackageNotFoundError where one is not installed."""
+    """Names and versions; raises PackageNotFoundError if one is not installed."""
     return ", ".join(f"{package} {version(package)}" for package in packages)
 
 
 def made_by(path: Path) -> str:
-    """With which versions a file of `prepare` was made, or "" where there is none."""
+    """The versions that made a file of `prepare`, or "" if there is none."""
     note = path.with_suffix(".txt")
     return note.read_text("utf-8").strip() if note.is_file() and path.is_file() else ""
 
 
 def prepare(name: str, variant: str, folder: Path) -> None:
-    """Make a file of `PEERS` unless it is there, by the versions installed (or, of those not installed, any).
+    """Make a file of `PEERS`, unless there is one by the installed versions (or by packages not installed here).
 
     Raises:
         ImportError: a package that makes it is not installed.
@@ -66,7 +64,7 @@ def prepare(name: str, variant: str, folder: Path) -> None:
         makers = versions(*peer.packages)
     except PackageNotFoundError:
         makers = ""
-    if (found := made_by(path)) and found == (makers or found):
+    if (previous := made_by(path)) and previous == (makers or previous):
         return
     note = path.with_suffix(".txt")
     note.unlink(missing_ok=True)
@@ -85,7 +83,7 @@ def plain_logits(model: SegFormer, images: Any) -> Any:
         images: as the model takes them.
 
     Returns:
-        What the model gives, of which `AllMLPDecoder` is the commuted form.
+        The model's logits; `AllMLPDecoder` computes them in commuted form.
     """
     import tensorflow as tf
 
@@ -138,13 +136,13 @@ def _write_plain(config: SegFormerConfig, out: Path) -> None:
     model = SegFormer(config)
 
     def serve(image: tf.Tensor) -> tf.Tensor:
-        return plain_logits(model, (image - IMAGE_MEAN) * (1.0 / np.asarray(IMAGE_STD, np.float32)))
+        return plain_logits(model, config.normalize(image))
 
     _write_tflite(model, serve, out)
 
 
-def _write_keras_hub(config: SegFormerConfig, out: Path) -> None:
-    import tensorflow as tf
+def keras_hub_model(config: SegFormerConfig, image_size: tuple[int, int]) -> Any:
+    """keras-hub's SegFormer of the same sizes, with fresh weights; its logits are at full size."""
     from keras_hub.models import MiTBackbone, SegFormerBackbone, SegFormerImageSegmenter
 
     encoder = MiTBackbone(
@@ -156,15 +154,15 @@ def _write_keras_hub(config: SegFormerConfig, out: Path) -> None:
         layerwise_patch_sizes=list(config.patch_sizes),
         layerwise_strides=list(config.strides),
         hidden_dims=list(config.embed_dims),
-        image_shape=(*SIZE, 3),
+        image_shape=(*image_size, 3),
     )
     backbone = SegFormerBackbone(encoder, projection_filters=config.decoder_width)
-    model = SegFormerImageSegmenter(backbone, num_classes=config.num_classes)
+    return SegFormerImageSegmenter(backbone, num_classes=config.num_classes)
 
-    def serve(image: tf.Tensor) -> tf.Tensor:
-        return model(image, training=False)
 
-    _write_tflite(model, serve, out)
+def _write_keras_hub(config: SegFormerConfig, out: Path) -> None:
+    model = keras_hub_model(config, SIZE)
+    _write_tflite(model, lambda image: model(image, training=False), out)
 
 
 def _write_tflite(model: Any, serve: Callable[[Any], Any], out: Path) -> None:
@@ -201,7 +199,7 @@ def _write_openvino_int8(config: SegFormerConfig, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _write_onnx(config, onnx := Path(folder) / "model.onnx")
         model = openvino.convert_model(onnx)
-    images = [normalized(seed) for seed in range(1, 1 + CALIBRATION)]  # 0 is the one that is raced
+    images = [normalized(seed) for seed in range(1, 1 + CALIBRATION)]  # 0 is the picture of the race
     settings = {"model_type": nncf.ModelType.TRANSFORMER, "subset_size": CALIBRATION}
     openvino.save_model(nncf.quantize(model, nncf.Dataset(images), **settings), out, compress_to_fp16=False)
 

@@ -1,4 +1,4 @@
-"""The race: who takes part, turn by turn, and what comes out of it."""
+"""The race: the contenders, and the table of their times."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import engines
 
-Turn = Callable[[], tuple[float, float]]  # seconds to the logits and to the mask
-
 
 @dataclass(frozen=True)
 class Contender:
-    """A row of the table.
+    """One of those that are compared.
 
     Attributes:
-        name: as the table says it.
-        open: makes the `Engine`, given the file, if any, `arguments` and the number of threads.
+        name: in the table.
+        open: makes the `Engine` from the file, if any, `arguments` and the number of threads.
         arguments: of `open`.
         file: a key of `files.PEERS`, or a path of the user's, or None.
-        same_weights: its logits must be those of the others that say so.
+        same_weights: whether its logits should be those of the others with `same_weights`.
     """
 
     name: str
@@ -40,7 +38,7 @@ class Row:
 
     Attributes:
         engine: name and version of the package that runs it.
-        made_by: names and versions of those that made its file, or "".
+        made_by: names and versions of the packages that made its file, or "".
         logits_ms, logits_p90_ms: median and 90th percentile to the logits.
         logits_ratio: its median over the first contender's.
         mask_ms, mask_p90_ms, mask_ratio: the same to the mask; NaN without one.
@@ -60,15 +58,15 @@ class Row:
 
 
 def field(variant: str, ours: Sequence[Path], runtime: str) -> list[Contender]:
-    """Who could take part: ours first, then everybody else; on tflite-runtime, TFLite files that it can run."""
+    """All contenders: ours first, then the others; on tflite-runtime only TFLite files that it can run."""
     own = [Contender(f"ours, {path}", engines.ours, (runtime,), path) for path in ours]
     own.append(Contender("ours, decoder as in the paper", engines.ours, (runtime,), "plain.tflite"))
     own.append(Contender("keras-hub, full-size logits", engines.keras_hub, (runtime,), "keras_hub.tflite"))
     if runtime == "tflite-runtime":
         return own
 
-    def twin(engine: str, open_: Callable[..., engines.Engine], given: tuple[Any, ...], file: str | None) -> Contender:
-        return Contender(f"transformers, {engine}", open_, given, file, same_weights=True)
+    def twin(engine: str, open_: Callable[..., engines.Engine], args: tuple[Any, ...], file: str | None) -> Contender:
+        return Contender(f"transformers, {engine}", open_, args, file, same_weights=True)
 
     onnx, int8 = "transformers.onnx", "openvino_int8.xml"
     return [
@@ -81,21 +79,6 @@ def field(variant: str, ours: Sequence[Path], runtime: str) -> list[Contender]:
         twin("OpenVINO int8, fp32 rest", engines.openvino, ("f32",), int8),
         twin("OpenVINO int8, bf16 rest", engines.openvino, ("bf16",), int8),
     ]
-
-
-def interleave(turns: Mapping[str, Turn], rounds: int) -> dict[str, NDArray[np.float64]]:
-    """Let each take its turn, round after round; the first round is warm-up.
-
-    Returns:
-        Of each name (rounds, 2): seconds to the logits and to the mask.
-    """
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
-    for turn in range(rounds + 1):
-        for name, take in turns.items():
-            spent = take()
-            if turn:
-                times[name].append(spent)
-    return {name: np.asarray(spent) for name, spent in times.items()}
 
 
 def summarize(

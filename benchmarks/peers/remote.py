@@ -1,116 +1,78 @@
-"""A contender in a process of its own, which is stopped while the others have their turn.
+"""A contender in a process of its own, which is stopped during the turns of the others.
 
-In one process the engines would share allocators and fight over cores: their threads spin after a call, waiting for
-the next. A stopped process spins no longer, so each runs as it does alone, with its own defaults.
+In one process the engines would share allocators and compete for cores: their threads spin after a call, waiting for
+the next. A stopped process does not, so each runs as it does alone, with its own defaults.
 """
 
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import traceback
+from base64 import b64decode, b64encode
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-_GOODBYE = 10  # seconds to end in, before it is made to
-_PR_SET_PDEATHSIG = 1  # of Linux' prctl.h
+from segformer_tf.edge.child_process import ChildProcess, answer_stream
+from segformer_tf.errors import InputError
 
-
-class LeftOut(Exception):
-    """Why a contender does not take part, in a line."""
+_PR_SET_PDEATHSIG = 1  # in Linux' prctl.h
 
 
-class Remote:
-    """What `make` returns, in a process of its own.
+class Remote(ChildProcess):
+    """The result of `make`, in a process of its own; a context manager.
 
     Args:
         make: an importable function, run in that process.
         arguments: of `make`.
-        log: file to which what the process prints is appended; None for nowhere.
+        log: file to append the process's output to; None drops it.
 
     Raises:
-        LeftOut: `make` failed: what is not installed, or the error's first line, or the signal that ended it.
+        InputError: `make` failed, or the process ended; in one line.
     """
 
     def __init__(self, make: Callable[..., Any], *arguments: Any, log: Path | None = None) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit this process' threads and libraries
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, log, make, arguments), daemon=True)
-        self._process.start()
-        theirs.close()
-        try:
-            self._answer()
-            self._signal(signal.SIGSTOP)
-        except BaseException:
-            self.close()
-            raise
+        task, path = _encode((make, arguments)).decode(), {"PYTHONPATH": os.pathsep.join(sys.path)}
+        super().__init__(serve, task, name="its process", seconds=3600, environment=path, log=log)
+        self.read()
+        self._process.send_signal(signal.SIGSTOP)
 
     def call(self, method: str) -> Any:
         """The value of a method without arguments; the process runs only meanwhile."""
-        self._signal(signal.SIGCONT)
-        self._pipe.send(method)
-        answer = self._answer()
-        self._signal(signal.SIGSTOP)
+        with self.exchange():
+            self._process.send_signal(signal.SIGCONT)
+            self.write(f"{method}\n".encode())
+            answer = _decode(self.read())
+            self._process.send_signal(signal.SIGSTOP)
         return answer
 
-    def close(self) -> None:
-        """End the process."""
-        self._pipe.close()
-        self._signal(signal.SIGCONT)
-        self._process.join(_GOODBYE)
-        self._process.kill()
-        self._process.join()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def _signal(self, number: int) -> None:
-        assert self._process.pid is not None
-        if self._process.exitcode is None:
-            os.kill(self._process.pid, number)
-
-    def _answer(self) -> Any:
-        try:
-            failure, value = self._pipe.recv()
-        except (EOFError, ConnectionError):
-            self._process.join()
-            code = self._process.exitcode or 0
-            end = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise LeftOut(f"its process ended: {end}") from None
-        if failure is not None:
-            raise LeftOut(failure)
-        return value
-
-
-def _serve(pipe: Connection, log: Path | None, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """The process' side: ("why it failed" or None, value) for `make` and for every method asked for."""
-    if sys.platform == "linux":  # or it would stay, stopped for ever, where this command is killed
+def serve(task: str) -> None:
+    """The child's side: an empty line when the object is ready, then a line for every method."""
+    if sys.platform == "linux":  # or a stopped process would stay when its parent is killed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    out = os.open(log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
+    send = answer_stream()
+    make, arguments = _decode(task.encode())
     try:
-        made = make(*arguments)
-        pipe.send((None, None))
-        while True:
-            pipe.send((None, getattr(made, pipe.recv())()))
-    except EOFError:  # nobody asks any more
-        return
+        target = make(*arguments)
+        send(b"\n")
+        while method := sys.stdin.readline().strip():
+            send(_encode(getattr(target, method)()))
     except Exception as error:
         traceback.print_exc()
-        pipe.send((_reason(error), None))
+        if isinstance(error, ModuleNotFoundError):
+            package = (error.name or "a package").split(".")[0].replace("_", "-")
+            raise InputError(f"{package} is not installed") from None
+        raise
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"{(error.name or 'a package').split('.')[0].replace('_', '-')} is not installed"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _encode(value: Any) -> bytes:
+    return b64encode(pickle.dumps(value)) + b"\n"
+
+
+def _decode(line: bytes) -> Any:
+    return pickle.loads(b64decode(line))

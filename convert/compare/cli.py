@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from segformer_tf.edge.options import ForeignOptions
+from segformer_tf.edge.foreign_options import ForeignOptions
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
 from segformer_tf.load_tensorflow import import_tensorflow

@@ -1,8 +1,6 @@
-"""On the device: numpy, Pillow and a TFLite runtime, nothing else.
+"""Segmentation on a device, with numpy, Pillow and a TFLite runtime alone.
 
->>> from segformer_tf.edge import Segmenter
->>> result = Segmenter("model.tflite")("photo.jpg")
->>> result.mask.shape, result.classes[0].name
+>>> mask = Segmenter("model.tflite")("photo.jpg").mask
 """
 
 from segformer_tf.edge.metadata import ModelInfo, read_model_info

@@ -1,10 +1,10 @@
 """LiteRT's GPU accelerator, the code that phones run: WebGPU on a Vulkan device.
 
-Without a GPU, SwiftShader is such a device: Vulkan on the CPU, slow, which comes with Chromium and Chrome. It is used
-where no other is found. VK_ICD_FILENAMES and VK_DRIVER_FILES name another, as for any program that uses Vulkan.
+Where no GPU is found, SwiftShader is used: Vulkan on the CPU, slow, which comes with Chromium and Chrome.
+VK_ICD_FILENAMES and VK_DRIVER_FILES name another driver, as for any program that uses Vulkan.
 
-The driver has to be chosen before a process loads it, and what was chosen once is kept. So the device is looked for in
-processes of their own (`script`), and files run in others, by `segformer_tf.edge.isolated`.
+A process keeps the driver that it first loads. So the device is looked for in processes of their own (`probe`), and
+files run in others, by `segformer_tf.edge.isolated`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ import base64
 import functools
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,17 +25,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segformer_tf.edge.process import run_child
+from segformer_tf.edge.child_process import ChildProcess, answer_stream
 from segformer_tf.errors import InputError
+from segformer_tf.metrics import relative_error
+from segformer_tf.native_log import native_log
 
-_TOLD = ("VK_ICD_FILENAMES", "VK_DRIVER_FILES")
+_DRIVER_VARIABLES = ("VK_ICD_FILENAMES", "VK_DRIVER_FILES")
 _SWIFTSHADER = "vk_swiftshader_icd.json"
 _BROWSERS = ("/usr/lib/chromium", "/usr/lib/chromium-browser", "/usr/lib64/chromium-browser", "/opt/google/chrome")
 _DRIVERS = ("/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d")
-_CHOSEN = "SEGFORMER_TF_GPU"  # in a process that was started for the GPU: the device's name
+_DEVICE_VARIABLE = "SEGFORMER_TF_GPU"  # in a process that was started for the GPU: the device's name
 _NO_DEVICE = "Failed to initialize WebGPU environment"
 _PROBE_SECONDS = 60
-_WRONG = 0.2  # relative error to the CPU's result; right files, int8 ones too, are below 0.05
+_LARGEST_ERROR = 0.2  # relative, to the CPU's result; right files, int8 ones too, are below 0.05
 # A file of one operation, RSQRT of four numbers.
 _PROBE = (
     "eNptUTuqAkEQrH0OvkEHNVjEwFtoYGAsBgYG5iK83UXwA+sHvYGhB/AInsxLrDU9jQzyBoqa7umu7trtA1hMZoMUffSQogMHC38MIzAH3IkH8SRu"
@@ -51,8 +51,8 @@ class Gpu:
     """A device that LiteRT's GPU accelerator can use.
 
     Attributes:
-        name: as the driver gives it.
-        environment: variables of a process that is to use it.
+        name: by its driver.
+        environment: variables that a process needs to use it.
     """
 
     name: str
@@ -62,30 +62,24 @@ class Gpu:
 @functools.cache
 def find_gpu() -> Gpu | None:
     """The device that the variables above name; else one of this machine; else SwiftShader; else None."""
-    if name := os.environ.get(_CHOSEN):
+    if name := os.environ.get(_DEVICE_VARIABLE):
         return Gpu(name, {})
     if not find_spec("ai_edge_litert"):
         return None
     for environment in _candidates():
         try:
-            done = subprocess.run(
-                [sys.executable, "-P", "-c", "from segformer_tf.edge.gpu import script; script()"],
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_PROBE_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
+            with ChildProcess(
+                probe, name="the probe of the GPU", seconds=_PROBE_SECONDS, environment=environment
+            ) as child:
+                name = child.read().decode(errors="replace").strip()
+        except InputError:
             continue
-        if done.returncode == 0:
-            name = done.stdout.splitlines()[-1]  # native code prints as well
-            return Gpu(name, {**environment, _CHOSEN: name})
+        return Gpu(name, {**environment, _DEVICE_VARIABLE: name})
     return None
 
 
 def require_gpu() -> Gpu:
-    """As `find_gpu`; raises InputError where there is none."""
+    """The device of `find_gpu`; raises InputError if there is none."""
     if gpu := find_gpu():
         return gpu
     raise InputError(
@@ -95,7 +89,7 @@ def require_gpu() -> Gpu:
 
 
 def _candidates() -> Iterator[dict[str, str]]:
-    if not sys.platform.startswith("linux") or any(map(os.environ.get, _TOLD)):
+    if not sys.platform.startswith("linux") or any(map(os.environ.get, _DRIVER_VARIABLES)):
         yield {}
         return
     quiet = {} if "XDG_RUNTIME_DIR" in os.environ else {"XDG_RUNTIME_DIR": tempfile.gettempdir()}  # else it complains
@@ -103,14 +97,14 @@ def _candidates() -> Iterator[dict[str, str]]:
         yield quiet
     for folder in _BROWSERS:
         if (driver := Path(folder, _SWIFTSHADER)).is_file():
-            yield {**quiet, **dict.fromkeys(_TOLD, str(driver))}
+            yield {**quiet, **dict.fromkeys(_DRIVER_VARIABLES, str(driver))}
 
 
 class GpuInterpreter:
-    """A file on the GPU, with the part of `Interpreter`'s face that this package uses.
+    """A file on the GPU, with the methods of `Interpreter` that this package uses.
 
-    The first result is compared with the CPU's: one that is equal bit by bit was not made by a GPU, and one that is far
-    from it is wrong.
+    The first result is compared with the CPU's: if it is equal bit by bit, the GPU was not used; if it is far off, it
+    is wrong.
 
     Args:
         path: a ``.tflite``.
@@ -122,7 +116,7 @@ class GpuInterpreter:
     """
 
     def __init__(self, path: str | Path, open_on_cpu: Callable[[], Any], *, enforce_f32: bool = True) -> None:
-        if _CHOSEN not in os.environ:
+        if _DEVICE_VARIABLE not in os.environ:
             raise InputError("litert-gpu runs in a process of its own: use segformer_tf.edge.isolated.IsolatedModel")
         self._path = path
         self._cpu: Any = open_on_cpu()
@@ -130,7 +124,8 @@ class GpuInterpreter:
         self.get_tensor_details, self._get_ops_details = self._cpu.get_tensor_details, self._cpu._get_ops_details
         self._model, self.device = compile_on_gpu(path, enforce_f32=enforce_f32)
         self._classes = dict(self._class_counts())
-        self._fed, self._made = self._model.create_input_buffers(0), self._model.create_output_buffers(0)
+        self._input_buffers = self._model.create_input_buffers(0)
+        self._output_buffers = self._model.create_output_buffers(0)
         self._values = {int(t["index"]): np.zeros(t["shape"], t["dtype"]) for t in (*self._inputs, *self._outputs)}
 
     def get_input_details(self) -> list[dict[str, Any]]:
@@ -146,11 +141,11 @@ class GpuInterpreter:
         return self._values[index].copy()
 
     def invoke(self) -> None:
-        """Raises InputError where the GPU was not used, or gives something else than the CPU."""
-        for tensor, buffer in zip(self._inputs, self._fed, strict=True):
+        """Raises InputError if the GPU was not used or its result is not the CPU's."""
+        for tensor, buffer in zip(self._inputs, self._input_buffers, strict=True):
             buffer.write(self._values[int(tensor["index"])])
-        self._model.run_by_index(0, self._fed, self._made)
-        for tensor, buffer in zip(self._outputs, self._made, strict=True):
+        self._model.run_by_index(0, self._input_buffers, self._output_buffers)
+        for tensor, buffer in zip(self._outputs, self._output_buffers, strict=True):
             value = self._values[int(tensor["index"])]
             value[:] = np.asarray(buffer.read(value.size, value.dtype.type)).reshape(value.shape)
             self._check_classes(tensor, value)
@@ -166,7 +161,7 @@ class GpuInterpreter:
                 yield int(op["outputs"][0]), int(shapes[int(logits)][int(self._cpu.get_tensor(axis).ravel()[0])])
 
     def _check_classes(self, tensor: dict[str, Any], value: NDArray[Any]) -> None:
-        """A GPU fills channels up to a multiple of four, and ARG_MAX there may take the fill for a class."""
+        """A GPU pads channels to a multiple of four, and its ARG_MAX may take the padding for a class."""
         classes = self._classes.get(int(tensor["index"]))
         if classes is not None and not 0 <= value.min() <= value.max() < classes:
             raise InputError(
@@ -183,14 +178,15 @@ class GpuInterpreter:
         if pairs and all(np.array_equal(cpu, gpu) for cpu, gpu in pairs):
             raise InputError(f"{self._path}: litert-gpu gives the CPU's result bit by bit: the GPU was not used")
         for cpu, gpu in pairs:
-            error = float(np.linalg.norm((gpu - cpu).ravel())) / max(float(np.linalg.norm(cpu.ravel())), 1e-30)
-            if not error <= _WRONG:  # a nan is not
+            shape = (*cpu.shape[:3], -1)  # one channel may come as (1, H, W)
+            error = relative_error(gpu.reshape(shape), cpu.reshape(shape))
+            if not error <= _LARGEST_ERROR:  # also of a nan
                 raise InputError(f"{self._path}: litert-gpu is wrong: {error:.0%} off the CPU's result")
         self._cpu = None
 
 
 def compile_on_gpu(path: str | Path, *, enforce_f32: bool = True) -> tuple[Any, str]:
-    """A `CompiledModel` that is wholly the GPU's, and the device's name; raises InputError where it is not.
+    """A `CompiledModel` that runs on the GPU alone, and the device's name; raises InputError if it does not.
 
     Args:
         path: a ``.tflite``.
@@ -199,10 +195,10 @@ def compile_on_gpu(path: str | Path, *, enforce_f32: bool = True) -> tuple[Any, 
     from ai_edge_litert.compiled_model import CompiledModel, GpuOptions, HardwareAccelerator, Options
 
     options = Options(hardware_accelerators=HardwareAccelerator.GPU, gpu_options=GpuOptions(enforce_f32=enforce_f32))
-    with _native_log() as log:
+    with native_log() as log:
         try:
             model = CompiledModel.from_file(str(path), options=options)
-            found = re.search(r"Selected adapter: (.+?), arch=", log())
+            adapter = re.search(r"Selected adapter: (.+?), arch=", log())
         except (RuntimeError, ValueError) as error:
             if _NO_DEVICE in log():
                 raise InputError(f"litert-gpu: the device cannot be used ({_NO_DEVICE})") from None
@@ -210,48 +206,22 @@ def compile_on_gpu(path: str | Path, *, enforce_f32: bool = True) -> tuple[Any, 
             raise InputError(f"{path}: litert-gpu does not take it whole ({'; '.join(reasons)})") from None
     if not model.is_fully_accelerated():
         raise InputError(f"{path}: litert-gpu leaves a part of it to the CPU")
-    return model, found.group(1) if found else "a GPU"
+    return model, adapter[1] if adapter else "a GPU"
 
 
 def _reasons(log: str) -> list[str]:
-    """What the delegate says of the operations it does not take, each reason once, three at most."""
+    """Why the delegate refuses operations, by its log: each reason once, three at most."""
     listed = log.partition("Following operations are not supported by GPU delegate:")[2].splitlines()
-    found = dict.fromkeys(
-        f"{kind}: {why.rpartition('. ')[0] or why}"
-        for kind, why in re.findall(r"^([A-Z0-9_]+): (.+)$", "\n".join(listed), re.M)
-    )
-    reasons = list(found)
+    lines = re.findall(r"^([A-Z0-9_]+): (.+)$", "\n".join(listed), re.M)
+    reasons = list(dict.fromkeys(f"{kind}: {why.rpartition('. ')[0] or why}" for kind, why in lines))
     return reasons[:3] + [f"and {len(reasons) - 3} more"] * (len(reasons) > 3)
 
 
-@contextmanager
-def _native_log() -> Iterator[Callable[[], str]]:
-    """Keeps what native code writes to standard error, and gives a way to read it."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-
-        def read() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace")
-
-        try:
-            yield read
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def main() -> None:
-    """The probe: prints the device's name, or ends with another code than 0."""
+def probe() -> None:
+    """Runs in a process of its own: sends the device's name, or fails."""
+    send = answer_stream()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.tflite"
         path.write_bytes(zlib.decompress(base64.b64decode(_PROBE)))
         _, device = compile_on_gpu(path)
-    print(device, flush=True)
-
-
-def script() -> None:
-    """What `find_gpu` starts."""
-    run_child(main)
+    send(f"{device}\n".encode())

@@ -1,8 +1,7 @@
-"""What an exported file says of itself.
+"""Metadata of an exported file: class names, colors, recipe, how to make its input.
 
-Standard TFLite metadata keeps associated files as a zip behind the model's bytes, so the zip reader of the
-standard library is all a device needs: ``labels.txt`` (one name a line, the file that other TFLite tools
-read too) and ``segformer.json`` (colours, recipe, input contract).
+Standard TFLite metadata keeps associated files as a zip behind the model's bytes, which the standard library reads:
+``labels.txt`` (one name per line, for other TFLite tools too) and ``segformer.json`` (everything else).
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from segformer_tf.labels import Labels
 LABELS_FILE = "labels.txt"
 INFO_FILE = "segformer.json"
 FORMAT = 2
-_LARGEST = 1 << 20  # bytes of an associated file that is still believed
-_CHUNK = 1 << 20  # bytes of the model that are held to hash it
+_LARGEST = 1 << 20  # bytes of an associated file that is not refused as damaged
+_CHUNK = 1 << 20  # bytes of the model that are hashed at a time
 
 INPUT_CONTRACT = {
     "color": "RGB",
@@ -40,13 +39,13 @@ OUTPUT_CONTRACT = {
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What an exported file says.
+    """Metadata of an exported file.
 
     Attributes:
-        labels, recipe: of the file.
-        created: what made it, free JSON.
+        labels, recipe: class names with colors; name of its quantization.
+        created: versions and options of the export, any JSON.
         license: terms of its weights, or "".
-        bits: as `load_image` takes them.
+        bits: of the model's images, for `load_image`.
     """
 
     labels: Labels
@@ -57,11 +56,11 @@ class ModelInfo:
 
     @property
     def input_contract(self) -> dict[str, Any]:
-        """How the image has to be made."""
+        """How the input is made from an image."""
         return INPUT_CONTRACT if self.bits is None else {**INPUT_CONTRACT, "bits": self.bits}
 
     def files(self, model: bytes) -> dict[str, bytes]:
-        """The associated files that hold this, by name, and the digest of the flatbuffer they go behind."""
+        """The associated files, by name, for the flatbuffer `model`, whose digest they hold."""
         info = {
             "format": FORMAT,
             "model": {"bytes": len(model), "sha256": sha256(model).hexdigest()},
@@ -79,10 +78,10 @@ class ModelInfo:
 
 
 def find_model_info(path: str | Path) -> ModelInfo | None:
-    """What `ModelInfo.files` put into a ``.tflite``, once its bytes are found to be those that were exported.
+    """Read the metadata of a ``.tflite`` and check that its bytes are those that were exported.
 
     Returns:
-        None for a TFLite file that carries no metadata of this project.
+        None for a TFLite file without metadata of this project.
 
     Raises:
         InputError: no such file, not a TFLite file, or a damaged one.
@@ -115,11 +114,7 @@ def find_model_info(path: str | Path) -> ModelInfo | None:
 
 
 def read_model_info(path: str | Path) -> ModelInfo:
-    """As `find_model_info`, for a file that must have metadata.
-
-    Raises:
-        InputError: what `find_model_info` raises, or no metadata.
-    """
+    """`find_model_info` for a file that must have metadata; raises InputError if it has none."""
     info = find_model_info(path)
     if info is None:
         raise InputError(
@@ -130,7 +125,7 @@ def read_model_info(path: str | Path) -> ModelInfo:
 
 
 class _NoMetadata(Exception):
-    """A zip, but not ours."""
+    """A zip with other files in it."""
 
 
 def _check_digest(path: Path, model: dict[str, Any]) -> None:
@@ -140,7 +135,7 @@ def _check_digest(path: Path, model: dict[str, Any]) -> None:
             digest.update(chunk)
             left -= len(chunk)
     if digest.hexdigest() != model["sha256"]:
-        raise InputError(f"{path}: damaged, for its bytes are not those that were exported; copy or export it again")
+        raise InputError(f"{path}: damaged: its bytes are not those that were exported; copy or export it again")
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:

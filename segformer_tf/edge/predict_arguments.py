@@ -1,4 +1,4 @@
-"""What stands on the command line of `predict`: a model or none, and images."""
+"""The files on the command line of `predict`: perhaps a model, and images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from shlex import quote
 from segformer_tf.errors import InputError
 from segformer_tf.image import IMAGE_SUFFIXES, images_in, list_images
 
-# Of a clone of the repository; a wheel has no model in it.
+# In a clone of the repository; a wheel contains no model.
 DEFAULT_MODEL = Path("models") / "camvid_b0_int8.tflite"
 
-# Models that are no .tflite, by suffix: what they are, and whether `segformer import` may read them.
+# Other models by suffix: what they are, and whether `segformer import` may read them.
 _OTHER_MODELS = {
     ".onnx": ("an ONNX model", False),
     ".pb": ("a TensorFlow graph", False),
@@ -28,14 +28,13 @@ _OTHER_MODELS = {
 
 
 def model_and_images(files: Sequence[Path]) -> tuple[Path, list[Path]]:
-    """The model to use, and the images, those of folders among them.
+    """The model to use, and the images, including those in folders.
 
-    The model of the repository is used where no model is named and nothing but images is, for it would have an answer
-    to anything.
+    Without a model the repository's is used, but only for paths that are clearly images: it would segment anything.
 
     Raises:
-        InputError: a model that is no ``.tflite``, with the way to one; two models; what `list_images` refuses; or,
-            without a model, what is neither an image nor a folder of images.
+        InputError: a model of another format, with the command that converts it; two models; no images; or,
+            without a model, a file that is not an image or a folder with a model in it.
     """
     for path in files:
         _refuse_other_models(path)
@@ -45,16 +44,16 @@ def model_and_images(files: Sequence[Path]) -> tuple[Path, list[Path]]:
         raise InputError(f"expected one model. Received: {models[0]} and {models[1]}; predict with each apart")
     if not images:
         raise InputError("no image given; expected [MODEL.tflite] and images or folders of images")
-    found = list_images(images)
+    paths = list_images(images)
     if models:
-        return models[0], found
+        return models[0], paths
     for path in images:
         _refuse_no_images(path)
-    return _default_model(), found
+    return _default_model(), paths
 
 
 def _refuse_other_models(path: Path) -> None:
-    """Raises InputError for a model that is no ``.tflite``."""
+    """Raises InputError for a model that is not a ``.tflite``."""
     suffix, kind, imports = path.suffix.lower(), "", False
     if path.is_dir():
         if any(path.glob("weights/*.keras")) or (path / "environment.json").is_file():
@@ -68,29 +67,28 @@ def _refuse_other_models(path: Path) -> None:
     else:
         kind, imports = _OTHER_MODELS.get(suffix, ("", False))
     if kind:
-        way = "the tools of its framework may make one of it"
+        way = "the tools of its framework may convert it"
         if imports:
             name = quote(path.resolve().name.removesuffix(path.suffix))
             imported = f"segformer import {quote(str(path))} --out {name}.keras"
-            way = f"of a SegFormer's: {imported}, then segformer export {name}.keras"
-        raise InputError(f"{path}: {kind}; predict runs .tflite files alone; {way}")
+            way = f"for a SegFormer: {imported}, then segformer export {name}.keras"
+        raise InputError(f"{path}: {kind}; predict runs .tflite files only; {way}")
 
 
 def _export_line(path: Path, kind: str) -> str:
     name = quote(path.resolve().name.removesuffix(".keras"))
     size = "" if path.is_dir() else " --size 512 512"  # a run knows its own
     return (
-        f"{path}: {kind}; predict runs .tflite files alone; this makes one of it: "
+        f"{path}: {kind}; predict runs .tflite files only; convert it by: "
         f"segformer export {quote(str(path))} --out {name}.tflite{size}"
     )
 
 
 def _refuse_no_images(path: Path) -> None:
-    """Raises InputError where something is not clearly images, so that a model may have been meant."""
+    """Raises InputError for a path that may have been meant as a model."""
     if path.is_dir():
-        beside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in (".tflite", ".keras"))
-        if beside:
-            raise InputError(f"{path}: a folder with a model in it, {beside[0]}; name the model that is to be used")
+        if models := sorted(p.name for p in path.iterdir() if p.suffix.lower() in (".tflite", ".keras")):
+            raise InputError(f"{path}: a folder with a model in it, {models[0]}; name the model to use")
     elif path.suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(
             f"{path}: neither a .tflite nor an image ({', '.join(IMAGE_SUFFIXES)}); expected [MODEL.tflite] and images "
@@ -99,8 +97,7 @@ def _refuse_no_images(path: Path) -> None:
 
 
 def _default_model() -> Path:
-    beside = Path(__file__).parents[2] / DEFAULT_MODEL
-    for path in (beside, DEFAULT_MODEL):
+    for path in (Path(__file__).parents[2] / DEFAULT_MODEL, DEFAULT_MODEL):
         if path.is_file():
             print(f"model: {path}", file=sys.stderr)
             return path

@@ -1,9 +1,7 @@
-"""The TFLite runtimes behind one door."""
+"""The TFLite runtimes: which are installed, and how a file is opened on one."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -11,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from segformer_tf.edge.child_process import ChildProcess, answer_stream
 from segformer_tf.edge.gpu import GpuInterpreter, require_gpu
 from segformer_tf.errors import InputError, first_line
 from segformer_tf.native_log import native_silence
@@ -49,9 +48,9 @@ def open_interpreter(
         runtime: "litert", "tflite-runtime", or "litert-gpu" in a process of its own (`segformer_tf.edge.isolated`).
             None takes the preferred installed one.
         threads: CPU threads; None leaves it to the runtime.
-        intact: the file is known to be as it was exported. Any other is first run in a process of its own, for
-            a damaged one can end the process that loads it. This guards against damage, not against malice.
-        shape: to give its first input, of a file that leaves that open.
+        intact: the file is known to be as it was exported. Any other is first run in a process of its own, because
+            a damaged file can crash the process that loads it. This guards against damage, not against malice.
+        shape: of the first input, for a file that leaves it open.
 
     Raises:
         InputError: the runtime is unknown, not installed or at odds with TensorFlow, or refuses the file.
@@ -72,12 +71,12 @@ def open_interpreter(
 
 
 def child_environment(runtime: str | None) -> dict[str, str]:
-    """Variables that a process needs in which a file is to run; raises InputError where there is no GPU to run it."""
+    """Variables that a process needs to run files on a runtime; raises InputError for the GPU if there is none."""
     return require_gpu().environment if runtime == GPU else {}
 
 
 def choose_runtime(runtime: str | None) -> str:
-    """The runtime asked for, or the preferred one; raises InputError where it is not installed."""
+    """`runtime`, or the preferred one for None; raises InputError if it is not installed."""
     installed = installed_runtimes()
     if runtime is not None and runtime not in (*RUNTIMES, GPU):
         raise InputError(f"--runtime must be one of {', '.join((*RUNTIMES, GPU))}. Received: {runtime}")
@@ -95,7 +94,7 @@ def choose_runtime(runtime: str | None) -> str:
 def _open(path: str | Path, runtime: str, threads: int | None, shape: tuple[int, ...] | None) -> Any:
     module = import_module(f"{RUNTIMES[runtime]}.interpreter")
     try:
-        with native_silence():  # what goes wrong comes as an exception
+        with native_silence():  # errors come as exceptions
             interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
             if shape:
                 interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], shape)
@@ -106,24 +105,18 @@ def _open(path: str | Path, runtime: str, threads: int | None, shape: tuple[int,
 
 
 def _try_elsewhere(path: str | Path, runtime: str, shape: tuple[int, ...] | None) -> None:
-    """Load and run a file in another process; raises InputError where that does not end well."""
-    code = "import sys; from segformer_tf.edge.runtime import run_once; run_once(*sys.argv[1:])"
-    command = [sys.executable, "-P", "-c", code, str(path), runtime, *map(str, shape or ())]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TRIAL_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{path}: {runtime} did not run it within {_TRIAL_SECONDS} s") from None
-    if done.returncode < 0:
-        raise InputError(f"{path}: crashes {runtime} ({signal.Signals(-done.returncode).name}); a damaged file?")
-    if done.returncode:
-        raise InputError((done.stderr.strip().splitlines() or [f"{path}: {runtime} cannot run it"])[-1])
+    """Load and run a file in another process; raises InputError if that fails."""
+    arguments = (str(path), runtime, *map(str, shape or ()))
+    with ChildProcess(run_once, *arguments, name=f"{path}: {runtime}", seconds=_TRIAL_SECONDS) as trial:
+        trial.read()
 
 
 def run_once(path: str, runtime: str, *shape: str) -> None:
-    """Load a file and run it; ends the process with one line where that cannot be done."""
+    """The child's side: load a file, run it, and send an empty line."""
+    send = answer_stream()
+    interpreter = _open(path, runtime, 1, tuple(map(int, shape)))
     try:
-        _open(path, runtime, 1, tuple(map(int, shape))).invoke()
-    except InputError as error:
-        sys.exit(str(error))
+        interpreter.invoke()
     except (RuntimeError, ValueError) as error:
-        sys.exit(f"{path}: {runtime} cannot run it ({first_line(error)})")
+        raise InputError(f"{path}: {runtime} cannot run it ({first_line(error)})") from None
+    send(b"\n")

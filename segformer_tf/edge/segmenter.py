@@ -1,4 +1,4 @@
-"""`Segmenter`: a ``.tflite`` and an image in, a mask of the image's own size out."""
+"""`Segmenter`: from a ``.tflite`` and an image to a mask of the image's own size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.image import ImageLike, Pixels, fit_image, load_image
 from segformer_tf.labels import Labels
-from segformer_tf.overlay import overlay
+from segformer_tf.overlay import class_ids, overlay, with_legend
 
 STAGES = ("load", "resize", "invoke", "mask")
 
@@ -39,12 +39,12 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class Result:
-    """What was seen in one image.
+    """The segmentation of one image.
 
     Attributes:
         image: (H, W, 3) uint8 RGB, as it was read.
         mask: (H, W) uint8 class ids, at the image's own size.
-        labels: names and colours of the ids.
+        labels: names and colors of the ids.
         speed: milliseconds of "load", "resize", "invoke" and "mask".
     """
 
@@ -57,15 +57,16 @@ class Result:
     def classes(self) -> list[ClassShare]:
         """Classes that occur, the largest first."""
         counts = np.bincount(self.mask.ravel(), minlength=len(self.labels.names))
-        order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
-        return [ClassShare(i, self.labels.names[i], float(counts[i] / self.mask.size)) for i in order]
+        ids = class_ids(self.mask)
+        return [ClassShare(i, self.labels.names[i], float(counts[i] / self.mask.size)) for i in ids]
 
-    def overlay(self, alpha: float = 0.55) -> Image.Image:
-        """The mask's colours over the image; `alpha` is the colours' share, 0..1."""
-        return Image.fromarray(overlay(self.image, self.mask, self.labels, alpha=alpha))
+    def overlay(self, alpha: float = 0.55, *, legend: bool = False) -> Image.Image:
+        """The mask's colors over the image, by a share `alpha`, 0..1; with a legend of the classes below if asked."""
+        picture = Image.fromarray(overlay(self.image, self.mask, self.labels, alpha=alpha))
+        return with_legend(picture, self.labels, class_ids(self.mask)) if legend else picture
 
     def save(self, folder: str | Path, name: str) -> tuple[Path, Path]:
-        """Write ``NAME_mask.png`` (palette PNG, index = class id) and ``NAME_overlay.png``; give both paths.
+        """Write ``NAME_mask.png`` (palette PNG, index = class id) and ``NAME_overlay.png`` (with a legend).
 
         Raises:
             InputError: the folder cannot be written.
@@ -73,18 +74,18 @@ class Result:
         mask = Image.fromarray(self.mask)
         mask.putpalette([value for color in self.labels.colors for value in color])
         paths = self.paths(folder, name)
-        for path, picture in zip(paths, (mask, self.overlay()), strict=True):
+        for path, picture in zip(paths, (mask, self.overlay(legend=True)), strict=True):
             with atomic(path) as part:
                 picture.save(part)
         return paths
 
     @staticmethod
     def paths(folder: str | Path, name: str) -> tuple[Path, Path]:
-        """What `save` writes."""
+        """The files that `save` writes."""
         return Path(folder) / f"{name}_mask.png", Path(folder) / f"{name}_overlay.png"
 
     def to_json(self) -> str:
-        """Size, classes and speed as JSON; the mask is a picture's work."""
+        """Size, classes and speed as JSON, without the mask."""
         height, width = self.mask.shape
         classes = [{"id": c.id, "name": c.name, "share": round(c.share, 6)} for c in self.classes]
         speed = {key: round(value, 3) for key, value in self.speed.items()}
@@ -98,26 +99,25 @@ class Segmenter:
         path: a ``.tflite`` made by ``segformer export``, or another one, which needs `labels` and may need the rest.
         runtime: "litert", "tflite-runtime" or "litert-gpu"; None takes the preferred one on the CPU that is installed.
         threads: CPU threads; None takes all cores, four at most.
-        labels: names and colours of the classes; None takes those in the file. Of a file of one channel: one name, or
-            background's and its own.
+        labels: names and colors of the classes; None takes those in the file. For a file of one channel: its name, or
+            that of the background and its own.
         size: (height, width), for a file that takes images of any size.
-        mean: of one value or three (R, G, B), for a file from elsewhere: it sees ``(x - mean) / std`` of x in 0..255.
-        std: likewise.
-        foreground_above: for a file of one channel, the value above which a pixel is foreground: 0 of logits, 0.5 of
-            probabilities. None: as the operation says that it ends in.
-        bits: as `load_image` takes them, where the model does not say.
+        mean, std: one value or three (R, G, B), for a file from elsewhere: it sees ``(x - mean) / std`` of x in 0..255.
+        foreground_above: for a file of one channel, the value above which a pixel is foreground: 0 for logits, 0.5 for
+            probabilities. None decides by the file's last operation.
+        bits: bits in use, 8 to 16, in images of more than 8 bits; None takes the model's.
 
     Attributes:
-        labels: class names and colours.
-        recipe: how the file was quantised, or "unknown".
+        labels: class names and colors.
+        recipe: name of the file's quantization, or "unknown".
         size: (height, width) of the model's input.
         license: terms of the weights, or "".
-        bits: as `load_image` takes them for this model.
-        said: the GPU that is used, and how a file from elsewhere is; "" of our own on a CPU.
+        bits: bits in use in images of more than 8 bits, or None for 16.
+        said: the GPU in use, and how a file from elsewhere is read; "" for our own on a CPU.
 
     Raises:
-        InputError: no such file, a damaged one, no labels, no runtime, a runtime that refuses the file, or a file from
-            elsewhere that needs more said, or says other things.
+        InputError: no such file, a damaged one, no labels, no runtime, a runtime that refuses the file, or options that
+            a file from elsewhere lacks or contradicts.
 
     Example:
         >>> result = Segmenter("model.tflite")("photo.jpg")
@@ -139,17 +139,17 @@ class Segmenter:
     ) -> None:
         if not isinstance(path, str | os.PathLike):
             raise InputError(f"expected the path of a .tflite. Received: {type(path).__name__}")
-        contract = Contract(size=size, mean=_each(mean), std=_each(std), foreground_above=foreground_above)
-        described = find_model_info(path) if labels else read_model_info(path)
+        contract = Contract(size=size, mean=_tuple(mean), std=_tuple(std), foreground_above=foreground_above)
+        info = find_model_info(path) if labels else read_model_info(path)
         if labels is None:
-            assert described is not None  # `read_model_info` gives one
-            labels = described.labels
-        self.license = described.license if described else ""
+            assert info is not None  # by `read_model_info`
+            labels = info.labels
+        self.license = info.license if info else ""
         self._model: TFLiteModel | IsolatedModel
         if runtime == GPU:
             self._model = IsolatedModel(path, runtime=runtime, contract=contract)
         else:
-            self._model = TFLiteModel(path, runtime=runtime, threads=threads, info=described, contract=contract)
+            self._model = TFLiteModel(path, runtime=runtime, threads=threads, info=info, contract=contract)
         if self._model.one_channel and len(labels.names) == 1:
             labels = Labels(("background", *labels.names), ((0, 0, 0), *labels.colors))
         if (classes := self._model.grid[2]) and len(labels.names) != classes:
@@ -160,11 +160,11 @@ class Segmenter:
         self.recipe = self._model.recipe
         self.bits = check_bits(bits) or self._model.bits
         self.size = self._model.size
-        self.said = self._model.said
+        self.said = self._model.note
         self.logits = self._model.logits
 
     def __call__(self, image: ImageLike) -> Result:
-        """Segment one image; threads may share the segmenter, the network takes their images in turn.
+        """Segment one image. Threads may share the segmenter; the network runs one image at a time.
 
         Args:
             image: a path, a PIL image, the bytes of an image file or a file object, or (H, W, 3) uint8 **RGB**. OpenCV
@@ -182,22 +182,18 @@ class Segmenter:
 def segment(
     model: TFLiteModel | IsolatedModel, image: ImageLike, *, bits: int | None = None
 ) -> tuple[Pixels, NDArray[np.uint8], dict[str, float]]:
-    """What `Segmenter` does with an image, for a file that may have no labels: `image`, `mask` and `speed` of `Result`.
-
-    Raises:
-        InputError: an image that cannot be read.
-    """
+    """`image`, `mask` and `speed` of a `Result`, without labels; raises InputError for an unreadable image."""
     clock = [perf_counter()]
     pixels = load_image(image, bits=bits or model.bits)
     clock.append(perf_counter())
     fitted = fit_image(pixels, model.size)
     clock.append(perf_counter())
-    answer = model.answer(fitted)
+    answer, _ = model.answer(fitted)
     clock.append(perf_counter())
     mask = answer_to_mask(answer, (pixels.shape[0], pixels.shape[1]))
     clock.append(perf_counter())
     return pixels, mask, dict(zip(STAGES, (np.diff(clock) * 1e3).tolist(), strict=True))
 
 
-def _each(values: float | Sequence[float] | None) -> tuple[float, ...] | None:
+def _tuple(values: float | Sequence[float] | None) -> tuple[float, ...] | None:
     return None if values is None else tuple(float(value) for value in np.atleast_1d(values))

@@ -14,7 +14,7 @@ from convert.graph.ir import Graph, Op, Quantization, Tensor
 from convert.graph.metadata import _Tables
 
 SIZE = (8, 12)
-STEPS = np.arange(96, dtype=np.uint8).reshape(SIZE) * 2  # grey, 0..190
+STEPS = np.arange(96, dtype=np.uint8).reshape(SIZE) * 2  # gray, 0..190
 RAW = [0.0], [1.0]  # a normalization that leaves pixels as they are
 PHOTO = np.stack([STEPS, 255 - STEPS, np.arange(96, dtype=np.uint8).reshape(SIZE) * 53 % 240], axis=-1)
 

@@ -23,7 +23,7 @@ from segformer_tf.edge.benchmark.report import COLUMNS, files_table, read_scores
 from segformer_tf.edge.benchmark.stopwatch import Stopwatch, sample_jpeg
 from segformer_tf.edge.benchmark.timing import Benchmark, take_turns, time_files
 from segformer_tf.edge.tflite.contract import Contract
-from segformer_tf.edge.tflite.graph_stats import Contents, read_contents
+from segformer_tf.edge.tflite.graph_stats import GraphStats, read_graph_stats
 from segformer_tf.errors import InputError
 
 both_runtimes = pytest.mark.skipif(len(installed_runtimes()) < 2, reason="needs both runtimes")
@@ -114,9 +114,9 @@ def test_macs_are_those_counted_by_hand(tmp_path: Path) -> None:
         path = convert(function, (1, 8, 12, 3), tmp_path / f"{name}.tflite")
         interpreter = open_interpreter(path, runtime="litert")
         assert operation in {op["op_name"] for op in interpreter._get_ops_details()}, name
-        contents = read_contents(interpreter)
-        assert contents is not None
-        assert contents.macs == macs, name
+        graph = read_graph_stats(interpreter)
+        assert graph is not None
+        assert graph.macs == macs, name
 
 
 def test_ops_outside_the_delegate_are_found(tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ def test_ops_outside_the_delegate_are_found(tmp_path: Path) -> None:
         return tf.nn.relu(x - 0.1)
 
     interpreter = open_interpreter(convert(function, (1, 8, 12, 3), tmp_path / "a.tflite"), runtime="litert")
-    contents = read_contents(interpreter)
-    assert contents is not None
-    assert (contents.outside, contents.partitions) == ({"FLOOR_MOD": 2}, 3)
+    graph = read_graph_stats(interpreter)
+    assert graph is not None
+    assert (graph.outside, graph.partitions) == ({"FLOOR_MOD": 2}, 3)
 
 
 def test_what_is_outside_keeps_tensors_of_its_own(tiny_files: dict) -> None:
@@ -148,12 +148,12 @@ def test_what_is_outside_keeps_tensors_of_its_own(tiny_files: dict) -> None:
 
     own = [node for node in nodes if node["op_name"] != "DELEGATE"]
     found = Counter(n["op_name"] for n in own if any(t not in written and readable(int(t)) for t in n["outputs"]))
-    contents = read_contents(interpreter)
-    assert contents is not None
+    graph = read_graph_stats(interpreter)
+    assert graph is not None
     assert len(found) > 2
-    assert contents.outside == found
-    assert contents.ops == len(own)
-    assert contents.partitions == len(nodes) - len(own)
+    assert graph.outside == found
+    assert graph.ops == len(own)
+    assert graph.partitions == len(nodes) - len(own)
 
 
 @both_runtimes
@@ -169,13 +169,13 @@ def test_runtimes_differ_in_what_they_delegate(timed: Benchmark) -> None:
 
 
 def test_a_runtime_that_does_not_tell_is_a_dash(timed: Benchmark, tmp_path: Path) -> None:
-    assert read_contents(object()) is None
-    untold = {"ops": None, "partitions": None, "outside": None, "gmac": None, "share": None}
-    result = Benchmark([replace(timed.timings[0], **untold)], timed.conditions)
+    assert read_graph_stats(object()) is None
+    unknown = {"ops": None, "partitions": None, "outside": None, "gmac": None, "share": None}
+    result = Benchmark([replace(timed.timings[0], **unknown)], timed.conditions)
     write_csv(tmp_path / "a.csv", result)
     with (tmp_path / "a.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert {name for name, value in row.items() if not value} == {*untold, "gmac_counted"}
+    assert {name for name, value in row.items() if not value} == {*unknown, "gmac_counted"}
     console = Console(width=120)
     with console.capture() as captured:
         for table in (speed_table(result), files_table(result), runtimes_table(result)):
@@ -285,7 +285,7 @@ def test_what_cannot_be_timed_is_one_line(tiny_files: dict, tmp_path: Path, caps
         (model, "--runtime", "onnx"): "--runtime must be one of litert, tflite-runtime, litert-gpu. Received: onnx",
         (model, "--image", tmp_path / "missing.jpg"): "missing.jpg: no such image",
         (model, "--image", tmp_path / "a.png"): "a.png: not a readable image",
-        (model, "--scores", tmp_path / "missing.json"): "missing.json: no scores that can be read",
+        (model, "--scores", tmp_path / "missing.json"): "missing.json: scores that cannot be read",
         (model, "--scores", tmp_path / "none.json"): 'with "mean_iou" from 0 to 1',
         (model, model, "--scores", tmp_path / "one.json"): "expected scores of each of 2 files. Received: 1",
         (model, "--picture", tmp_path / "a.svg"): "--picture must end in .png",
@@ -294,16 +294,16 @@ def test_what_cannot_be_timed_is_one_line(tiny_files: dict, tmp_path: Path, caps
     for arguments, message in cases.items():
         with pytest.raises(SystemExit):
             main(["benchmark", *map(str, arguments)])
-        told = capsys.readouterr()
-        assert message in told.err, arguments
-        assert len(told.err.splitlines()) == 1, arguments
-        assert not told.out.strip(), arguments
+        output = capsys.readouterr()
+        assert message in output.err, arguments
+        assert len(output.err.splitlines()) == 1, arguments
+        assert not output.out.strip(), arguments
     assert read_scores(tmp_path / "one.json") == 0.5
 
 
 def test_a_file_that_crashes_its_runtime_is_named(tiny_files: dict) -> None:
     with Stopwatch(tiny_files["fp32"], runtime="litert", threads=1) as stopwatch:
-        assert isinstance(stopwatch.contents, Contents)
+        assert isinstance(stopwatch.graph, GraphStats)
         stopwatch._process.kill()
         with pytest.raises(InputError, match=r"fp32\.tflite: litert did not answer"):
             stopwatch()

@@ -77,7 +77,7 @@ def test_sixteen_bits_in_colour_are_refused_where_fewer_are_used(tmp_path: Path)
     assert largest_value_of(tmp_path / "rgb.png") == 65535  # which alone can be read
     for bits in (None, 16):
         np.testing.assert_array_equal(load_image(tmp_path / "rgb.png", bits=bits)[..., 0], GREY >> 8)
-    with pytest.raises(InputError, match=r"rgb\.png: 16 bits a channel in colour, .* so not 12 \(--bits\)"):
+    with pytest.raises(InputError, match=r"rgb\.png: 16 bits per channel in color, .* so not 12 \(--bits\)"):
         load_image(tmp_path / "rgb.png", bits=12)
 
 

@@ -16,7 +16,7 @@ from segformer_tf.edge import Segmenter, fit_image, runtime
 from segformer_tf.edge.benchmark.timing import time_files
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.tflite.contract import Contract
-from segformer_tf.edge.tflite.flatbuffer import KEEPING, TELLING, read_flatfile
+from segformer_tf.edge.tflite.flatbuffer import PASS_THROUGH, SOURCES, read_flatfile
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 from segformer_tf.mask import ids_to_mask
@@ -47,8 +47,8 @@ def _whole_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "_try_elsewhere", lambda *_: None)
 
 
-def refused(path: Path, told: str, *, labels: Labels = TWO, **options: object) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def refused(path: Path, message: str, *, labels: Labels = TWO, **options: object) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         Segmenter(path, labels=labels, runtime="litert", **options)  # type: ignore[arg-type]
     assert len(str(caught.value).splitlines()) == 1
     assert str(caught.value).startswith(f"{path}: ")
@@ -59,7 +59,7 @@ def mask_of(path: Path, *, labels: Labels = TWO, photo: np.ndarray = PHOTO, **op
 
 
 def test_numbers_of_operations_are_those_of_the_schema() -> None:
-    for name, number in (KEEPING | TELLING).items():
+    for name, number in (PASS_THROUGH | SOURCES).items():
         assert getattr(schema.BuiltinOperator, name) == number, name
 
 
@@ -78,11 +78,11 @@ def test_a_float_input_takes_the_range_that_is_said(mean: list[float], std: list
     expected = (((PHOTO - np.array(mean)) / std).sum(-1) > above.sum()).astype(np.uint8)
     np.testing.assert_array_equal(seen, expected)
     assert 0.1 < seen.mean() < 0.9
-    told = write(graph, graph.outputs[0], tmp_path / "told.tflite", normalization=(mean, std))
-    np.testing.assert_array_equal(mask_of(told), expected)
-    assert (mask_of(told, mean=255, std=1) == 0).all()  # who says it is believed
+    described = write(graph, graph.outputs[0], tmp_path / "described.tflite", normalization=(mean, std))
+    np.testing.assert_array_equal(mask_of(described), expected)
+    assert (mask_of(described, mean=255, std=1) == 0).all()  # the option comes first
     torch = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    refused(bare, r"are -2\.\.1136, which no network is trained on; .* 255 times both", **torch)
+    refused(bare, r"are -2\.\.1136, which no network is trained on; .* multiply both by 255", **torch)
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,11 @@ def test_integers_of_another_range_need_it_said(tmp_path: Path) -> None:
     )
     expected = (((PHOTO - np.array(mean)) / std).sum(-1) > above.sum()).astype(np.uint8)
     assert (mask_of(path, mean=mean, std=std) == expected).mean() > 0.95
-    refused(path, r"\(x - 0\) / 1 are 0\.\.255, but .* stand for -2\.13\.\.2\.64: 4 of 256 grey levels", mean=0, std=1)
-    told = write(graph, graph.outputs[0], tmp_path / "told.tflite", normalization=(mean, std))
-    assert (mask_of(told) == expected).mean() > 0.95
+    refused(path, r"\(x - 0\) / 1 are 0\.\.255, but .* stand for -2\.13\.\.2\.64: 4 of 256 gray levels", mean=0, std=1)
+    described = write(graph, graph.outputs[0], tmp_path / "described.tflite", normalization=(mean, std))
+    assert (mask_of(described) == expected).mean() > 0.95
     wrong = write(graph, graph.outputs[0], tmp_path / "wrong.tflite", normalization=RAW)
-    refused(wrong, "grey levels would stay apart")
+    refused(wrong, "gray levels would stay apart")
 
 
 def test_an_open_size_is_asked_for(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_what_cannot_be_followed_says_what_was_expected(tmp_path: Path, tiny_fil
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"mean": 0}, "--mean and --std go together"),
         ({"mean": (1, 2), "std": 1}, "--mean must be one number, or three for R, G, B. Received: 1 2"),
@@ -259,8 +259,8 @@ def test_what_cannot_be_followed_says_what_was_expected(tmp_path: Path, tiny_fil
         ({"foreground_above": np.inf}, "--foreground-above must be a number"),
     ],
 )
-def test_a_contract_that_makes_no_sense_is_refused(options: dict, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_a_contract_that_makes_no_sense_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Segmenter("never_read.tflite", labels=TWO, **options)
 
 

@@ -35,8 +35,8 @@ def chosen(*names: str) -> tuple[str, list[str]]:
 def refused(*names: str) -> str:
     with pytest.raises(InputError) as caught:
         chosen(*names)
-    (told,) = str(caught.value).splitlines()
-    return told
+    (message,) = str(caught.value).splitlines()
+    return message
 
 
 def test_a_model_and_images(here: Path, capsys: pytest.CaptureFixture) -> None:
@@ -58,9 +58,9 @@ def test_a_run_ends_with_the_line_that_exports_it(here: Path, kept: str) -> None
     (run / kept).touch()
     Image.new("RGB", (8, 8)).save(run / "curves.png")
     for names in (("runs/mine", "photo.jpg"), ("photo.jpg", "runs/mine"), ("runs/mine",), ("m.tflite", "runs/mine")):
-        told = refused(*names)
-        assert told.startswith("runs/mine: a run folder; predict runs .tflite files alone")
-        assert told.endswith("segformer export runs/mine --out mine.tflite")
+        message = refused(*names)
+        assert message.startswith("runs/mine: a run folder; predict runs .tflite files only")
+        assert message.endswith("segformer export runs/mine --out mine.tflite")
     (here / "model.keras").touch()
     for names in (("model.keras", "photo.jpg"), ("photo.jpg", "model.keras")):
         assert refused(*names).endswith("segformer export model.keras --out model.tflite --size 512 512")
@@ -87,7 +87,7 @@ def test_a_run_ends_with_the_line_that_exports_it(here: Path, kept: str) -> None
 def test_other_models_are_named(here: Path, name: str, kind: str) -> None:
     (here / name).touch()
     for names in ((name, "photo.jpg"), ("photo.jpg", name), (name,)):
-        assert refused(*names).startswith(f"{name}: {kind}; predict runs .tflite files alone")
+        assert refused(*names).startswith(f"{name}: {kind}; predict runs .tflite files only")
 
 
 def test_folders_of_other_models_are_named(here: Path) -> None:

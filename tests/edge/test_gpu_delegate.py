@@ -192,9 +192,9 @@ def test_benchmark_and_evaluate_use_it(
     scores = []
     for runtime in ("litert", GPU):
         main(["evaluate", file, "--data", str(toy_folder), "--runtime", runtime, "--json"])
-        told = capsys.readouterr()
-        scores.append(json.loads(told.out[told.out.index("{") :])["pixel_accuracy"])
-        assert (require_gpu().name in told.err) == (runtime == GPU)
+        output = capsys.readouterr()
+        scores.append(json.loads(output.out[output.out.index("{") :])["pixel_accuracy"])
+        assert (require_gpu().name in output.err) == (runtime == GPU)
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
@@ -215,19 +215,19 @@ from segformer_tf.edge.gpu import GpuInterpreter
 from segformer_tf.edge.runtime import open_interpreter
 path, pictures, out = sys.argv[1:]
 model = GpuInterpreter(path, lambda: open_interpreter(path, runtime="litert"), enforce_f32={enforce_f32})
-made = []
+results = []
 for picture in np.load(pictures):
     model.tensor(model.get_input_details()[0]["index"])()[:] = picture
     model.invoke()
-    made.append([model.get_tensor(t["index"]) for t in model.get_output_details()])
-np.savez(out, *map(np.concatenate, zip(*made)))
+    results.append([model.get_tensor(t["index"]) for t in model.get_output_details()])
+np.savez(out, *map(np.concatenate, zip(*results)))
 """
     arguments = [str(path), str(tmp_path / "pictures.npy"), str(tmp_path / "out.npz")]
     environment = {**os.environ, **require_gpu().environment}
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
-    with np.load(tmp_path / "out.npz") as made:
-        return list(made.values())
+    with np.load(tmp_path / "out.npz") as results:
+        return list(results.values())
 
 
 @pytest.mark.gpu_delegate
@@ -247,14 +247,13 @@ def test_every_recipe(
     keras = np.concatenate([model_of(model).logits(each[None]) for each in pictures])
     logits = run_on(out, list(pictures), runtime="litert")
     for enforce_f32 in (True, False):
-        made = on_gpu(out, pictures, enforce_f32=enforce_f32, tmp_path=tmp_path)
-        found = next(each for each in made if each.dtype == np.float32)
-        check(recipe, found, logits, keras)
+        results = on_gpu(out, pictures, enforce_f32=enforce_f32, tmp_path=tmp_path)
+        theirs = next(each for each in results if each.dtype == np.float32)
+        check(recipe, theirs, logits, keras)
         if model == "camvid" and recipe in ROUNDING:  # trained weights: the difference that the README states
-            assert relative_error(found, logits) <= 0.05
-            assert same_class(found, logits) >= 0.96
+            assert relative_error(theirs, logits) <= 0.05
+            assert same_class(theirs, logits) >= 0.96
         if class_map:
-            maps = next(each for each in made if each.dtype == np.int32)
-            assert (
-                np.mean([there == logits_to_mask(each, size) for there, each in zip(maps, found, strict=True)]) >= 0.999
-            )
+            maps = next(each for each in results if each.dtype == np.int32)
+            same = [ids == logits_to_mask(each, size) for ids, each in zip(maps, theirs, strict=True)]
+            assert np.mean(same) >= 0.999

@@ -56,6 +56,8 @@ def test_predict_info_and_benchmark(tiny_files: dict, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
     assert run(COMMAND, "info", tiny_files["int8"]).returncode == 0
     assert run(COMMAND, "benchmark", tiny_files["int8"], "--repeats", 1).returncode == 0
+    done = run(COMMAND, "benchmark", tiny_files["int8"], "--picture", tmp_path / "a.png")
+    assert done.stderr.splitlines() == ["segformer: --picture needs matplotlib: pip install matplotlib"]
 
 
 def test_what_needs_tensorflow_says_so_in_a_line() -> None:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 from itertools import combinations
-from math import hypot
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ImageColor
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from PIL import Image
 
-from segformer_tf.edge.benchmark.picture import _COLORS, Axis, Point, draw_points, place_label
+from segformer_tf.edge.benchmark.scatter_plot import Point, draw_points, plot_points
+from segformer_tf.labels import Labels
+from segformer_tf.overlay import class_ids, with_legend
 
 # CamVid's files on two runtimes, crowded at the left.
 POINTS = [
@@ -20,53 +24,49 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("values", [[5.0], [0.0, 0.0], [71, 1810], [0.5739, 0.5891], [3.7, 13.9], [1e-4, 3e-4]])
-def test_axes_cover_the_values_with_a_few_ticks(values: list[float]) -> None:
-    axis = Axis.over(values, 100, 900)
-    ticks = axis.ticks()
-    assert axis.low <= min(values) <= max(values) <= axis.high
-    assert axis.low >= 0
-    assert 3 <= len(ticks) <= 10
-    assert len({text for _, text in ticks}) == len(ticks)
-    for value, text in ticks:
-        assert float(text) == pytest.approx(value)
-    assert (axis.pixel(axis.low), axis.pixel(axis.high)) == (100, 900)
-
-
-def test_labels_overlap_neither_labels_nor_circles() -> None:
-    circles = [(140.0, 172.0, 26.0), (136.0, 170.0, 18.0), (155.0, 181.0, 13.0), (162.0, 172.0, 26.0), (860.0, 400, 20)]
-    boxes: list[tuple[float, float, float, float]] = []
-    for circle in circles:
-        boxes.append(place_label((150, 20), circle, circles, boxes))
+@pytest.mark.parametrize("points", [POINTS, POINTS[:1], POINTS[:1] * 3], ids=["crowd", "one", "same place"])
+def test_labels_overlap_neither_labels_nor_circles(points: list[Point]) -> None:
+    figure, axes = draw_points(points)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    assert [text.get_text() for text in axes.texts] == [point.label for point in points]
+    boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
     for one, other in combinations(boxes, 2):
-        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
-    for left, top, right, bottom in boxes:
-        assert left > 0
-        assert right <= 900
-        for x, y, radius in circles:
-            assert hypot(max(left - x, 0, x - right), max(top - y, 0, y - bottom)) >= radius
+        assert not one.overlaps(other)
+    for circle in (each for each in axes.collections if len(each.get_offsets()) == 1):
+        (center,) = axes.transData.transform(circle.get_offsets())
+        radius = np.sqrt(circle.get_sizes()[0]) / 2 * figure.dpi / 72
+        for box in boxes:
+            assert np.hypot(*(np.clip(center, box.p0, box.p1) - center)) >= radius
+    for box in boxes:
+        assert axes.bbox.count_contains(box.corners()) == 4
 
 
-def test_circles_stand_where_their_numbers_say_and_areas_are_sizes() -> None:
-    pixels = np.asarray(
-        draw_points([Point(20, 0.2, 4.0, "", "a"), Point(80, 0.8, 1.0, "", "b")], x_title="ms", y_title="mIoU", note="")
-    ).astype(int)
-    plot = pixels[60:510, 80:880]  # the legend has the same colours
-    areas, middles = [], []
-    for color in _COLORS[:2]:
-        faint = np.asarray(ImageColor.getrgb(color)) * (0xB0 / 255) + 255 * (1 - 0xB0 / 255)
-        near = np.abs(plot - faint).max(axis=-1) < 8
-        areas.append(near.sum())
-        middles.append(np.argwhere(near).mean(axis=0))
-    assert areas[0] / areas[1] == pytest.approx(4, rel=0.25)
-    assert middles[0][0] > middles[1][0]  # a lower mIoU is further down
-    assert middles[0][1] < middles[1][1]
-    across = Axis.over([20, 80], 90 - 80, 870 - 80)
-    down = Axis.over([0.2, 0.8], 500 - 60, 70 - 60)
-    np.testing.assert_allclose(middles[0], [down.pixel(0.2), across.pixel(20)], atol=1.5)
-    np.testing.assert_allclose(middles[1], [down.pixel(0.8), across.pixel(80)], atol=1.5)
+def test_circles_are_at_their_numbers_and_areas_are_sizes() -> None:
+    _, axes = draw_points([Point(20, 0.2, 4.0, "a", "x"), Point(80, 0.8, 1.0, "b", "y")])
+    first, second = (c for c in axes.collections if len(c.get_offsets()) == 1)
+    np.testing.assert_allclose([*first.get_offsets(), *second.get_offsets()], [[20, 0.2], [80, 0.8]])
+    assert first.get_sizes()[0] / second.get_sizes()[0] == pytest.approx(4)
+    assert not np.array_equal(first.get_facecolor(), second.get_facecolor())
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["x", "y"]
 
 
-def test_a_crowd_and_a_single_point_are_drawn() -> None:
-    for points in (POINTS, POINTS[:1]):
-        assert draw_points(points, x_title="ms", y_title="mIoU", note="x" * 300).size == (900, 600)
+def test_the_picture_is_written(tmp_path: Path) -> None:
+    plot_points(tmp_path / "a.png", POINTS, x_title="ms", y_title="mIoU", note="$\\nothing" * 30)
+    with Image.open(tmp_path / "a.png") as opened:
+        assert opened.size == (900, 600)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (120, 200), (2000, 3000)])
+def test_a_legend_names_the_classes_that_occur(size: tuple[int, int]) -> None:
+    labels = Labels.named([f"class number {i}" for i in range(20)])
+    mask = np.full(size, 255, np.uint8)
+    mask[:4, :4], mask[4:8, :4] = 3, 7
+    mask[0] = 7
+    assert class_ids(mask) == [7, 3]
+    picture = Image.new("RGB", size[::-1], "white")
+    drawn = with_legend(picture, labels, class_ids(mask))
+    assert drawn.crop((0, 0, *picture.size)).tobytes() == picture.tobytes()
+    colors = {color for count, color in drawn.getcolors(1 << 24) or [] if count > 50}  # not of smooth letters
+    assert {i for i, color in enumerate(labels.colors) if color in colors} == {3, 7}
+    assert drawn.width <= max(size[1], 400)
+    assert with_legend(picture, labels, []).size == picture.size

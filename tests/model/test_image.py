@@ -14,7 +14,7 @@ from PIL import Image
 from segformer_tf import image as image_module
 from segformer_tf.edge import fit_image, list_images, load_image
 from segformer_tf.errors import InputError
-from segformer_tf.image import Head, read_head, upright_size
+from segformer_tf.image import Head, read_head
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -22,8 +22,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 def test_path_pil_and_array_give_the_same(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     Image.fromarray(PIXELS).save(path)
-    for given in (path, str(path), Image.fromarray(PIXELS), PIXELS):
-        np.testing.assert_array_equal(load_image(given), PIXELS)
+    for image in (path, str(path), Image.fromarray(PIXELS), PIXELS):
+        np.testing.assert_array_equal(load_image(image), PIXELS)
 
 
 def test_bytes_and_file_objects_are_read(tmp_path: Path) -> None:
@@ -31,8 +31,8 @@ def test_bytes_and_file_objects_are_read(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(stream, "PNG")
     content = stream.getvalue()
     (tmp_path / "image.png").write_bytes(content)
-    for given in (content, bytearray(content), memoryview(content), BytesIO(content), stream):
-        np.testing.assert_array_equal(load_image(given), PIXELS)
+    for image in (content, bytearray(content), memoryview(content), BytesIO(content), stream):
+        np.testing.assert_array_equal(load_image(image), PIXELS)
     with (tmp_path / "image.png").open("rb") as file:
         np.testing.assert_array_equal(load_image(file), PIXELS)
     for broken in (b"", b"no image", content[:200], BytesIO(), StringIO("text")):
@@ -41,7 +41,7 @@ def test_bytes_and_file_objects_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("image", "message"),
     [
         (None, "expected an image: a path, a PIL image, an array, .* Received: NoneType"),
         ([PIXELS], "Received: list"),
@@ -54,9 +54,9 @@ def test_bytes_and_file_objects_are_read(tmp_path: Path) -> None:
         (Path("s3://bucket/a.jpg"), "s3:/bucket/a.jpg: a URL"),
     ],
 )
-def test_what_is_no_image_says_what_was_expected(given: Any, told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
-        load_image(given)
+def test_what_is_no_image_says_what_was_expected(image: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_image(image)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -68,7 +68,7 @@ def test_exif_turns_the_image_upright(tmp_path: Path) -> None:
     for suffix in ("png", "jpg", "tif", "webp"):
         Image.fromarray(PIXELS).save(tmp_path / f"turned.{suffix}", exif=exif)
         assert read_head(tmp_path / f"turned.{suffix}") == Head((20, 30), 6)
-        assert upright_size(tmp_path / f"turned.{suffix}") == load_image(tmp_path / f"turned.{suffix}").shape[:2]
+        assert read_head(tmp_path / f"turned.{suffix}").upright == load_image(tmp_path / f"turned.{suffix}").shape[:2]
 
 
 def test_exif_behind_a_pngs_pixels_turns_it_too(tmp_path: Path) -> None:
@@ -116,10 +116,13 @@ def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in np.stack([grey] * 3, -1))
     (tmp_path / "rgb.png").write_bytes(png(30, 20, bits=16, kind=2, data=rows))
     np.testing.assert_array_equal(load_image(tmp_path / "rgb.png")[..., 1], grey >> 8)
-    for pixels, told in ((np.ones((2, 2), np.float32), "32-bit floats"), (np.full((2, 2), 70000), r"70000\.\.70000")):
+    for pixels, message in (
+        (np.ones((2, 2), np.float32), "32-bit floats"),
+        (np.full((2, 2), 70000), r"70000\.\.70000"),
+    ):
         Image.fromarray(pixels.astype(pixels.dtype.name.replace("64", "32"))).save(tmp_path / "odd.tif")
         for bits in (None, 12):
-            with pytest.raises(InputError, match=rf"odd\.tif: pixels are {told}"):
+            with pytest.raises(InputError, match=rf"odd\.tif: pixels are {message}"):
                 load_image(tmp_path / "odd.tif", bits=bits)
 
 
@@ -155,14 +158,14 @@ def test_a_large_picture_is_read_without_a_warning(tmp_path: Path) -> None:
     """Pillow warns from 89 million pixels; warnings are errors here."""
     Image.new("1", (10_000, 9_500)).save(tmp_path / "large.png")
     for _ in range(2):
-        assert upright_size(tmp_path / "large.png") == (9_500, 10_000)
+        assert read_head(tmp_path / "large.png").upright == (9_500, 10_000)
     with pytest.raises(InputError, match="not a readable image"):
         upright_size_of(tmp_path, 14_000, 14_000)
 
 
 def upright_size_of(folder: Path, width: int, height: int) -> tuple[int, int]:
     (folder / "head.png").write_bytes(png(width, height, bits=8, kind=2, data=b""))
-    return upright_size(folder / "head.png")
+    return read_head(folder / "head.png").upright
 
 
 def test_pipes_and_folders_are_no_images(tmp_path: Path) -> None:

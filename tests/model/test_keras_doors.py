@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from segformer_tf import SegFormer, build_classifier, build_segformer, keras_backend, load_segformer
+from segformer_tf import SegFormer, build_classifier, build_segformer, keras_settings, load_segformer
 from segformer_tf.errors import InputError
 from tests.helpers import noise
 
@@ -97,7 +97,7 @@ def test_another_backend_is_one_line(
 def test_the_variable_comes_before_the_file(tmp_path: Path) -> None:
     (tmp_path / "keras.json").write_text('{"backend": "jax"}')
     environment = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"}
-    code = "from segformer_tf import keras_backend; import sys; assert 'keras' not in sys.modules"
+    code = "from segformer_tf import keras_settings; import sys; assert 'keras' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
@@ -110,4 +110,4 @@ def test_a_user_without_a_home_has_kerass_own_place(monkeypatch: pytest.MonkeyPa
     for name in ("HOME", "KERAS_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
-    assert keras_backend._file() == Path("/tmp/.keras/keras.json")
+    assert keras_settings._file() == Path("/tmp/.keras/keras.json")

@@ -1,1 +1,1 @@
-"""`segformer benchmark`: files timed side by side, the hardware, and the tables and pictures of the result."""
+"""`segformer benchmark`: files timed side by side, the hardware, and the tables and picture of the result."""

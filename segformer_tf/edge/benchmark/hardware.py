@@ -1,4 +1,4 @@
-"""What a figure was measured on: processor, cores, memory of this process."""
+"""The machine of a measurement: processor, cores, memory of this process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 def peak_memory() -> int:
     """The most memory that this process has held so far, in bytes (resident, shared libraries included)."""
-    # Of Linux's own count, not its `ru_maxrss`: that one starts at what the parent held.
+    # Linux's `ru_maxrss` starts at the parent's memory; this count does not.
     with suppress(OSError):
-        if found := re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE):
-            return int(found[1]) * 1024
+        if match := re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE):
+            return int(match[1]) * 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
 
@@ -30,15 +30,15 @@ def cores() -> int:
 
 
 def processor() -> str:
-    """The board's name where it has one, and the processor's, as the system tells them."""
+    """The names of the board, if it has one, and of the processor, as the system gives them."""
     board = _text(Path("/proc/device-tree/model")).strip("\0\n ")
     chip = re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
-    named = [name for name in (board, chip[1].strip() if chip else "") if name]
-    if not named and sys.platform == "darwin":
+    names = [name for name in (board, chip[1].strip() if chip else "") if name]
+    if not names and sys.platform == "darwin":
         with suppress(OSError):
-            asked = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-            named = [subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()]
-    return ", ".join([*named, platform.machine()])
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            names = [subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()]
+    return ", ".join([*names, platform.machine()])
 
 
 def _text(path: Path) -> str:

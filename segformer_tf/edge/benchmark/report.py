@@ -1,4 +1,4 @@
-"""What `segformer benchmark` shows and writes: tables, rows of a CSV file, points of a picture."""
+"""Output of `segformer benchmark`: tables, rows of a CSV file, points of a picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from segformer_tf.edge.benchmark.picture import Point, draw_points
+from segformer_tf.edge.benchmark.scatter_plot import Point, plot_points
 from segformer_tf.edge.benchmark.timing import Benchmark, Conditions, Timing
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
@@ -20,13 +20,14 @@ COLUMNS = tuple(field.name for kind in (Timing, Conditions) for field in fields(
 
 def speed_table(result: Benchmark) -> Table:
     """Milliseconds of each stage, and the share of the machine's speed."""
-    told, images = result.conditions, {(t.image_height, t.image_width) for t in result.timings}
+    conditions, images = result.conditions, {(t.image_height, t.image_width) for t in result.timings}
     size = " ".join(f"{height}x{width}" for height, width in images) if len(images) == 1 else "of each input's size"
     table = Table(
-        title=f"ms of {told.repeats} interleaved calls after {told.warm_up} to warm up, threads: {told.threads}, "
-        f"image: {told.image}, {size}",
-        caption=f"{told.machine}, {told.cores} cores; float32 matrix product: {told.matmul_gflops:.1f} GFLOP/s"
-        + (f"; shares count {told.gmac_counted:g} GMAC" if told.gmac_counted else ""),
+        title=f"ms of {conditions.repeats} interleaved calls after {conditions.warm_up} to warm up, "
+        f"threads: {conditions.threads}, image: {conditions.image}, {size}",
+        caption=f"{conditions.machine}, {conditions.cores} cores; "
+        f"float32 matrix product: {conditions.matmul_gflops:.1f} GFLOP/s"
+        + (f"; shares count {conditions.gmac_counted:g} GMAC" if conditions.gmac_counted else ""),
     )
     table.add_column("file", overflow="fold", min_width=14)
     table.add_column("runtime")
@@ -39,9 +40,9 @@ def speed_table(result: Benchmark) -> Table:
 
 
 def files_table(result: Benchmark) -> Table:
-    """What each file is, whoever runs it."""
+    """What each file is, on any runtime."""
     files: dict[Path, Timing] = {}
-    for t in result.timings:  # the first runtime that tells what is inside speaks for all
+    for t in result.timings:  # the row of the first runtime that lists operations
         if t.path not in files or files[t.path].ops is None:
             files[t.path] = t
     scored = any(t.mean_iou is not None for t in files.values())
@@ -79,7 +80,7 @@ def runtimes_table(result: Benchmark) -> Table:
 
 
 def write_csv(path: Path, result: Benchmark) -> None:
-    """`COLUMNS` of every timing; empty where a runtime did not tell. Raises InputError where it cannot be written."""
+    """`COLUMNS` of every timing, unknown values empty; raises InputError if the file cannot be written."""
     with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -90,9 +91,9 @@ def write_csv(path: Path, result: Benchmark) -> None:
 
 
 def write_picture(path: Path, result: Benchmark) -> None:
-    """Invoke against mean IoU, or against megabytes where no scores were given; a circle's area is its file's size.
+    """Plot invoke against mean IoU, or against megabytes without scores; a circle's area is its file's size.
 
-    Raises InputError where it cannot be written.
+    Raises InputError if it cannot be written.
     """
     scored = all(t.mean_iou is not None for t in result.timings)
     points = [
@@ -101,37 +102,32 @@ def write_picture(path: Path, result: Benchmark) -> None:
             y=t.megabytes if t.mean_iou is None else t.mean_iou,
             area=t.megabytes,
             label=t.path.stem,
-            kind=_runtime(t),
+            group=_runtime(t),
         )
         for t in result.timings
     ]
-    told = result.conditions
-    picture = draw_points(
+    conditions = result.conditions
+    plot_points(
+        path,
         points,
         x_title="invoke, median ms",
         y_title="mean IoU" if scored else "MB",
-        note=f"circle area: MB of the file; threads: {told.threads}; {told.machine}",
+        note=f"circle area: MB of the file; threads: {conditions.threads}; {conditions.machine}",
     )
-    with atomic(path) as part:
-        picture.save(part)
 
 
 def read_scores(path: Path) -> float:
-    """`mean_iou` of what ``segformer evaluate MODEL --json`` printed, 0..1.
-
-    Raises:
-        InputError: no such file, or one without that.
-    """
+    """`mean_iou`, 0..1, in the output of ``segformer evaluate MODEL --json``; raises InputError if there is none."""
     try:
-        found = json.loads(path.read_text("utf-8"))["mean_iou"]
-        if isinstance(found, bool) or not 0 <= float(found) <= 1:
-            raise ValueError(found)
-        return float(found)
+        score = json.loads(path.read_text("utf-8"))["mean_iou"]
+        if isinstance(score, bool) or not 0 <= float(score) <= 1:
+            raise ValueError(score)
+        return float(score)
     except OSError as error:
-        raise InputError(f"{path}: no scores that can be read ({error.strerror})") from None
+        raise InputError(f"{path}: scores that cannot be read ({error.strerror})") from None
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f'{path}: expected what `segformer evaluate MODEL --json` prints, with "mean_iou" from 0 to 1'
+            f'{path}: expected the output of `segformer evaluate MODEL --json`, with "mean_iou" from 0 to 1'
         ) from None
 
 

@@ -1,10 +1,7 @@
-"""A file on a runtime, timed in a process of its own.
+"""A file on a runtime, timed in a process of its own, which shares memory and threads with no other.
 
-Its arguments: MODEL RUNTIME THREADS IMAGE CONTRACT. One process for each, so that their memory can be told apart and no
-runtime's threads get in another's way. An empty IMAGE stands for a picture made here, of the model's size.
-
-Protocol: one line of JSON (`Stopwatch`'s attributes) after the first image, then for each line on standard input the
-milliseconds of `STAGES` for one image, as a line of JSON.
+Protocol: after the first image the child sends one line of JSON, `Stopwatch`'s attributes; then, for each line on
+standard input, the milliseconds of each of `STAGES` for one image, as a line of JSON.
 """
 
 from __future__ import annotations
@@ -19,32 +16,27 @@ import numpy as np
 from PIL import Image
 
 from segformer_tf.edge.benchmark.hardware import peak_memory
-from segformer_tf.edge.process import Child, answer_stream, run_child
+from segformer_tf.edge.child_process import ChildProcess, answer_stream
 from segformer_tf.edge.runtime import GPU, child_environment
 from segformer_tf.edge.segmenter import segment
 from segformer_tf.edge.tflite.contract import Contract
-from segformer_tf.edge.tflite.graph_stats import Contents
+from segformer_tf.edge.tflite.graph_stats import GraphStats
 from segformer_tf.edge.tflite.model import TFLiteModel
 
 
-class Stopwatch(Child):
+class Stopwatch(ChildProcess):
     """Times a file on a runtime; a context manager.
 
     Args:
-        path: as `TFLiteModel`.
-        runtime: as `TFLiteModel`.
-        threads: as `TFLiteModel`.
+        path, runtime, threads, contract: arguments of `TFLiteModel`.
         image: a picture to segment; None takes one of the model's size.
-        contract: as `TFLiteModel`.
 
     Attributes:
-        path: as given.
-        runtime: as given.
-        recipe: as `TFLiteModel`.
-        size: as `TFLiteModel`.
-        grid: as `TFLiteModel`.
-        memory: the most bytes its process held up to the first mask.
-        contents: as `TFLiteModel.contents`.
+        path, runtime: the arguments.
+        recipe, size, grid: of the `TFLiteModel`.
+        memory: the most bytes its process held up to the first mask; on the GPU with the CPU interpreter that checks
+            the first result.
+        graph: operations of the file, or None if the runtime does not list them.
 
     Raises:
         InputError: the runtime refuses the file, crashes on it or hangs, or the image cannot be read.
@@ -61,14 +53,13 @@ class Stopwatch(Child):
     ) -> None:
         self.path, self.runtime = path, runtime
         arguments = (str(path), runtime, str(threads), str(image or ""), (contract or Contract()).to_json())
-        environment = child_environment(runtime)
-        super().__init__(__name__, *arguments, name=f"{path}: {runtime}", environment=environment)
-        told = json.loads(self.read())
-        self.recipe: str = told["recipe"]
-        self.size: tuple[int, int] = (told["size"][0], told["size"][1])
-        self.grid: tuple[int, int, int] = tuple(told["grid"])
-        self.memory: int = told["memory"]
-        self.contents = Contents(**told["contents"]) if told["contents"] else None
+        super().__init__(main, *arguments, name=f"{path}: {runtime}", environment=child_environment(runtime))
+        attributes = json.loads(self.read())
+        self.recipe: str = attributes["recipe"]
+        self.size: tuple[int, int] = tuple(attributes["size"])
+        self.grid: tuple[int, int, int] = tuple(attributes["grid"])
+        self.memory: int = attributes["memory"]
+        self.graph = GraphStats(**attributes["graph"]) if attributes["graph"] else None
 
     def __call__(self) -> list[float]:
         """Milliseconds of each of `STAGES`, for one image."""
@@ -87,42 +78,29 @@ def sample_jpeg(size: tuple[int, int]) -> bytes:
         return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
     picture = Image.blend(Image.blend(noise(64), noise(8), 0.3), noise(1), 0.08)
-    written = BytesIO()
-    picture.save(written, "JPEG", quality=90)
-    return written.getvalue()
+    stream = BytesIO()
+    picture.save(stream, "JPEG", quality=90)
+    return stream.getvalue()
 
 
 def main(path: str, runtime: str, threads: str, image: str, contract: str) -> None:
-    """The child's side."""
-    answers = answer_stream()
+    """The child's side; an empty `image` stands for `sample_jpeg` of the model's size."""
+    send = answer_stream()
     model = TFLiteModel(path, runtime=runtime, threads=int(threads), contract=Contract.from_json(contract))
     jpeg = b"" if image else sample_jpeg(model.size)
 
     def once() -> list[float]:
         return list(segment(model, image or Image.open(BytesIO(jpeg)))[2].values())
 
-    def answer(content: object) -> None:
-        answers.write(json.dumps(content).encode() + b"\n")
-        answers.flush()
+    def answer(value: object) -> None:
+        send(json.dumps(value).encode() + b"\n")
 
     once()
     memory = peak_memory()  # before anything that a device would not do
-    contents = model.contents()
-    if contents and runtime == GPU:  # it takes a file whole or not at all
-        contents = replace(contents, partitions=1, outside={})
-    answer(
-        {
-            "recipe": model.recipe,
-            "size": model.size,
-            "grid": model.grid,
-            "memory": memory,
-            "contents": asdict(contents) if contents else None,
-        }
-    )
+    graph = model.graph_stats()
+    if graph and runtime == GPU:  # it takes a file whole or not at all
+        graph = replace(graph, partitions=1, outside={})
+    attributes = {"recipe": model.recipe, "size": model.size, "grid": model.grid, "memory": memory}
+    answer({**attributes, "graph": asdict(graph) if graph else None})
     while sys.stdin.buffer.readline():
         answer(once())
-
-
-def script() -> None:
-    """What `Stopwatch` starts."""
-    run_child(main)

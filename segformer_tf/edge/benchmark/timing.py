@@ -23,7 +23,7 @@ from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, runtim
 from segformer_tf.edge.segmenter import STAGES
 from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.errors import InputError
-from segformer_tf.image import upright_size
+from segformer_tf.image import read_head
 
 _T = TypeVar("_T")
 
@@ -33,29 +33,23 @@ class Timing:
     """One file on one runtime. Times are milliseconds, medians but for p90; megabytes are 10^6 bytes.
 
     Attributes:
-        path: the file.
-        recipe: how it was quantised, or "unknown".
-        height: of the input.
-        width: of the input.
-        classes: of the logits; 0 where the file gives class ids.
-        runtime: its name.
-        runtime_version: its version.
-        image_height: of the image that was segmented, and so of the mask.
-        image_width: likewise.
+        path, recipe: of the file; "unknown" where it does not say.
+        height, width: of the input.
+        classes: of the logits; 0 if the file gives class ids.
+        runtime, runtime_version: that ran it.
+        image_height, image_width: of the image that was segmented, and so of the mask.
         load: decoding the image.
         resize: fitting it to the input.
         p50: invoke, from pixels to logits.
         p90: invoke, 90th percentile.
         mask: from logits to the mask, at the image's own size.
-        total: the four stages together; a median too, so those of the stages add up to about that.
-        megabytes: the file.
-        memory: megabytes that a process had held at most when it had loaded the file and made one mask.
-        ops: operations in the file; None, like the next three, where the runtime does not tell.
-        partitions: parts that a delegate runs.
-        outside: operations that no delegate runs, by name with their counts.
-        gmac: 10^9 multiply-accumulates of an invoke, as the file has them.
-        share: of this machine's float32 matrix product's speed that an invoke reaches, 1.0 for all of it.
-        mean_iou: as it was given, 0..1.
+        total: median of the sum of the four stages.
+        megabytes: size of the file.
+        memory: the most megabytes its process held up to the first mask.
+        ops, partitions, outside: see `GraphStats`; None, like the next two, if the runtime does not list operations.
+        gmac: 10^9 multiply-accumulates of an invoke, by the file.
+        share: speed of an invoke over that of this machine's float32 matrix product; 1.0 is equal.
+        mean_iou: from the user, 0..1.
     """
 
     path: Path
@@ -89,16 +83,13 @@ class Conditions:
 
     Attributes:
         threads: of each runtime, and of the matrix product.
-        warm_up: calls before the timed ones, of each file on each runtime.
-        repeats: timed calls.
+        warm_up, repeats: calls before the timed ones, and timed calls, of each file on each runtime.
         image: name of the picture that was segmented, or "synthetic".
         gmac_counted: 10^9 multiply-accumulates that shares count by; None for those of each file.
         matmul_gflops: 10^9 operations a second of numpy's float32 matrix product, median.
-        machine: processor.
-        cores: that the process may use.
-        system: operating system.
-        date: when the run began, ISO 8601.
-        python: version; likewise the rest.
+        machine, cores, system: processor, cores that the process may use, operating system.
+        date: start of the run, ISO 8601.
+        python, numpy, pillow, segformer_tf: versions.
     """
 
     threads: int
@@ -143,13 +134,11 @@ def time_files(
     Args:
         models: ``.tflite`` files.
         runtimes: to use; None takes all that are installed.
-        threads: CPU threads.
-        repeats: timed calls of each file on each runtime.
-        warm_up: calls before them.
+        threads, repeats, warm_up: see `Conditions`.
         image: a picture to segment; None takes a JPEG of each file's own input size.
-        gmac: 10^9 multiply-accumulates to count shares by; None takes those found in each file.
-        scores: mean IoU of each file, to stand beside its timings.
-        contract: for those files that are from elsewhere.
+        gmac: 10^9 multiply-accumulates to count shares by; None takes those of each file.
+        scores: mean IoU of each file, for its row.
+        contract: for the files that are from elsewhere.
         watch: wraps the turns, as a progress bar does.
 
     Raises:
@@ -168,16 +157,16 @@ def time_files(
         raise InputError(f"--gmac must be positive. Received: {gmac}")
     if scores is not None and len(scores) != len(models):
         raise InputError(f"expected scores of each of {len(models)} files. Received: {len(scores)}")
-    asked = [choose_runtime(runtime) for runtime in runtimes or installed_runtimes()] or [choose_runtime(None)]
-    image_size = upright_size(image) if image else None
+    chosen = [choose_runtime(runtime) for runtime in runtimes or installed_runtimes()] or [choose_runtime(None)]
+    image_size = read_head(image).upright if image else None
     foreign = [find_model_info(model) is None for model in models]
-    contracts = [contract if there or not any(foreign) else None for there in foreign]
+    contracts = [contract if each or not any(foreign) else None for each in foreign]
     date = datetime.now().astimezone().isoformat(timespec="seconds")
     with ExitStack() as stack:
         pairs = [
-            (i, stack.enter_context(Stopwatch(model, runtime=runtime, threads=threads, image=image, contract=said)))
-            for i, (model, said) in enumerate(zip(models, contracts, strict=True))
-            for runtime in asked
+            (i, stack.enter_context(Stopwatch(model, runtime=runtime, threads=threads, image=image, contract=each)))
+            for i, (model, each) in enumerate(zip(models, contracts, strict=True))
+            for runtime in chosen
         ]
         matmul = stack.enter_context(Matmul(threads))
         runners: list[Callable[[], list[float]]] = [*(stopwatch for _, stopwatch in pairs), matmul]
@@ -224,9 +213,9 @@ def _timing(
 ) -> Timing:
     """A row of the (repeats, stages) milliseconds of one file on one runtime."""
     load, resize, p50, mask = np.median(times, axis=0).tolist()
-    contents = stopwatch.contents
-    found = contents.macs / 1e9 if contents else None
-    counted = gmac or found
+    graph = stopwatch.graph
+    own_gmac = graph.macs / 1e9 if graph else None
+    counted = gmac or own_gmac
     return Timing(
         path=stopwatch.path,
         recipe=stopwatch.recipe,
@@ -245,10 +234,10 @@ def _timing(
         total=float(np.median(times.sum(axis=1))),
         megabytes=stopwatch.path.stat().st_size / 1e6,
         memory=stopwatch.memory / 1e6,
-        ops=contents.ops if contents else None,
-        partitions=contents.partitions if contents else None,
-        outside=contents.outside if contents else None,
-        gmac=found,
+        ops=graph.ops if graph else None,
+        partitions=graph.partitions if graph else None,
+        outside=graph.outside if graph else None,
+        gmac=own_gmac,
         share=2 * counted / (p50 / 1e3) / gflops if counted else None,
         mean_iou=mean_iou,
     )
@@ -261,14 +250,10 @@ def take_turns(
     warm_up: int,
     watch: Callable[[range], Iterable[int]] = iter,
 ) -> list[list[_T]]:
-    """What each runner gave in each of `repeats` turns; in a turn each runs once, in order.
+    """Call every runner once in each turn, in order, so that a busy moment of the machine hits all of them.
 
-    A busy moment of the machine so hits all of them. What the first `warm_up` turns gave is dropped.
+    Returns:
+        For each runner its `repeats` results, without those of the first `warm_up` turns.
     """
-    kept: list[list[_T]] = [[] for _ in runners]
-    for turn in watch(range(warm_up + repeats)):
-        for i, runner in enumerate(runners):
-            given = runner()
-            if turn >= warm_up:
-                kept[i].append(given)
-    return kept
+    turns = [[runner() for runner in runners] for _ in watch(range(warm_up + repeats))]
+    return [list(results) for results in zip(*turns[warm_up:], strict=True)]

@@ -1,1 +1,1 @@
-"""A ``.tflite`` as a function: how pixels go in, how scores of classes come out, of our files and others'."""
+"""A ``.tflite`` as a function from pixels to class scores, for our own files and others'."""

@@ -1,7 +1,7 @@
-"""Reads from a ``.tflite`` what no runtime tells: sizes left open, metadata, where its outputs come from.
+"""Reads parts of a ``.tflite`` that no runtime gives: open sizes, metadata, the operations its outputs come from.
 
-Slots and numbers are those of TensorFlow's ``schema.fbs`` and ``metadata_schema.fbs``. A device has no flatbuffers
-package, and the little that is asked for needs none.
+Slots and numbers are those of TensorFlow's ``schema.fbs`` and ``metadata_schema.fbs``. It needs no flatbuffers package,
+which a device does not have.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from segformer_tf.errors import InputError
 
-# Operations by the schema's numbers: those whose values are their input's, at most resized or stored otherwise ...
-KEEPING = {
+# Operations by the schema's numbers: those that keep their input's values, but for size and type ...
+PASS_THROUGH = {
     "DEQUANTIZE": 6,
     "RESHAPE": 22,
     "RESIZE_BILINEAR": 23,
@@ -25,8 +25,8 @@ KEEPING = {
     "RESIZE_NEAREST_NEIGHBOR": 97,
     "QUANTIZE": 114,
 }
-# ... and those that tell what an output is.
-TELLING = {
+# ... and those that say what an output is.
+SOURCES = {
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 4,
     "FULLY_CONNECTED": 9,
@@ -36,10 +36,10 @@ TELLING = {
     "TRANSPOSE_CONV": 67,
     "BATCH_MATMUL": 126,
 }
-_NAMES = {number: name for name, number in TELLING.items()}
+_NAMES = {number: name for name, number in SOURCES.items()}
 _NORMALIZATION = 1  # NormalizationOptions among ProcessUnitOptions
-_DEEPEST = 16  # operations between an output and what tells of it
-_OUTPUTS = 64  # of one operation that are looked at
+_DEEPEST = 16  # operations to follow back from an output
+_OUTPUTS = 64  # of one operation that are read
 
 _Bytes = bytes | mmap
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
@@ -50,9 +50,9 @@ class FlatFile:
     """What the file's flatbuffer says.
 
     Attributes:
-        inputs: the shape of every input, -1 where any number will do.
-        sources: of every output the operation of `TELLING` that its values come from, or "".
-        normalization: mean and std in the metadata of the first input, if there is any.
+        inputs: the shape of every input, with -1 for any number.
+        sources: for every output the operation of `SOURCES` that its values come from, or "".
+        normalization: mean and std in the metadata of the first input, or None.
     """
 
     inputs: tuple[tuple[int, ...], ...]
@@ -61,10 +61,10 @@ class FlatFile:
 
 
 def read_flatfile(path: str | Path) -> FlatFile:
-    """Look into a ``.tflite``.
+    """Read a ``.tflite``.
 
     Raises:
-        InputError: not one, or a damaged one.
+        InputError: not a ``.tflite``, or a damaged one.
     """
     try:
         with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
@@ -78,7 +78,7 @@ def read_flatfile(path: str | Path) -> FlatFile:
 
 
 class _Table:
-    """A table of a flatbuffer, its fields by slot; what is left out reads as nothing or 0."""
+    """A table of a flatbuffer, its fields by slot; an absent field reads as empty or 0."""
 
     def __init__(self, data: _Bytes, start: int) -> None:
         self._data, self._start = data, start
@@ -93,7 +93,7 @@ class _Table:
         return self._start + offset if offset else None
 
     def number(self, slot: int, kind: str) -> int:
-        """A scalar of a struct kind."""
+        """A scalar, by its format of the struct module."""
         place = self._field(slot)
         return 0 if place is None else int(struct.unpack_from(f"<{kind}", self._data, place)[0])
 
@@ -136,14 +136,14 @@ def _indirect(data: _Bytes, place: int) -> int:
 
 def _sources(model: _Table, graph: _Table) -> tuple[str, ...]:
     codes = [max(code.number(0, "b"), code.number(3, "i")) for code in model.children(1)]
-    made_by = {tensor: op for op in graph.children(3) for tensor in op.ints(2)[:_OUTPUTS]}
+    producer = {tensor: op for op in graph.children(3) for tensor in op.ints(2)[:_OUTPUTS]}
 
     def source(tensor: int) -> str:
         for _ in range(_DEEPEST):
-            if (op := made_by.get(tensor)) is None:
+            if (op := producer.get(tensor)) is None:
                 return ""
             code = codes[op.number(0, "I")]
-            if code not in KEEPING.values():
+            if code not in PASS_THROUGH.values():
                 return _NAMES.get(code, "")
             tensor = op.ints(1)[0]
         return ""

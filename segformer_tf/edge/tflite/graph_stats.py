@@ -1,4 +1,4 @@
-"""What a loaded ``.tflite`` consists of: operations, who runs them, and how many multiplications they take."""
+"""Operations of a loaded ``.tflite``: which of them a delegate runs, and how many multiplications they take."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-_DELEGATE = "DELEGATE"  # a node that stands for a part of the graph which a delegate (XNNPACK) runs
+_DELEGATE = "DELEGATE"  # a node in place of a part of the graph that a delegate (XNNPACK) runs
 
 
 @dataclass(frozen=True)
-class Contents:
+class GraphStats:
     """The graph as one runtime sees it.
 
     Attributes:
         ops: operations in the file.
-        partitions: parts that a delegate runs; each border between parts costs copies and a start.
-        outside: operations that the runtime's own kernels run, by name with their counts, the most frequent first.
-        macs: multiply-accumulates of one image, of convolutions and matrix products; all else counts nothing.
+        partitions: parts that a delegate runs; each one costs copies and a start.
+        outside: counts of the operations that the runtime's own kernels run, by name, the most frequent first.
+        macs: multiply-accumulates of the convolutions and matrix products, for one image.
     """
 
     ops: int
@@ -27,12 +27,8 @@ class Contents:
     macs: int
 
 
-def read_contents(interpreter: Any) -> Contents | None:
-    """Look into an interpreter that has its tensors allocated.
-
-    Returns:
-        None where the runtime does not tell: what is asked for is not in its documented interface.
-    """
+def read_graph_stats(interpreter: Any) -> GraphStats | None:
+    """Of an interpreter that has its tensors allocated; None if it lacks these methods, which are undocumented."""
     try:
         nodes = interpreter._get_ops_details()
         shapes = {int(t["index"]): tuple(map(int, t["shape"])) for t in interpreter.get_tensor_details()}
@@ -41,7 +37,7 @@ def read_contents(interpreter: Any) -> Contents | None:
         return None
     delegates = [op for op in ops if op.name == _DELEGATE]
     own = [op for op in ops if op.name != _DELEGATE]
-    return Contents(
+    return GraphStats(
         ops=len(own),
         partitions=len(delegates),
         outside=dict(Counter(op.name for op in _outside(own, delegates)).most_common()),
@@ -51,7 +47,7 @@ def read_contents(interpreter: Any) -> Contents | None:
 
 @dataclass(frozen=True)
 class _Op:
-    """Name, and numbers of the tensors it reads and writes (-1 for one left out)."""
+    """Name, and numbers of the tensors it reads and writes (-1 for an optional one that is missing)."""
 
     name: str
     inputs: tuple[int, ...]
@@ -59,27 +55,27 @@ class _Op:
 
 
 def _outside(own: list[_Op], delegates: list[_Op]) -> list[_Op]:
-    """Operations that no delegate took.
+    """Operations that no delegate runs.
 
-    The runtimes list what a delegate took beside the node that replaces it. Such a node reads all tensors that its
-    part reads and does not make, so going back from what it writes until those ends inside the part.
+    The runtimes list the operations of a part beside the delegate's node that replaces them. That node reads every
+    tensor that enters the part, so a walk back from its outputs to its inputs stays inside the part.
     """
     maker = {tensor: op for op in own for tensor in op.outputs}
-    taken: set[tuple[int, ...]] = set()
+    inside: set[tuple[int, ...]] = set()
     for delegate in delegates:
         border = set(delegate.inputs)
-        waiting = list(delegate.outputs)
-        while waiting:
-            tensor = waiting.pop()
+        queue = list(delegate.outputs)
+        while queue:
+            tensor = queue.pop()
             op = None if tensor in border else maker.get(tensor)
-            if op and op.outputs not in taken:
-                taken.add(op.outputs)
-                waiting += op.inputs
-    return [op for op in own if op.outputs not in taken]
+            if op and op.outputs not in inside:
+                inside.add(op.outputs)
+                queue += op.inputs
+    return [op for op in own if op.outputs not in inside]
 
 
 def _macs(op: _Op, shapes: dict[int, tuple[int, ...]]) -> int:
-    """Multiply-accumulates of one operation, from the shapes of what it reads and writes."""
+    """Multiply-accumulates of one operation, from the shapes of its tensors."""
     if op.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"):
         return 0
     out = shapes[op.outputs[0]]

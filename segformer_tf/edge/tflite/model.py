@@ -1,4 +1,4 @@
-"""A ``.tflite`` and a runtime as one function from pixels to logits."""
+"""A ``.tflite`` on a runtime as one function from pixels to logits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.metadata import ModelInfo, find_model_info
-from segformer_tf.edge.runtime import GPU, runtime_version
+from segformer_tf.edge.runtime import GPU, open_interpreter, runtime_version
 from segformer_tf.edge.tflite.contract import Contract
-from segformer_tf.edge.tflite.engine import Engine, InterpreterEngine, Port
 from segformer_tf.edge.tflite.flatbuffer import FlatFile, read_flatfile
-from segformer_tf.edge.tflite.graph_stats import Contents
-from segformer_tf.edge.tflite.tensors import EXPECTED_INPUT, EXPECTED_OUTPUT, RAW, class_output, pixel_input
+from segformer_tf.edge.tflite.graph_stats import GraphStats, read_graph_stats
+from segformer_tf.edge.tflite.input_output import EXPECTED_INPUT, EXPECTED_OUTPUT, RAW, Port, class_output, pixel_input
 from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels
 from segformer_tf.mask import ids_to_mask, logits_to_mask
@@ -26,28 +25,28 @@ from segformer_tf.mask import ids_to_mask, logits_to_mask
 class TFLiteModel:
     """A segmentation network on one of the runtimes; threads may share one.
 
-    Calls take turns: an interpreter for every thread was no faster on two cores (CamVid b0, int8, four threads: 169 ms
-    an image either way), and each took 70 MB.
+    Calls take turns: one interpreter per thread was no faster on two cores (CamVid b0, int8, four threads: 169 ms per
+    image either way), and each took 70 MB.
 
     Args:
         path: a ``.tflite``; one without metadata of ``segformer export`` is tried in another process first.
-        runtime: as `open_interpreter`.
+        runtime: "litert", "tflite-runtime" or "litert-gpu"; None takes the preferred installed one on the CPU.
         threads: CPU threads; None takes all cores, four at most.
-        info: what `find_model_info` says of the file, where the caller has it: the file is not hashed again.
-        contract: what a file from elsewhere does not say of itself.
+        info: the result of `find_model_info`, to save hashing the file again.
+        contract: how to use a file that `segformer export` did not make.
 
     Attributes:
         size: (height, width) of the input.
-        grid: (height, width, classes) of the logits; 0 classes where the file gives ids of classes, and no logits.
-        recipe: how the file was quantised, or "unknown".
-        bits: as `load_image` takes them for this model.
-        one_channel: whether the two classes are background and what is above a threshold of the file's one channel.
+        grid: (height, width, classes) of the logits; 0 classes if the file gives class ids and no logits.
+        recipe: of the file's quantization, or "unknown".
+        bits: of the model's images, for `load_image`.
+        one_channel: whether the two classes are background and foreground, by a threshold on the file's one channel.
         makes_map: whether the file gives class ids beside the logits (``--class-map``).
-        said: the GPU that is used, what export warned of, and how a file from elsewhere is; "" of our own on a CPU.
+        note: the GPU in use, the warnings of export, and how a file from elsewhere is read; "" for our own on a CPU.
 
     Raises:
         InputError: no such file, a damaged one, a runtime that is missing or refuses it, tensors of another kind, or a
-            contract that says too little, or what does not fit.
+            contract that is incomplete or contradicts the file.
     """
 
     def __init__(
@@ -69,28 +68,34 @@ class TFLiteModel:
         contract.check_use(info is None)
         file = None if info else read_flatfile(path)
         shape = _open_shape(path, file.inputs, contract.size) if file else None
-        self._engine: Engine = InterpreterEngine(
+        self._interpreter = open_interpreter(
             path, runtime=runtime, threads=threads, intact=info is not None, shape=shape
         )
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if any(-1 in tensor["shape_signature"] for tensor in (*inputs, *outputs)):
+            self._interpreter.invoke()  # only then are the shapes known that the graph computes
+            outputs = self._interpreter.get_output_details()
+        self._inputs, self._outputs = [Port.of(t) for t in inputs], [Port.of(t) for t in outputs]
         self._turn = Lock()
         warning = str(info.created.get("warning", "")) if info else ""
         self._gpu = (f"{GPU} {runtime_version(GPU)}", warning) if runtime == GPU else ()
         try:
-            self._agree(file, contract)
+            self._read_ports(file, contract)
         except InputError as error:
-            given, made = (", ".join(map(str, side)) for side in (self._engine.inputs, self._engine.outputs))
-            raise InputError(f"{path}: {error}. Received: {given} in, {made} out") from None
+            inputs, outputs = (", ".join(map(str, ports)) for ports in (self._inputs, self._outputs))
+            raise InputError(f"{path}: {error}. Received: {inputs} in, {outputs} out") from None
         if contract.size and contract.size != self.size:
             raise InputError(_other_size(path, self.size, contract.size))
 
-    def _agree(self, file: FlatFile | None, contract: Contract) -> None:
-        """Find how pixels go in and how to read what comes out; raises InputError without the file's name."""
-        inputs, outputs = self._engine.inputs, self._engine.outputs
+    def _read_ports(self, file: FlatFile | None, contract: Contract) -> None:
+        """Find how to write the input and read the outputs; raises InputError without the file's name."""
+        inputs, outputs = self._inputs, self._outputs
         if len(inputs) != 1:
             raise InputError(f"expected {EXPECTED_INPUT} in")
         self._input = pixel_input(inputs[0], contract.normalization or (file.normalization if file else RAW))
         self.size = inputs[0].shape[1], inputs[0].shape[2]
-        maps = [i for i, port in enumerate(outputs) if len(outputs) == 2 and _is_map(port, self.size)]
+        full = (1, *self.size)
+        maps = [i for i, p in enumerate(outputs) if len(outputs) == 2 and p.dtype == np.int32 and p.shape == full]
         if len(outputs) != 1 + len(maps):
             raise InputError(f"expected {EXPECTED_OUTPUT} out")
         number = next(i for i in range(len(outputs)) if i not in maps)
@@ -102,64 +107,64 @@ class TFLiteModel:
         self.makes_map = bool(maps)
         self.grid = self._output.grid
         self.one_channel = self._output.threshold is not None
-        use = (self._input.said, self._output.said) if file else ()
-        self.said = "; ".join(filter(None, (*self._gpu, *use)))
+        use = (self._input.note, self._output.note) if file else ()
+        self.note = "; ".join(filter(None, (*self._gpu, *use)))
 
-    def answer(self, fitted: Pixels) -> NDArray[Any]:
-        """What the file says of an image that has the model's size.
+    def answer(self, fitted: Pixels) -> tuple[NDArray[Any], NDArray[np.int32] | None]:
+        """Run the file on an image of the model's size.
 
         Args:
             fitted: (height, width, 3) uint8 RGB.
 
         Returns:
-            Scores, `grid` float32; or, of a file that gives no scores, (height, width) uint8 class ids.
+            Scores, `grid` float32, or (height, width) uint8 class ids of a file without scores; and the file's class
+            map, `size` int32, if it `makes_map`.
 
         Raises:
             InputError: another shape or dtype.
         """
-        return self._run(fitted, [self._output.number])[0]
+        check_pixels(fitted, self.size)
+        image, class_map = self._input(fitted), None
+        with self._turn:
+            self._interpreter.tensor(self._inputs[0].index)()[:] = image  # cast in place
+            self._interpreter.invoke()
+            stored = self._interpreter.get_tensor(self._outputs[self._output.number].index)[0]
+            if self._map is not None:
+                class_map = self._interpreter.get_tensor(self._outputs[self._map].index)[0]
+        return self._output(stored), class_map
 
     def logits(self, fitted: Pixels) -> NDArray[np.float32]:
-        """As `answer`, of a file that gives scores; `grid` of our own files is (⌈height/4⌉, ⌈width/4⌉, C)."""
-        return self.logits_and_map(fitted)[0]
-
-    def logits_and_map(self, fitted: Pixels) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
-        """As `logits`, with `size` class ids of the same image where the file makes them itself."""
+        """The scores of `answer`, for our own files (⌈height/4⌉, ⌈width/4⌉, C); raises InputError if there are none."""
         if not self.grid[2]:
-            raise InputError("the file gives class ids; what is asked for are logits")
-        wanted = [self._output.number] if self._map is None else [self._output.number, self._map]
-        logits, *maps = self._run(fitted, wanted)
-        return logits, maps[0] if maps else None
+            raise InputError("the file gives class ids, not logits")
+        return self.answer(fitted)[0]
 
-    def _run(self, fitted: Pixels, wanted: list[int]) -> list[NDArray[Any]]:
-        """Outputs by number, the first one read."""
-        if fitted.shape != (*self.size, 3) or fitted.dtype != np.uint8:
-            raise InputError(f"expected uint8 {(*self.size, 3)}. Received: {fitted.dtype} {fitted.shape}")
-        image = self._input(fitted)
-        with self._turn:
-            first, *rest = self._engine.run(image, wanted)
-        return [self._output(first), *rest]
+    def graph_stats(self) -> GraphStats | None:
+        """Operations of the file; None if the runtime does not list them."""
+        return read_graph_stats(self._interpreter)
 
-    def contents(self) -> Contents | None:
-        """What the file consists of and who runs it; None where the runtime does not tell."""
-        return self._engine.contents()
+
+def check_pixels(fitted: Pixels, size: tuple[int, int]) -> None:
+    """Raises InputError for anything but (*size, 3) uint8."""
+    if fitted.shape != (*size, 3) or fitted.dtype != np.uint8:
+        raise InputError(f"expected uint8 {(*size, 3)}. Received: {fitted.dtype} {fitted.shape}")
 
 
 def _covers(grid: tuple[int, int, int], size: tuple[int, int]) -> bool:
-    """Whether an output has the input's shape, but for rounding: a list of pixels, (1, H·W, C), has not."""
+    """Whether an output has the input's proportions, up to rounding; a list of pixels, (1, H·W, C), does not."""
     height, width = grid[:2]
     return abs(height * size[1] / (width * size[0]) - 1) <= 0.1 + 1 / height + 1 / width
 
 
 def answer_to_mask(answer: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(height, width) uint8 class ids of what `TFLiteModel.answer` gave."""
+    """(height, width) uint8 class ids from the scores or ids that `TFLiteModel.answer` gives."""
     return ids_to_mask(answer, size) if answer.ndim == 2 else logits_to_mask(answer, size)
 
 
 def _open_shape(
     path: str | Path, inputs: Sequence[tuple[int, ...]], size: tuple[int, int] | None
 ) -> tuple[int, ...] | None:
-    """The shape to give an input that leaves height or width open; None where nothing is open."""
+    """The shape for an input that leaves height or width open; None if it leaves nothing open."""
     if len(inputs) != 1 or len(inputs[0]) != 4:
         return None
     _, height, width, channels = inputs[0]
@@ -171,16 +176,12 @@ def _open_shape(
     if -1 not in (height, width) and (height, width) != (1, 1):
         return None
     if size is None:
-        raise InputError(f"{path}: takes images of any size; expected --size H W, best what it was trained on")
-    if any(side not in (-1, 1, wanted) for side, wanted in zip((height, width), size, strict=True)):
+        raise InputError(f"{path}: takes images of any size; expected --size H W, best the size it was trained on")
+    if any(side not in (-1, 1, n) for side, n in zip((height, width), size, strict=True)):
         raise InputError(_other_size(path, (height, width), size))
     return 1, *size, 3 if channels == -1 else channels
 
 
-def _other_size(path: str | Path, sees: tuple[int, int], wanted: tuple[int, int]) -> str:
-    sides = "x".join("any" if side == -1 else str(side) for side in sees)
-    return f"{path}: sees {sides} pixels, no other size. Received: --size {wanted[0]} {wanted[1]}"
-
-
-def _is_map(port: Port, size: tuple[int, int]) -> bool:
-    return port.dtype == np.int32 and port.shape == (1, *size)
+def _other_size(path: str | Path, expected: tuple[int, int], size: tuple[int, int]) -> str:
+    sides = "x".join("any" if side == -1 else str(side) for side in expected)
+    return f"{path}: sees {sides} pixels, no other size. Received: --size {size[0]} {size[1]}"

@@ -125,7 +125,7 @@ def test_what_cannot_be_read_so_is_refused(folder: Path, capsys: pytest.CaptureF
     first = folder / "train" / "images" / "0.png"
     first.write_bytes(color_png((np.arange(128 * 128).reshape(128, 128) % 4001).astype(np.uint16)))
     task = opened(folder, bits=12)
-    with pytest.raises(InputError, match=r"0\.png: 16 bits a channel in colour, .* so not 12 \(--bits\)"):
+    with pytest.raises(InputError, match=r"0\.png: 16 bits per channel in color, .* so not 12 \(--bits\)"):
         task.source[0]
     task = opened(folder)  # is not guessed so
     assert (task.config.bits, task.source[0][0].max()) == (16, 4000 >> 8)

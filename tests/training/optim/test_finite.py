@@ -177,7 +177,7 @@ def test_weights_that_are_not_finite_are_neither_kept_nor_read(
         with pytest.raises(SystemExit):
             main([words[0], str(tmp_path / "nan.keras"), *words[1:]])
         (line,) = capsys.readouterr().err.splitlines()
-        assert "nan.keras: decoder/linear_pred/bias holds values that are no finite numbers" in line
+        assert "nan.keras: decoder/linear_pred/bias holds values that are not finite numbers" in line
 
 
 def test_a_checkpoint_that_is_not_finite_is_not_imported(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A module of this package run as a process of its own, which answers its parent."""
+"""A function run in a process of its own, which answers its parent over standard input and output."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock, Timer
 from types import TracebackType
-from typing import IO, BinaryIO, Self
+from typing import IO, Self
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, first_line
 
 
-class Child:
-    """Starts a module's ``script()`` and speaks with it by its standard input and output; a context manager.
+class ChildProcess:
+    """Runs a function in a new process and exchanges bytes with it; a context manager.
 
     Args:
-        module: what to run; it answers on `answer_stream`, and ends with one line on standard error where it cannot.
-        arguments: for the command line.
-        name: who it is, in errors.
-        seconds: how long one answer may take.
+        main: an importable function of strings. It answers by `answer_stream`, and may raise InputError.
+        arguments: of `main`.
+        name: of the process, in error messages.
+        seconds: time limit of one answer.
         environment: variables to add to those of this process.
+        log: file to append the process's standard error to; None keeps it in a temporary one.
 
     Raises:
         InputError: from `read` and `write`: the child ended, crashed or hung.
@@ -33,33 +35,34 @@ class Child:
 
     def __init__(
         self,
-        module: str,
+        main: Callable[..., None],
         *arguments: str,
         name: str,
         seconds: float = 300.0,
         environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
     ) -> None:
         self._name = name
         self._seconds = seconds
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
+        self._errors: IO[bytes] = log.open("a+b") if log else tempfile.TemporaryFile()  # noqa: SIM115
+        # Not by -m, which warns of modules that importing their package has imported already.
+        code = f"from {__name__} import run_child; from {main.__module__} import {main.__name__} as f; run_child(f)"
         self._process = subprocess.Popen(
-            # Not by -m, for whoever imports this package has most of its modules imported already.
-            [sys.executable, "-P", "-c", f"from {module} import script; script()", *arguments],
+            [sys.executable, "-P", "-c", code, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**os.environ, **(environment or {})},
         )
-
         self._turn = Lock()
         self._failed: InputError | None = None
         self._end = weakref.finalize(self, _end, self._process, self._errors)
 
     @contextmanager
     def exchange(self) -> Iterator[None]:
-        """A question and its answer, of one thread at a time.
+        """Holds the process for one question and its answer, by one thread at a time.
 
-        One that is broken off ends the child: its next answer would be to the question before.
+        An exchange that is interrupted ends the process: its next answer would be to the question before.
         """
         with self._turn:
             if self._failed:
@@ -75,24 +78,24 @@ class Child:
         """Send bytes."""
         assert self._process.stdin is not None
         try:
-            with self._in_time():
+            with self._time_limit():
                 self._process.stdin.write(question)
                 self._process.stdin.flush()
         except BrokenPipeError:
             raise self._failure() from None
 
     def read(self, count: int | None = None) -> bytes:
-        """`count` bytes, or a line."""
+        """Receive `count` bytes, or a line."""
         assert self._process.stdout is not None
-        with self._in_time():
+        with self._time_limit():
             answer = self._process.stdout.readline() if count is None else self._process.stdout.read(count)
         if not answer or (count is not None and len(answer) < count):
             raise self._failure()
         return answer
 
     @contextmanager
-    def _in_time(self) -> Iterator[None]:
-        """Kills a child that takes too long."""
+    def _time_limit(self) -> Iterator[None]:
+        """Kills the process after `seconds`."""
         timer = Timer(self._seconds, self._process.kill)
         timer.start()
         try:
@@ -101,7 +104,7 @@ class Child:
             timer.cancel()
 
     def close(self) -> None:
-        """End the process; whoever forgets it leaves that to the garbage collector."""
+        """End the process; the garbage collector does it otherwise."""
         self._end()
 
     def __enter__(self) -> Self:
@@ -111,18 +114,18 @@ class Child:
         self.close()
 
     def _failure(self) -> InputError:
-        with self._in_time():  # one that closed its output may not end
+        with self._time_limit():  # a process that closed its output may not end
             code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         self.close()
         if code == -signal.SIGKILL:
-            said = f"{self._name} did not answer within {self._seconds:g} s, or was killed"
+            reason = f"{self._name} did not answer within {self._seconds:g} s, or was killed"
         elif code < 0:
-            said = f"{self._name} crashed ({signal.Signals(-code).name})"
+            reason = f"{self._name} crashed ({signal.Signals(-code).name})"
         else:
-            said = lines[-1] if lines else f"{self._name} ended without a reason"
-        self._failed = InputError(said)
+            reason = lines[-1] if lines else f"{self._name} ended without a reason"
+        self._failed = InputError(reason)
         return self._failed
 
 
@@ -133,19 +136,26 @@ def _end(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
 
 
 def run_child(main: Callable[..., None]) -> None:
-    """Run the child's side with the command line's arguments: an error is one line, the last one on standard error."""
+    """Run the child's function with the command line's arguments; an error becomes the last line on standard error."""
     try:
         main(*sys.argv[1:])
         os._exit(0)
-    except Exception as error:  # runtimes raise what they like
-        reason = (str(error).splitlines() or [""])[0]
-        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {reason}"
-        print(said, file=sys.stderr, flush=True)
-        os._exit(1)  # here: what `error` holds would write more when it goes, and might not end
+    except Exception as error:  # runtimes raise anything
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
+        print(reason, file=sys.stderr, flush=True)
+        os._exit(1)  # at once: destructors could write more lines, or hang
 
 
-def answer_stream() -> BinaryIO:
-    """The child's way to its parent; what libraries print goes to standard error, not between the answers."""
+def answer_stream() -> Callable[[bytes], None]:
+    """In the child: a function that sends bytes to the parent.
+
+    What libraries print goes to standard error from now on, not between the answers.
+    """
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    return answers
+
+    def send(answer: bytes) -> None:
+        answers.write(answer)
+        answers.flush()
+
+    return send

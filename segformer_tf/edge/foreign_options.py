@@ -1,4 +1,4 @@
-"""Options of the command that several verbs share."""
+"""Options for a .tflite from elsewhere, which several verbs share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segformer_tf.edge.tflite.contract import Contract
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignOptions:
-    """What a .tflite from elsewhere does not say of itself."""
+    """How to use a .tflite from elsewhere, in what its metadata leaves open."""
 
     mean: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None
     """Of a .tflite from elsewhere that takes floats, with --std: one number or three (R, G, B); it sees
@@ -27,5 +27,5 @@ class ForeignOptions:
     0 if in a convolution."""
 
     def contract(self, size: tuple[int, int] | None) -> Contract:
-        """With the size to use where the file leaves it open; raises InputError as `Contract` does."""
+        """These and the size for a file that leaves it open; raises InputError for bad values."""
         return Contract(size=size, mean=self.mean, std=self.std, foreground_above=self.foreground_above)

@@ -1,10 +1,10 @@
-"""Keras' own quantization, which SegFormer does not take."""
+"""Layers and models that refuse Keras' own quantization."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from segformer_tf import keras_backend  # noqa: F401  before Keras is imported
+from segformer_tf import keras_settings  # noqa: F401  before Keras is imported
 
 # isort: split
 import keras
@@ -18,8 +18,8 @@ _INSTEAD = "`segformer export --recipe int8` makes a quantized file of the model
 class Unquantized:
     """Mixin of a layer or a model that refuses ``quantize`` in any mode.
 
-    Keras replaces the kernels of a Dense layer by integers and a scale. The decoder composes its kernels, files of
-    weights and exports hold them: all would take the integers for the weights.
+    Keras replaces the kernels of a Dense layer by integers and a scale. The decoder multiplies its kernels, and weight
+    files and exports contain them: all would take the integers for the weights.
     """
 
     def quantize(self, *_: Any, **__: Any) -> None:
@@ -27,7 +27,7 @@ class Unquantized:
 
 
 class Dense(Unquantized, layers.Dense):
-    """Keras' Dense, by the same name in files of weights, of floats in any case.
+    """Keras' Dense, by the same name in weight files, in floating point only.
 
     Raises:
         InputError: a dtype policy that quantizes.
