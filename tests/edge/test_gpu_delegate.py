@@ -83,7 +83,7 @@ def test_a_class_map_of_negative_logits_is_right_there(tmp_path: Path, monkeypat
     bias.assign(bias - 50.0)
     options: dict[str, Any] = {"size": (64, 96), "runtimes": ["litert", GPU], "class_map": True}
     export_tflite(model, tmp_path / "ours.tflite", recipe="fp32", **options)
-    monkeypatch.setattr("convert.graph.class_map._whole_vectors", lambda graph, logits: logits)
+    monkeypatch.setattr("convert.graph.class_map._whole_vectors", lambda logits: (logits, []))
     with pytest.raises(InputError, match=r"ARG_MAX gives class [567], expected 0 to 4"):
         export_tflite(model, tmp_path / "without.tflite", recipe="fp32", **options)
 
