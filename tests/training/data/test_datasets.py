@@ -248,6 +248,7 @@ def eager() -> Iterator[None]:
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the .* option is set")
 @pytest.mark.parametrize("row", DATA_SETS.values(), ids=DATA_SETS)
+@pytest.mark.usefixtures("quick")
 def test_two_steps_on_every_row(row: Any, tmp_path: Path) -> None:
     """Features and sizes are TFDS' own; mask values are drawn from those the row knows."""
     rng = np.random.default_rng(0)

@@ -141,6 +141,7 @@ def _check(model: keras.Model, seen: list[np.ndarray]) -> None:
     np.testing.assert_array_equal(model.weights[0].numpy(), seen[-1])
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_keeps_the_average_and_goes_on_from_the_weights(toy_folder: Path, tmp_path: Path) -> None:
     config = replace(SMALL, data=str(toy_folder), steps=2, deterministic=True)
     plain = load_segformer(train(replace(config, out=tmp_path / "plain")).last)
