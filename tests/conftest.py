@@ -61,6 +61,7 @@ settings.load_profile("few")
 LONG = (
     *("test_workers", "test_resume", "test_export", "test_kept", "test_import", "test_gpu_delegate", "test_datasets"),
     *("test_parity", "test_pretrain", "test_train", "test_scaling", "test_benchmark", "test_fuzz", "test_notebook"),
+    *("test_peers", "test_gpu", "test_memory", "test_segformer", "test_preprocessor"),
 )
 
 
