@@ -2,13 +2,20 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 
-.PHONY: demo test test-gpu test-gpu-delegate test-arm fuzz lint bench clean
+.PHONY: demo test test-fast test-gpu test-gpu-delegate test-arm fuzz lint bench clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
 
+# A process for each of WORKERS cores, each with its own files of tests.
+WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# While you work: what takes seconds is left out.
+test-fast: .venv/test
+	$(PYTEST) -m "not long and not slow and not network and not gpu and not arm and not gpu_delegate"
 
 # Needs a GPU.
 test-gpu: .venv/test

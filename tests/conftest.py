@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -17,7 +20,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
+from matplotlib.figure import Figure
 from PIL import Image
 
 from segformer_tf import SegFormer, build_segformer
@@ -28,6 +33,8 @@ from training.data.tfds.toy import NAMES, draw_sample
 # Whatever lands in the temporary folder beside `tmp_path`, also of processes that tests kill, goes when the tests end.
 begin_scratch()
 
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+
 # Real samples: SEGFORMER_TF_DATA or ../shared/data.
 DATA = Path(os.environ.get("SEGFORMER_TF_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -35,12 +42,35 @@ DATA = Path(os.environ.get("SEGFORMER_TF_DATA", Path(__file__).parents[2] / "sha
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+# Graphs of a few steps are not worth optimizing; processes that tests start do optimize theirs.
+if not tf.config.list_physical_devices("GPU"):
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
+# Millions of objects of the libraries stay: not looking at them again saves a tenth of the time.
+gc.collect()
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 # The same few examples every time; `make fuzz` takes many, new ones.
 settings.register_profile("few", max_examples=40, deadline=None, derandomize=True)
 settings.register_profile("fuzz", max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("few")
+
+
+# Files of many seconds, the longest first, so that two workers end at about the same time.
+LONG = (
+    *("test_workers", "test_resume", "test_export", "test_kept", "test_import", "test_gpu_delegate", "test_datasets"),
+    *("test_parity", "test_pretrain", "test_train", "test_scaling", "test_benchmark", "test_fuzz", "test_notebook"),
+    *("test_peers", "test_gpu", "test_memory", "test_segformer", "test_preprocessor"),
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    for item in items:
+        if item.path.stem in LONG or {"quick", "tiny_files", "trained"}.intersection(item.fixturenames):
+            item.add_marker("long")
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +85,28 @@ def tiny() -> SegFormer:
 
 
 @pytest.fixture(scope="session")
-def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A path by its name, written by whichever worker of pytest-xdist needs it first; do not change it."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if WORKER else root
+
+    def path(name: str, write: Callable[[Path], object]) -> Path:
+        with FileLock(root / f"{name}.lock"):
+            if not (root / f"{name}.done").exists():
+                write(root / name)
+                (root / f"{name}.done").touch()
+        return root / name
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_folder(shared: Callable) -> Path:
     """Toy shapes as a folder: 6 train, 3 val, 3 test samples; raw ids are 10 times the class, 200 is ignored."""
-    root = tmp_path_factory.mktemp("toy_folder")
+    return shared("toy_folder", write_toy_folder)
+
+
+def write_toy_folder(root: Path) -> None:
     for seed, (split, count) in enumerate({"train": 6, "val": 3, "test": 3}.items()):
         for kind in ("images", "masks"):
             (root / split / kind).mkdir(parents=True)
@@ -68,7 +117,6 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(raw).save(root / split / "masks" / f"{i}.png")
     classes = [{"id": 10 * i, "name": name, "color": [40 * i, 0, 255 - 40 * i]} for i, name in enumerate(NAMES)]
     (root / "dataset.json").write_text(json.dumps({"name": "toy", "classes": classes, "ignore": [200]}))
-    return root
 
 
 @pytest.fixture(scope="session")
@@ -90,15 +138,35 @@ def ade20k() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_files(tiny: SegFormer, toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def tiny_files(tiny: SegFormer, toy_folder: Path, shared: Callable) -> dict[str, Path]:
     """The tiny model at 97x161 in every recipe, verified on every installed runtime that it is for."""
     from convert.export import export_tflite
     from convert.quantize.recipes import RECIPES
     from segformer_tf.edge import installed_runtimes, list_images
 
-    folder, images = tmp_path_factory.mktemp("tflite"), list_images([toy_folder / "train" / "images"])
-    files = {recipe: folder / f"{recipe}.tflite" for recipe in RECIPES}
-    for recipe, out in files.items():
+    images = list_images([toy_folder / "train" / "images"])
+
+    def file(recipe: str) -> Path:
         runtimes = RECIPES[recipe].fitting(installed_runtimes())
-        export_tflite(tiny, out, recipe=recipe, size=(97, 161), images=images, runtimes=runtimes)
-    return files
+        options = {"recipe": recipe, "size": (97, 161), "images": images, "runtimes": runtimes}
+        return shared(f"{recipe}.tflite", lambda out: export_tflite(tiny, out, **options))
+
+    # Two workers that need them at once begin at either end.
+    files = {recipe: file(recipe) for recipe in (reversed(RECIPES) if WORKER == "gw1" else RECIPES)}
+    return {recipe: files[recipe] for recipe in RECIPES}
+
+
+@pytest.fixture(scope="session")
+def trained(toy_folder: Path, shared: Callable) -> Path:
+    """The run folder of a `SMALL` training on `toy_folder`; copy it to change it."""
+    from tests.training.small import SMALL
+    from training.train import train
+
+    return shared("trained", lambda out: train(replace(SMALL, data=str(toy_folder), out=out)))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains without tracing and plotting, for tests of a few steps whose subject is neither."""
+    monkeypatch.setattr(keras.Model, "run_eagerly", property(lambda self: True, lambda self, value: None))
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).touch())

@@ -1,11 +1,13 @@
-"""What several tests need: weights off their defaults, noise, the paper's decoder, the measure of parity."""
+"""What several tests need: weights off their defaults, noise, the paper's decoder, parity, a command's refusal."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from segformer_tf import SegFormer
+from segformer_tf.cli import main
 
 
 def perturb(model: SegFormer, seed: int = 0) -> SegFormer:
@@ -49,3 +51,13 @@ def plain_decoder(model: SegFormer, features: dict) -> np.ndarray:
 def within(ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-4) -> bool:
     """The parity every form of the model is held to."""
     return bool(np.abs(ours - theirs).max() <= tolerance * max(1.0, np.abs(theirs).max()))
+
+
+def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    """The one line on standard error of a command that must fail."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line

@@ -8,16 +8,8 @@ import pytest
 from segformer_tf import SegFormer
 from segformer_tf.cli import VERBS, main
 from segformer_tf.errors import InputError
+from tests.helpers import refused
 from training.runs.folder import Keep, Run
-
-
-def line(capsys: pytest.CaptureFixture, *arguments: object) -> str:
-    """The one line on standard error of a command that must fail."""
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    assert stop.value.code == 1
-    (message,) = capsys.readouterr().err.splitlines()
-    return message
 
 
 def test_every_verb_is_where_the_table_says() -> None:
@@ -34,50 +26,53 @@ def test_unknown_words_are_refused_with_the_nearest(capsys: pytest.CaptureFixtur
         assert hint in " ".join(capsys.readouterr())
 
 
-def test_bad_input_is_one_line(capsys: pytest.CaptureFixture, toy_folder: Path, tmp_path: Path) -> None:
-    data = ("--data", toy_folder)
-    assert "no manifest" in line(capsys, "train", "--data", tmp_path)
-    assert "splits here: test, train, val" in line(capsys, "train", *data, "--train-split", "none")
-    assert "no such TFDS data set" in line(capsys, "train", "--data", "tfds:nothing_like_it")
-    assert "--crop height must be at least 29 pixels. Received: 28x64" in line(capsys, "train", *data, "--crop", 28, 64)
-    assert "variant must be one of" in line(capsys, "train", *data, "--variant", "b9", "--out", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    assert "at least 29 pixels. Received: 20x20" in line(capsys, "train", *data, "--eval-size", 20, 20)
-    assert "drop_path_rate must be in" in line(capsys, "train", *data, "--drop-path", 1.5, "--out", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    for seed in (-1, 2**32):
-        assert "--seed must be from 0 to" in line(capsys, "train", *data, "--seed", seed)
-    assert "expected --data DATA and options of a new run" in line(capsys, "train", "--steps", 5)
-    assert "x: not a run folder" in line(capsys, "train", "--resume", "x", "--steps", 5)
-    (tmp_path / "taken").touch()
-    assert "multiple of --epoch-steps" in line(
-        capsys, "train", *data, "--steps", 7, "--epoch-steps", 5, "--warmup-steps", 0
-    )
-    assert "tfds:x/y" in line(capsys, "train", "--data", "tfds:x/y")
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train --data {tmp}", "no manifest"),
+        ("train {data} --train-split none", "splits here: test, train, val"),
+        ("train --data tfds:nothing_like_it", "no such TFDS data set"),
+        ("train --data tfds:x/y", "tfds:x/y"),
+        ("train {data} --crop 28 64", "--crop height must be at least 29 pixels. Received: 28x64"),
+        ("train {data} --crop -5 64", "at least 29 pixels. Received: -5x64"),
+        ("train {data} --eval-size 20 20", "at least 29 pixels. Received: 20x20"),
+        ("train {data} --out {tmp}/run --variant b9", "variant must be one of"),
+        ("train {data} --out {tmp}/run --drop-path 1.5", "drop_path_rate must be in"),
+        ("train {data} --out {tmp}/file/run", "file/run: cannot be"),
+        ("train {data} --seed -1", "--seed must be from 0 to"),
+        ("train {data} --seed 4294967296", "--seed must be from 0 to"),
+        ("train --steps 5", "expected --data DATA and options of a new run"),
+        ("train --resume x --steps 5", "x: not a run folder"),
+        ("train {data} --steps 7 --epoch-steps 5 --warmup-steps 0", "multiple of --epoch-steps"),
+        ("train {data} --scale 2 0.5", "--scale must be"),
+        ("train {data} --learning-rate 0", "learning-rate must be positive. Received: 0.0"),
+        ("train {data} --batch-size -2", "batch-size must be positive. Received: -2"),
+        ("evaluate {tmp} {data} --size 0 0", "at least 29 pixels. Received: 0x0"),
+        ("evaluate {tmp}/missing.keras {data}", "no such model file"),
+        ("export {tmp}/missing.keras --out {tmp}/x.tflite", "no such model file"),
+        ("info {tmp}/missing.tflite", "no such model file"),
+        ("predict {tmp}/missing.tflite {tmp}/none", "no such file or folder"),
+    ],
+)
+def test_bad_input_is_one_line(
+    command: str, message: str, capsys: pytest.CaptureFixture, toy_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
-    assert "cannot be made" in line(capsys, "train", *data, "--out", tmp_path / "file" / "run")
-    assert "--scale must be" in line(capsys, "train", *data, "--scale", 2, 0.5)
-    assert "learning-rate must be positive. Received: 0.0" in line(capsys, "train", *data, "--learning-rate", 0)
-    assert "batch-size must be positive. Received: -2" in line(capsys, "train", *data, "--batch-size", "-2")
-    assert "at least 29 pixels. Received: -5x64" in line(capsys, "train", *data, "--crop", "-5", 64)
-    assert "at least 29 pixels. Received: 0x0" in line(capsys, "evaluate", tmp_path, *data, "--size", 0, 0)
-    assert "no such model file" in line(capsys, "evaluate", tmp_path / "missing.keras", *data)
-    assert "no such model file" in line(capsys, "export", tmp_path / "missing.keras", "--out", tmp_path / "x.tflite")
-    assert "no such model file" in line(capsys, "info", tmp_path / "missing.tflite")
-    assert "no such file or folder" in line(capsys, "predict", tmp_path / "missing.tflite", tmp_path / "none")
+    assert message in refused(capsys, *command.format(tmp=tmp_path, data=f"--data {toy_folder}").split())
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_outputs_that_exist_are_left_alone(
     capsys: pytest.CaptureFixture, tiny_files: dict, tiny: SegFormer, toy_folder: Path, tmp_path: Path
 ) -> None:
-    def refused(*arguments: object) -> None:
-        assert "exists already; give another name, or --overwrite" in line(capsys, *arguments)
+    def taken(*arguments: object) -> None:
+        assert "exists already; give another name, or --overwrite" in refused(capsys, *arguments)
 
     image, out = toy_folder / "test" / "images" / "0.png", tmp_path / "out"
     out.mkdir()
     (out / "0_overlay.png").write_text("mine")
     predict = ("predict", tiny_files["int8"], image, "--out", out)
-    refused(*predict)
+    taken(*predict)
     assert (out / "0_overlay.png").read_text() == "mine"
     main([*map(str, predict), "--overwrite"])
     assert (out / "0_overlay.png").read_bytes()[1:4] == b"PNG"
@@ -85,7 +80,7 @@ def test_outputs_that_exist_are_left_alone(
     table = tmp_path / "times.csv"
     table.write_text("mine")
     benchmark = ("benchmark", tiny_files["int8"], "--runtime", "litert", "--repeats", 1, "--csv", table)
-    refused(*benchmark)
+    taken(*benchmark)
     main([*map(str, benchmark), "--overwrite"])
     assert "p50" in table.read_text()
 
@@ -93,7 +88,7 @@ def test_outputs_that_exist_are_left_alone(
     file = tmp_path / "model.tflite"
     file.write_text("mine")
     export = ("export", tmp_path / "model.keras", "--size", 64, 64, "--runtime", "litert", "--out", file)
-    refused(*export)
+    taken(*export)
     assert file.read_text() == "mine"
     main([*map(str, export), "--overwrite"])
     assert file.read_bytes()[4:8] == b"TFL3"
@@ -122,7 +117,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     capsys: pytest.CaptureFixture, full: Path, tiny_files: dict, tiny: SegFormer, toy_folder: Path, tmp_path: Path
 ) -> None:
     def failed(name: str, *arguments: object) -> None:
-        message = line(capsys, *arguments)
+        message = refused(capsys, *arguments)
         assert message.startswith("segformer: ")
         assert f"{name}: cannot be written (No space left on device)" in message
 

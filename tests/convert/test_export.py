@@ -256,6 +256,7 @@ def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out.keras").exists()
 
 
+@pytest.mark.usefixtures("quick")
 def test_terms_travel_with_the_weights_and_are_said_once(
     tiny: SegFormer, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

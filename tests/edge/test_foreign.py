@@ -32,7 +32,7 @@ from tests.edge.foreign import (
     start,
     write,
 )
-from tests.test_cli import line
+from tests.helpers import refused as line
 from tests.test_fuzz import refused_in_a_line
 from training.evaluate import open_predictor
 

@@ -34,13 +34,8 @@ def config(toy_folder: Path) -> TrainConfig:
     return replace(SMALL, data=str(toy_folder))
 
 
-@pytest.fixture(scope="module")
-def run_folder(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(replace(config, out=tmp_path_factory.mktemp("runs") / "run")).root
-
-
-def test_run_folder_holds_everything(run_folder: Path, toy_folder: Path) -> None:
-    assert {p.name for p in run_folder.iterdir()} == {
+def test_run_folder_holds_everything(trained: Path, toy_folder: Path) -> None:
+    assert {p.name for p in trained.iterdir()} == {
         *(
             "config.json",
             "environment.json",
@@ -52,34 +47,34 @@ def test_run_folder_holds_everything(run_folder: Path, toy_folder: Path) -> None
             "tensorboard",
         )
     }
-    assert {p.name for p in (run_folder / "weights").iterdir()} == {"last.keras", "best.keras"}
-    saved = json.loads((run_folder / "config.json").read_text())
+    assert {p.name for p in (trained / "weights").iterdir()} == {"last.keras", "best.keras"}
+    saved = json.loads((trained / "config.json").read_text())
     assert saved["data"] == str(toy_folder)
     assert saved["eval_size"] == [128, 128]
-    assert run_size(run_folder) == (128, 128)
-    with (run_folder / "history.csv").open() as file:
+    assert run_size(trained) == (128, 128)
+    with (trained / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
     assert {"loss", "mean_iou", "val_loss", "val_mean_iou"} <= set(rows[0])
-    versions = json.loads((run_folder / "environment.json").read_text())[0]["versions"]
+    versions = json.loads((trained / "environment.json").read_text())[0]["versions"]
     assert versions["keras"] == keras.__version__
 
 
-def test_weights_carry_labels_and_moved(run_folder: Path, toy_folder: Path) -> None:
-    model = load_segformer(run_folder)
+def test_weights_carry_labels_and_moved(trained: Path, toy_folder: Path) -> None:
+    model = load_segformer(trained)
     assert model.config.labels == open_source(str(toy_folder), "train").labels
     assert np.abs(model.decoder.bn.moving_mean.numpy()).max() > 0
 
 
-def test_last_weights_keep_the_optimizer(run_folder: Path) -> None:
-    model = keras.models.load_model(run_folder / "weights" / "last.keras")
+def test_last_weights_keep_the_optimizer(trained: Path) -> None:
+    model = keras.models.load_model(trained / "weights" / "last.keras")
     assert int(model.optimizer.iterations) == 4
 
 
-def test_evaluate_scores_by_the_contract(run_folder: Path, toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
-    main(["evaluate", str(run_folder), "--data", str(toy_folder), "--json"])
+def test_evaluate_scores_by_the_contract(trained: Path, toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    main(["evaluate", str(trained), "--data", str(toy_folder), "--json"])
     told = json.loads(capsys.readouterr().out)
-    model, source = load_segformer(run_folder), open_source(str(toy_folder), "test")
+    model, source = load_segformer(trained), open_source(str(toy_folder), "test")
     matrix = sum(
         confusion_matrix(mask, logits_to_mask(model.logits(image[None])[0], (128, 128)), num_classes=6)
         for image, mask in (source[i] for i in range(len(source)))
@@ -87,7 +82,7 @@ def test_evaluate_scores_by_the_contract(run_folder: Path, toy_folder: Path, cap
     assert told["mean_iou"] == pytest.approx(mean_iou(matrix), abs=1e-6)
     assert told["images"] == 3
     assert list(told["per_class"]) == list(source.labels.names)
-    main(["evaluate", str(run_folder), "--data", str(toy_folder)])
+    main(["evaluate", str(trained), "--data", str(toy_folder)])
     assert "pixel accuracy" in capsys.readouterr().out
 
 
@@ -110,6 +105,7 @@ def test_a_model_of_other_classes_is_refused(toy_folder: Path, tmp_path: Path, c
     assert "has 9 classes, the data 6" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick")
 def test_weights_to_start_from(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     looks = {"image_mean": (127.5, 127.5, 127.5), "image_std": (127.5, 127.5, 127.5)}
     given = build_segformer("tiny", num_classes=9, norm_epsilon=1e-5, **looks)
@@ -158,6 +154,7 @@ def test_strategies() -> None:
         make_strategy(3)
 
 
+@pytest.mark.usefixtures("quick")
 def test_bad_images_and_masks_are_one_line(config: TrainConfig, toy_folder: Path, tmp_path: Path) -> None:
     data = shutil.copytree(toy_folder, tmp_path / "data")
     for path in (data / "train" / "images").iterdir():
@@ -174,9 +171,9 @@ def test_bad_images_and_masks_are_one_line(config: TrainConfig, toy_folder: Path
     assert not (tmp_path / "none").exists()
 
 
-def test_taken_run_folders_are_left_alone(config: TrainConfig, run_folder: Path) -> None:
+def test_taken_traineds_are_left_alone(config: TrainConfig, trained: Path) -> None:
     with pytest.raises(InputError, match="exists already; go on with --resume"):
-        train(replace(config, out=run_folder))
+        train(replace(config, out=trained))
 
 
 @pytest.mark.slow
@@ -209,6 +206,7 @@ def test_toy_shapes_cannot_be_solved_by_a_frozen_random_encoder(
         assert max(float(row["val_mean_iou"]) for row in csv.DictReader(file)) < 0.6
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_does_not_go_on_with_other_classes(toy_folder: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(toy_folder, tmp_path / "data"))
     run = train(replace(SMALL, data=str(data), steps=2, out=tmp_path / "run"))

@@ -247,6 +247,7 @@ def eager() -> Iterator[None]:
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the .* option is set")
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_two_steps_on_every_row(name: str, tmp_path: Path) -> None:
     """Features and sizes are TFDS's; mask values are random values of the row."""

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from segformer_tf import SegFormer, build_segformer, load_segformer
-from tests.helpers import noise, perturb
+from segformer_tf import load_segformer
+from segformer_tf.distributed_fit import MultiWorkerFit
+from tests.helpers import noise
 from tests.training.small import SMALL
 from training.distributed.strategy import make_strategy
 from training.optim.accumulate import accumulate
@@ -28,18 +29,32 @@ MASKS = np.random.default_rng(1).choice([0, 1, 2, 255], (24, 64, 64), p=[0.3, 0.
 MASKS[::3, :40] = 255  # the parts of a step have unlike numbers of valid pixels
 
 
+class TwoLayers(MultiWorkerFit, keras.Model):
+    """A patch embedding and a classifier: what a step does with parts and replicas is the same for any network."""
+
+    def __init__(self, dtype: str = "float32") -> None:
+        super().__init__(dtype=dtype)
+        self.embed = keras.layers.Conv2D(8, 7, 4, "same", activation="gelu", dtype=dtype)
+        self.classify = keras.layers.Conv2D(3, 1, dtype=dtype)
+        self.embed.build((None, 64, 64, 3))
+        self.classify.build((None, 16, 16, 8))
+        self.built = True
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        return self.classify(self.embed(images))
+
+
 @cache
 def curve(
     parts: int, *, devices: int = 1, dtype: str = "float32", batch_size: int = 8, **options: float
 ) -> list[float]:
-    """Losses of six steps of a tiny model whose batch normalisation stands still."""
+    """Losses of six steps."""
     keras.utils.set_random_seed(3)
     strategy = make_strategy(devices)
     with strategy.scope():
-        model = perturb(build_segformer("tiny", num_classes=3, drop_path_rate=0.0, dropout_rate=0.0, dtype=dtype))
-        model.decoder.bn.trainable = False
+        model = TwoLayers(dtype)
         model.compile(
-            optimizer=SegFormerAdamW(2e-3, head_multiplier=1.0, **options),
+            optimizer=SegFormerAdamW(2e-2, head_multiplier=1.0, **options),
             loss=SegmentationLoss([1.0, 2.0, 3.0]),
             metrics=[MeanIoU(3)],
             jit_compile=False,
@@ -106,7 +121,7 @@ def test_mixed_float16_learns_as_float32() -> None:
 @pytest.mark.parametrize("devices", [1, 2])
 def test_average_follows_the_weights_and_is_swapped_in_and_out(devices: int) -> None:
     with make_strategy(devices).scope():
-        model = build_segformer("tiny", num_classes=3)
+        model = TwoLayers()
         model.compile(optimizer=SegFormerAdamW(1e-2, use_ema=True, ema_momentum=0.5), loss=SegmentationLoss())
         model.optimizer.build(model.trainable_variables)
     seen: list[np.ndarray] = []
@@ -117,7 +132,7 @@ def test_average_follows_the_weights_and_is_swapped_in_and_out(devices: int) -> 
     assert len(seen) == 4
 
 
-def _check(model: SegFormer, seen: list[np.ndarray]) -> None:
+def _check(model: keras.Model, seen: list[np.ndarray]) -> None:
     expected = seen[0]
     for value in seen[1:]:
         expected = 0.5 * expected + 0.5 * value
@@ -126,6 +141,7 @@ def _check(model: SegFormer, seen: list[np.ndarray]) -> None:
     np.testing.assert_array_equal(model.weights[0].numpy(), seen[-1])
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_keeps_the_average_and_goes_on_from_the_weights(toy_folder: Path, tmp_path: Path) -> None:
     config = replace(SMALL, data=str(toy_folder), steps=2, deterministic=True)
     plain = load_segformer(train(replace(config, out=tmp_path / "plain")).last)
@@ -167,7 +183,7 @@ def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: 
 
 def test_throughput_tells_slow_data_from_fast(toy_folder: Path) -> None:
     def told(delay: float) -> dict[str, float]:
-        model = build_segformer("tiny", num_classes=3)
+        model = TwoLayers()
         model.compile(optimizer="sgd", loss=SegmentationLoss())
         data = tf.data.Dataset.from_tensors((IMAGES[:2], MASKS[:2])).repeat()
 
@@ -183,4 +199,4 @@ def test_throughput_tells_slow_data_from_fast(toy_folder: Path) -> None:
 
     slow, fast = told(0.3), told(0.0)
     assert slow["data_wait"] > fast["data_wait"] + 0.3
-    assert slow["images_per_second"] < 2 / 0.3
+    assert slow["images_per_second"] < 3 / 0.3  # a batch is fetched ahead

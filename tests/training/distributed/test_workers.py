@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
-from tests.training.small import COMMAND, SMALL
+from tests.training.small import COMMAND, QUICK, SMALL
 from training.data.open import open_source
 from training.data.pipeline import train_batches
 from training.distributed.strategy import Place, _answers, _meet, make_strategy, this_place
@@ -42,7 +42,7 @@ def start_workers(*words: object) -> list[subprocess.Popen]:
     ports = free_ports(2)
     return [
         subprocess.Popen(
-            [*COMMAND, *map(str, words)],
+            [*QUICK, *map(str, words)],
             env={**os.environ, "TF_CONFIG": cluster(i, ports)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -101,7 +101,7 @@ def test_when_a_worker_is_lost_the_other_says_so_and_both_can_go_on(
 ) -> None:
     """In a validation, or after it."""
     run = tmp_path / "run"
-    workers = start_workers(*options(toy_folder, run, steps=20))
+    workers = start_workers(*options(toy_folder, run, steps=12))
     while not (run / "backup" / f"worker{victim}-epoch2.{kind}").exists():
         assert workers[0].poll() is None, workers[0].communicate()[1]
         time.sleep(0.05)
@@ -118,7 +118,7 @@ def test_when_a_worker_is_lost_the_other_says_so_and_both_can_go_on(
     for worker in start_workers("--resume", run):
         error = worker.communicate(timeout=300)[1]
         assert worker.returncode == 0, error
-    assert len(curve(run)) == 10
+    assert len(curve(run)) == 6
     assert len(before) >= 1
     np.testing.assert_array_equal(curve(run)[: len(before)], before)  # it went on, not back
 

@@ -40,6 +40,7 @@ def no_memory(*_: object, **__: object) -> None:
     raise MemoryError
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_validation_out_of_memory_loses_no_epoch(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_validation_out_of_memory_loses_no_epoch(
     assert list(rows(alone.root)[0]) == list(rows(tmp_path / "run")[0])
 
 
+@pytest.mark.usefixtures("quick")
 def test_pictures_out_of_memory_lose_no_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.tasks.segmentation.plot_panel", no_memory)
     with pytest.raises(InputError, match=r"that was panel\.png, an image of 128x128; .* --eval-size H W of less$"):
@@ -89,6 +91,7 @@ def test_smaller_parts_are_offered_where_a_batch_has_them(batch_size: int, repli
     assert "--batch-size" in line
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(
     config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_killed_run_ends_as_one_left_alone(toy_folder: Path, tmp_path: Path) -
     assert len(json.loads((killed / "environment.json").read_text())) == 2
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_killed_before_its_first_backup_starts_where_it_started(toy_folder: Path, tmp_path: Path) -> None:
     start = tmp_path / "start.keras"
     build_segformer("tiny", num_classes=6).save(start)
@@ -230,6 +231,7 @@ def test_backups_that_do_not_fit_give_one_line(model: keras.Model, tmp_path: Pat
             Backup(tmp_path).restore(model)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_without_a_backup_resumes_from_its_start(toy_folder: Path, tmp_path: Path) -> None:
     config = replace(SMALL, data=str(toy_folder), out=tmp_path / "run", eval_size=(128, 128))
     Run.create(tmp_path / "run", config)
@@ -239,10 +241,11 @@ def test_a_run_without_a_backup_resumes_from_its_start(toy_folder: Path, tmp_pat
     assert len(run.history.read_text().splitlines()) == 3
 
 
-def test_resume_needs_a_run_and_the_data_of_its_start(toy_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("quick")
+def test_resume_needs_a_run_and_the_data_of_its_start(toy_folder: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not a run folder: it holds no config\.json"):
         resume(tmp_path / "none")
-    run = train(replace(SMALL, data=str(toy_folder), out=tmp_path / "run"))
+    run = Run(shutil.copytree(trained, tmp_path / "run"))
     saved = json.loads((run.root / "config.json").read_text())
     fewer = shutil.copytree(toy_folder, tmp_path / "fewer")
     for kind in ("images", "masks"):

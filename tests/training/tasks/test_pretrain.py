@@ -118,6 +118,7 @@ def test_a_run_that_goes_on_ends_as_one_left_alone(run: Run, tmp_path: Path) -> 
             assert ours[name] == theirs[name]
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_segmenter_starts_from_the_encoder(
     run: Run, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
