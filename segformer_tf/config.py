@@ -181,6 +181,14 @@ def check_bits(bits: Any, *, name: str = "bits") -> int | None:
     raise InputError(f"{name} must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}")
 
 
+def check_image_shape(shape: Any, what: str = "image") -> None:
+    """Refuse an image too small for the reductions; raises InputError that calls it `what`."""
+    height, width = shape[1], shape[2]
+    for name, size in (("height", height), ("width", width)):
+        if size is not None and size < MIN_IMAGE_SIDE:
+            raise InputError(f"{what} {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
+
+
 def normalize(pixels: Any, *, mean: Three = IMAGE_MEAN, std: Three = IMAGE_STD) -> Any:
     """As `SegFormerConfig.normalize`, by ImageNet's mean and standard deviation unless others are given."""
     if isinstance(pixels, np.ndarray):  # which would compute with a tuple in float64

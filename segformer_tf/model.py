@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from segformer_tf.config import MIN_IMAGE_SIDE, SegFormerConfig, variant_config
+from segformer_tf.config import SegFormerConfig, check_image_shape, variant_config
 from segformer_tf.distributed_fit import MultiWorkerFit
 from segformer_tf.errors import InputError
 from segformer_tf.layers import PACKAGE, OverlapPatchMerging, TransformerBlock, conv_init, linear_init
@@ -388,14 +388,6 @@ def build_segformer(
         TensorShape([1, 128, 128, 150])
     """
     return SegFormer(variant_config(variant, num_classes=num_classes, **overrides), image_size=image_size, dtype=dtype)
-
-
-def check_image_shape(shape: Any, what: str = "image") -> None:
-    """Refuse an image too small for the reductions; raises InputError that calls it `what`."""
-    height, width = shape[1], shape[2]
-    for name, size in (("height", height), ("width", width)):
-        if size is not None and size < MIN_IMAGE_SIDE:
-            raise InputError(f"{what} {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
 
 
 def as_config(config: SegFormerConfig | dict[str, Any]) -> SegFormerConfig:

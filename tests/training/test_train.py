@@ -22,11 +22,11 @@ from segformer_tf.edge import logits_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.metrics import confusion_matrix, mean_iou
 from tests.training.small import SMALL
-from training.config import TrainConfig
+from training.config import TrainConfig, free_folder
 from training.data.open import open_source
 from training.distributed.strategy import make_strategy
 from training.tasks.segmentation import Segmentation
-from training.train import _free_folder, resume, train
+from training.train import resume, train
 
 
 @pytest.fixture(scope="module")
@@ -225,4 +225,4 @@ def test_a_run_does_not_go_on_with_other_classes(toy_folder: Path, tmp_path: Pat
 def test_a_data_sets_name_is_no_path(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, folder in (("../../x", "tiny-x"), ("m [b]x/y", "tiny-m-b-x-y"), ("..", "tiny-data"), ("toy", "tiny-toy")):
-        assert _free_folder(SMALL, name) == Path("runs") / folder
+        assert free_folder(SMALL.variant, name) == Path("runs") / folder

@@ -20,7 +20,7 @@ from training.distributed.strategy import make_strategy
 from training.optim.accumulate import accumulate
 from training.optim.losses import MeanIoU, SegmentationLoss
 from training.optim.optimizer import SegFormerAdamW, SharedLossScale, averaged
-from training.runs.throughput import Throughput
+from training.runs.callbacks import Throughput
 from training.train import train
 
 IMAGES = noise(24, 64, 64, 3)
@@ -178,7 +178,7 @@ def test_throughput_tells_slow_data_from_fast(toy_folder: Path) -> None:
             data = data.map(lambda x, y: (tf.ensure_shape(tf.numpy_function(slow, [x], tf.float32), x.shape), y))
         throughput = Throughput(2)
         model.fit(data, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[throughput])
-        return throughput.told()
+        return throughput.values()
 
     slow, fast = told(0.3), told(0.0)
     assert slow["data_wait"] > fast["data_wait"] + 0.3

@@ -19,7 +19,6 @@ from tests.training.runs.test_resume import assert_same_end
 from training.runs.backup import Backup, Progress
 from training.config import PretrainConfig, TrainConfig
 from training.optim.optimizer import SegFormerAdamW
-from training.runs.resume_options import told_changes, with_changes
 from training.runs.folder import Run
 from training.tasks.segmentation import Segmentation, bounded_size
 from training.data.open import open_source
@@ -120,22 +119,23 @@ def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(
 
 def test_what_a_run_keeps_from_its_start() -> None:
     config = replace(SMALL, eval_size=(64, 64))
-    assert with_changes(config, {}) == config
+    assert config.with_changes({}) == config
     with pytest.raises(InputError, match=r"takes --accumulate, --eval-size, --steps alone.* Received: --learning-rate"):
-        with_changes(config, {"steps": 8, "learning_rate": 1e-3})
+        config.with_changes({"steps": 8, "learning_rate": 1e-3})
     with pytest.raises(InputError, match=r"can only grow, from 4\. Received: 2"):
-        with_changes(config, {"steps": 2})
+        config.with_changes({"steps": 2})
     with pytest.raises(InputError, match="takes --accumulate, --steps alone"):
-        with_changes(PretrainConfig(), {"eval_size": (64, 64)})
-    assert told_changes(config, config) == []
+        PretrainConfig().with_changes({"eval_size": (64, 64)})
+    assert config.changes_since(config) == []
 
 
 def test_options_that_were_spelled_out_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr("training.train.resume", lambda folder, kind, changes: asked.append(changes) or Run(folder))
-    main(["train", "--resume", str(tmp_path), "--steps", "40000"])  # the default, and yet asked for
-    main(["train", "--resume", str(tmp_path)])
-    assert asked == [{"steps": 40_000}, {}]
+    steps: list[int] = []
+    monkeypatch.setattr("training.train.train", lambda config, before: steps.append(config.steps) or Run(config.out))
+    Run.create(tmp_path / "run", replace(SMALL, data="data", steps=500))
+    main(["train", "--resume", str(tmp_path / "run"), "--steps", "40000"])  # the default, and yet explicit
+    main(["train", "--resume", str(tmp_path / "run")])
+    assert steps == [40_000, 500]
 
 
 @pytest.mark.parametrize(

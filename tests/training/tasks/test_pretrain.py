@@ -29,7 +29,7 @@ from training.data import class_augment as aug
 from training.data.classes import open_classes
 from training.data.pipeline import plain_input_errors
 from training.optim.accumulate import accumulate
-from training.optim.class_losses import IGNORED, ClassificationLoss, TopK
+from training.optim.losses import IGNORED, ClassificationLoss, TopK
 from training.runs.folder import Run
 from training.tasks.classification import Classification
 from training.train import resume, train
@@ -192,17 +192,18 @@ def test_a_run_goes_on_by_its_own_verb_alone(
             main([verb, "--resume", str(tmp_path / name)])
         expected = f"a run of segformer {other}; go on with segformer {other} --resume {tmp_path / name}"
         assert capsys.readouterr().err == f"segformer: {tmp_path / name}: {expected}\n"
-    path = tmp_path / "street" / "config.json"
+    root = tmp_path / "street"
+    path = root / "config.json"
     saved = json.loads(path.read_text())
     assert saved.pop("task") == "segmentation"
     path.write_text(json.dumps(saved))  # as runs were before there were two tasks
-    assert TrainConfig.read(path).crop == (64, 64)
+    assert TrainConfig.read(root).crop == (64, 64)
     with pytest.raises(InputError, match="a run of segformer train"):
-        PretrainConfig.read(path)
+        PretrainConfig.read(root)
     for odd in ("detection", 3, ["segmentation"]):
         path.write_text(json.dumps({**saved, "task": odd}))
         with pytest.raises(InputError, match="not a run's configuration"):
-            TrainConfig.read(path)
+            TrainConfig.read(root)
     for words, message in (
         (["--steps", "5"], "expected --data DATA"),
         (["--data", "x", "--label-smoothing", "1"], "0 to"),
