@@ -4,6 +4,7 @@ import json
 import signal
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,18 @@ def test_threads_share_one(tiny_files: dict, recipe: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         for i, result in enumerate(pool.map(segmenter, photos * 20)):
             np.testing.assert_array_equal(result.mask, alone[i % 8])
+
+
+def test_what_a_web_service_has_in_hand(tiny_files: dict) -> None:
+    """Bytes of a request, a stream, and nothing. BGR is not to be told from RGB, and so it is said where one calls."""
+    segmenter, stream = Segmenter(tiny_files["fp32"], runtime="litert"), BytesIO()
+    Image.fromarray(PHOTO).save(stream, "PNG")
+    expected = segmenter(PHOTO).mask
+    for given_image in (stream.getvalue(), stream):
+        np.testing.assert_array_equal(segmenter(given_image).mask, expected)
+    with pytest.raises(InputError, match=r"expected an image: a path, .* Received: NoneType"):
+        segmenter(None)  # type: ignore[arg-type]
+    assert "BGR" in (Segmenter.__call__.__doc__ or "")
 
 
 def test_models_of_another_kind_are_refused(tmp_path: Path) -> None:
