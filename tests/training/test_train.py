@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from tests.training.small import SMALL
 from training.config import TrainConfig, free_folder
 from training.data.open import open_source
 from training.distributed.strategy import make_strategy
+from training.runs.folder import Run
 from training.tasks.segmentation import Segmentation
 from training.train import resume, train
 
@@ -220,6 +223,26 @@ def test_a_run_does_not_go_on_with_other_classes(toy_folder: Path, tmp_path: Pat
         InputError, match=r"was begun with other classes than the data has now: .* bring the manifest back"
     ):
         resume(run.root)
+
+
+def test_options_are_checked_before_tensorflow_is_imported(tmp_path: Path) -> None:
+    """A wrong option of a new or a resumed run is refused at once, by a process without TensorFlow."""
+    Run.create(tmp_path / "run", replace(SMALL, data="data", out=tmp_path / "run"))
+    code = (
+        "import sys; from segformer_tf.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: sys.exit(sum(name in sys.modules for name in ('tensorflow', 'keras')))"
+    )
+    new, resumed = ["--data", "data"], ["--resume", str(tmp_path / "run")]
+    for words, message in (
+        ([*new, "--steps", "1001"], "--steps must be a multiple of --epoch-steps. Received: 1001 and 500"),
+        ([*new, "--crop", "512", "20"], "--crop width must be at least 29 pixels. Received: 512x20"),
+        ([*new, "--dropout", "1"], "dropout_rate must be in [0, 1). Received: dropout_rate=1.0"),
+        ([*resumed, "--steps", "5"], "--steps must be a multiple of --epoch-steps. Received: 5 and 2"),
+        ([*resumed, "--seed", "5"], "takes --accumulate, --eval-size, --steps alone. Received: --seed"),
+    ):
+        done = subprocess.run([sys.executable, "-c", code, "train", *words], capture_output=True, text=True)
+        assert (done.returncode, message in done.stderr) == (0, True), done.stderr
 
 
 def test_a_data_sets_name_is_no_path(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,11 +124,10 @@ def _many_workers(devices: int | None) -> tf.distribute.Strategy:
 
 
 def _meet(place: Place) -> None:
-    """Wait until every worker can be reached, and print which are missing; TensorFlow itself waits in silence, and cannot
-    be interrupted.
+    """Wait until every worker can be reached, and print which are missing.
 
-    Meanwhile each worker listens on its own port. One that has reached all others gives the port to TensorFlow, which
-    answers the workers that are still waiting.
+    TensorFlow itself would wait in silence, and cannot be interrupted. Meanwhile each worker listens on its own
+    port. One that has reached all others leaves the port to TensorFlow, which answers the workers that still wait.
     """
     own = _host_and_port(place.addresses[place.index])[1]
     try:

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from segformer_tf.image import Pixels
 from segformer_tf.files import atomic
+from segformer_tf.image import Pixels
 
 _NAMED = 40  # with more classes a confusion matrix has no room for numbers
 

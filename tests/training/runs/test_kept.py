@@ -14,14 +14,14 @@ import pytest
 from segformer_tf import build_segformer
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
-from tests.training.small import SMALL
 from tests.training.runs.test_resume import assert_same_end
-from training.runs.backup import Backup, Progress
+from tests.training.small import SMALL
 from training.config import PretrainConfig, TrainConfig
+from training.data.open import open_source
 from training.optim.optimizer import SegFormerAdamW
+from training.runs.backup import Backup, Progress
 from training.runs.folder import Run
 from training.tasks.segmentation import Segmentation, bounded_size
-from training.data.open import open_source
 from training.train import _smaller, resume, train
 
 

@@ -19,8 +19,8 @@ import pytest
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.errors import InputError
 from tests.training.small import COMMAND, SMALL
-from training.runs.backup import Backup, Progress
 from training.optim.optimizer import SegFormerAdamW
+from training.runs.backup import Backup, Progress
 from training.runs.folder import Run, alone_in, write_json
 from training.train import resume, train
 
