@@ -136,9 +136,9 @@ def open_predictor(
             protocol = protocol if protocol.slide else replace(protocol, size=None)
         with IsolatedModel(model, runtime=runtime, contract=contract) as worker:
             match = _match(model, info.labels if info else None, labels, worker.grid[2])
-            protocol = _for_one_size(protocol, worker.size, model)
+            protocol = protocol.resolved(worker.size, fixed=str(model))
             license, bits = (info.license, info.bits) if info else ("", None)
-            # A window at the rim of a small image is smaller than the model.
+            # A window of an image that is smaller than the model's size is smaller too.
             network = _finite(lambda pixels: worker.logits(fit_image(pixels, worker.size)), model)
             yield Predictor(network, protocol, license, match, bits, worker.said)
         return
@@ -149,29 +149,10 @@ def open_predictor(
         check_image_shape((None, *protocol.size, 3), "--size")
     loaded = load_segformer(model)
     match = _match(model, loaded.config.labels, labels, loaded.config.num_classes)
-    if not (protocol.size or protocol.resize or protocol.slide):
-        protocol = replace(protocol, size=run_size(model))
+    protocol = protocol.resolved(run_size(model))
     # Keras traces twice, for the first size and for any other, so many sizes cost no more.
     network = _finite(lambda pixels: loaded.logits(pixels[None])[0], model)
     yield Predictor(network, protocol, loaded.config.license, match, loaded.config.image_bits)
-
-
-def _for_one_size(protocol: EvalProtocol, size: tuple[int, int], model: Path) -> EvalProtocol:
-    """The protocol with the size of a ``.tflite``; raises InputError if it needs other sizes."""
-    height, width = size
-    if protocol.slide:
-        if (protocol.slide[0],) * 2 != size:
-            raise InputError(
-                f"--slide: the crop must be {model}'s size, {height}x{width}. Received: {protocol.slide[0]}"
-            )
-        return protocol
-    default = EvalProtocol()
-    for name in ("size", "resize", "align", "scales"):
-        if getattr(protocol, name) != getattr(default, name):
-            raise InputError(
-                f"--{name}: {model} takes {height}x{width} pixels, no other size; --slide cuts such windows"
-            )
-    return replace(protocol, size=size)
 
 
 def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, indices: Iterable[int]) -> Scores:

@@ -7,7 +7,7 @@ early mmsegmentation: ``AlignedResize``, ``slide_inference``, ``aug_test``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Annotated, Any, Literal
 
@@ -68,6 +68,33 @@ class EvalProtocol:
             )
         if not self.scales or not all(0 < scale < inf for scale in self.scales):
             raise InputError(f"--scales must be positive factors. Received: {_text(self.scales) or 'none'}")
+
+    def resolved(self, size: Size | None, *, fixed: str = "") -> EvalProtocol:
+        """The final options for one model.
+
+        Args:
+            size: of the model's images; None for any.
+            fixed: name of the model, if it takes no other size.
+
+        Raises:
+            InputError: options that need other sizes than the fixed one.
+        """
+        if not fixed or size is None:
+            return self if self.size or self.resize or self.slide else replace(self, size=size)
+        height, width = size
+        if self.slide:
+            if (self.slide[0],) * 2 != size:
+                raise InputError(
+                    f"--slide: the crop must be {fixed}'s size, {height}x{width}. Received: {self.slide[0]}"
+                )
+            return self
+        default = EvalProtocol()
+        for name in ("size", "resize", "align", "scales"):
+            if getattr(self, name) != getattr(default, name):
+                raise InputError(
+                    f"--{name}: {fixed} sees {height}x{width} pixels, no other size; --slide cuts such windows"
+                )
+        return replace(self, size=size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -196,7 +196,7 @@ def _restore(model: keras.Model, task: Task, run: Run, config: RunConfig, before
     progress.samples = samples
     progress.size = progress.size or _eval_size(before or config) or _eval_size(config)  # older backups have none
     if before:
-        run.resumed(before, config, chief=chief)
+        run.write_changes(before, config, chief=chief)
     if chief:
         for line in config.changes_since(before) if before else []:
             print(line)

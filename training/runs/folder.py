@@ -67,9 +67,8 @@ class Run:
             raise InputError(f"{root}: exists already on worker {index}; choose another --out on all of them")
         return run
 
-    def resumed(self, before: RunConfig, config: RunConfig, *, chief: bool) -> None:
-        """Write the options into config.json where they changed; the chief adds versions and changes to
-        environment.json."""
+    def write_changes(self, before: RunConfig, config: RunConfig, *, chief: bool) -> None:
+        """Write changed options into config.json; the chief adds them and its environment to environment.json."""
         old, new = (json.loads(_as_json(each.to_dict())) for each in (before, config))
         changed = {name: [old[name], value] for name, value in new.items() if value != old[name]}
         record = self.root / "environment.json"
