@@ -48,9 +48,9 @@ def curve(
         if parts > 1:
             accumulate(model, parts)
     losses: list[float] = []
-    told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(logs["loss"]))
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(logs["loss"]))
     data = tf.data.Dataset.from_tensor_slices((IMAGES, MASKS)).batch(batch_size, drop_remainder=True).repeat()
-    model.fit(data, steps_per_epoch=1, epochs=6, verbose=0, shuffle=False, callbacks=[told])
+    model.fit(data, steps_per_epoch=1, epochs=6, verbose=0, shuffle=False, callbacks=[callback])
     return losses
 
 
@@ -166,7 +166,7 @@ def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: 
 
 
 def test_throughput_tells_slow_data_from_fast(toy_folder: Path) -> None:
-    def told(delay: float) -> dict[str, float]:
+    def measure(delay: float) -> dict[str, float]:
         model = build_segformer("tiny", num_classes=3)
         model.compile(optimizer="sgd", loss=SegmentationLoss())
         data = tf.data.Dataset.from_tensors((IMAGES[:2], MASKS[:2])).repeat()
@@ -181,6 +181,6 @@ def test_throughput_tells_slow_data_from_fast(toy_folder: Path) -> None:
         model.fit(data, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[throughput])
         return throughput.values()
 
-    slow, fast = told(0.3), told(0.0)
+    slow, fast = measure(0.3), measure(0.0)
     assert slow["data_wait"] > fast["data_wait"] + 0.3
     assert slow["images_per_second"] < 2 / 0.3

@@ -74,9 +74,9 @@ def test_the_step_that_diverges_ends_the_run_and_nothing_of_it_is_kept(
 
     poison.on_train_batch_begin = break_weights
     monkeypatch.setattr("training.train.StopBetweenSteps", lambda: _Entered(poison))
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as error:
         train(replace(SMALL, data=str(toy_folder), out=run.root, steps=6))
-    line = str(told.value)
+    line = str(error.value)
     assert line.startswith("step 4, at rate 0.0005: the ")
     assert "is no finite number" in line
     assert f"{run.root} keeps what it was after step 2" in line

@@ -1,4 +1,4 @@
-"""What a training keeps when its validation fails, and what a run that goes on may be asked anew."""
+"""What a training keeps when its validation fails, and the options that a resumed run may change."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(
     config = replace(config, deterministic=False, steps=2, epoch_steps=500)
     run = train(config)
     note = run.backup / "worker0-epoch1.json"
-    found = json.loads(note.read_text())
-    assert found.pop("size") == [128, 128]  # older backups have none
-    note.write_text(json.dumps({**found, "best": 2.0}))  # of another size, and so not to be compared
+    before = json.loads(note.read_text())
+    assert before.pop("size") == [128, 128]  # older backups have none
+    note.write_text(json.dumps({**before, "best": 2.0}))  # of another size, and so not to be compared
     words = ["train", "--resume", str(run.root), "--eval-size", "64", "96", "--accumulate", "2", "--steps", "4"]
     main(words)
-    told = capsys.readouterr().out
-    assert "--eval-size: 128 128 -> 64 96; scores from here on are of this size, and the best weights are" in told
-    assert "--steps: 2 -> 4; the rate" in told
+    output = capsys.readouterr().out
+    assert "--eval-size: 128 128 -> 64 96; scores from here on are of this size, and the best weights are" in output
+    assert "--steps: 2 -> 4; the rate" in output
     saved = json.loads((run.root / "config.json").read_text())
     assert [saved[n] for n in ("eval_size", "accumulate", "steps", "epoch_steps")] == [[64, 96], 2, 4, 2]
     changed = json.loads((run.root / "environment.json").read_text())[-1]["changed"]
@@ -112,8 +112,8 @@ def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(
         "epoch_steps": [500, 2],
     }
     assert len(rows(run.root)) == 2
-    found = json.loads((run.backup / "worker0-epoch2.json").read_text())
-    assert (found["best"], found["size"]) == (found["history"][1]["val_mean_iou"], [64, 96])
+    progress = json.loads((run.backup / "worker0-epoch2.json").read_text())
+    assert (progress["best"], progress["size"]) == (progress["history"][1]["val_mean_iou"], [64, 96])
     assert int(keras.models.load_model(run.last).optimizer.iterations) == 4
 
 

@@ -133,8 +133,8 @@ def test_the_segmenter_starts_from_the_encoder(
     assert "encoder of a classifier of 3 classes: a fresh decoder" in capsys.readouterr().out
     ((now, weights),) = before
     assert (now.drop_path_rate, now.num_classes, now.decoder_width) == (0.3, 6, 32)
-    given, trained = load_encoder(run.best).encoder.weights, segmenter.encoder.weights
-    for ours, theirs in zip(weights, given, strict=True):
+    pretrained, trained = load_encoder(run.best).encoder.weights, segmenter.encoder.weights
+    for ours, theirs in zip(weights, pretrained, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not np.array_equal(weights[-1], trained[-1])
     with pytest.raises(InputError, match=r"pre: another network than --variant b0: .*; give --variant tiny$"):
@@ -161,25 +161,25 @@ def test_errors_in_the_data_are_one_line(photos: Path, tmp_path: Path) -> None:
             task.open(None)
             next(iter(task.train_batches(0, tf.distribute.InputContext())))
 
-    def told(message: str, root: Path = tmp_path / "data") -> None:
+    def refused(message: str, root: Path = tmp_path / "data") -> None:
         with pytest.raises(InputError, match=message) as error:
             read_one(root)
         assert len(str(error.value).splitlines()) == 1
 
-    told(r"none/train: no such folder; expected \S+none/train/CLASS/\*\.jpg$", tmp_path / "none")
+    refused(r"none/train: no such folder; expected \S+none/train/CLASS/\*\.jpg$", tmp_path / "none")
     data = shutil.copytree(photos, tmp_path / "data")
     for path in (data / "train").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:2000])
-    told(r"^\S+/train/(blue|green|red)/\d\d\.png: not a readable image \([^\n]*\)$")
+    refused(r"^\S+/train/(blue|green|red)/\d\d\.png: not a readable image \([^\n]*\)$")
     (data / "val" / "mauve").mkdir()
-    told(r"val/mauve: no image \(\.jpg, ")
+    refused(r"val/mauve: no image \(\.jpg, ")
     shutil.copy(photos / "val" / "red" / "00.png", data / "val" / "mauve")
-    told("splits train and val must have the same classes; 1 only in one, such as mauve in val$")
+    refused("splits train and val must have the same classes; 1 only in one, such as mauve in val$")
     for name in ("blue", "green"):
         shutil.rmtree(data / "train" / name)
-    told("expected two classes or more in split train. Received: red$")
+    refused("expected two classes or more in split train. Received: red$")
     shutil.rmtree(data / "train" / "red")
-    told("no folder of a class in it")
+    refused("no folder of a class in it")
 
 
 def test_a_run_goes_on_by_its_own_verb_alone(
