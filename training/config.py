@@ -17,7 +17,8 @@ from segformer_tf.config import VARIANTS, check_bits, check_image_shape, variant
 from segformer_tf.errors import InputError
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-CHANGEABLE = ("accumulate", "eval_size", "steps")  # in a resumed run: neither the model nor the order of the data
+# Options that a resumed run may change: they affect neither the model nor the order of the data.
+CHANGEABLE = ("accumulate", "eval_size", "steps")
 VERBS = {"segmentation": "train", "classification": "pretrain"}  # by task, as config.json names it
 
 

@@ -47,12 +47,12 @@ class EvalProtocol:
     decides."""
 
     flip: bool = False
-    """See each image mirrored too."""
+    """Mirror each image too."""
 
     protocol: Literal["contract", "paper"] = "contract"
     """contract: as on the device, images are resized once, antialiased, and logits once, to the mask's size. paper: as
-    the authors do, images are resized without antialiasing, once more to be aligned, and logits first to the size
-    the network saw, then to the mask's."""
+    the authors do, images are resized without antialiasing, once more to be aligned, and logits first to the size of
+    the network's input, then to the mask's."""
 
     def check(self) -> None:
         """Raises InputError for values out of range, and for options that exclude each other."""

@@ -55,7 +55,7 @@ def state(run: Path, epoch: int) -> dict[str, np.ndarray]:
 
 
 def progress(state: dict[str, np.ndarray]) -> dict:
-    """What a backup knows of the past, but for how long it took."""
+    """The progress in a backup, without times."""
     values = json.loads(str(state.pop("progress")))
     for row in (*values["history"], values["trained"]):
         row.pop("images_per_second"), row.pop("data_wait")
