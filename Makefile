@@ -37,6 +37,11 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The manual, in build/docs/; a warning is an error.
+.PHONY: docs
+docs: .venv/docs
+	$(BIN)/mkdocs build --strict
+
 # MODELS: the files to time, such as runs/demo/*.tflite
 MODELS ?= $(wildcard runs/demo/*.tflite)
 bench: .venv/demo
@@ -51,6 +56,10 @@ clean:
 
 .venv/demo: setup.cfg pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --quiet --editable '.[train,convert]'
+	touch $@
+
+.venv/docs: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
 .venv/test: .venv/demo

@@ -170,9 +170,9 @@ def test_manifests(data: bytes, folder: Path) -> None:
     (folder / "dataset.json").write_bytes(data)
     with refused_in_a_line("dataset.json"):
         manifest = Manifest.read(folder / "dataset.json")
-        assert len(manifest.table) == 256
+        assert len(manifest.class_of_value) == 256
         assert len(manifest.labels.names) > 1
-        assert manifest.table.max() <= IGNORE_ID
+        assert manifest.class_of_value.max() <= IGNORE_ID
 
 
 @given(dtype=st.sampled_from([np.uint8, np.uint16, np.int32, bool, np.float32]), shape=st.tuples(SIDES, SIDES),

@@ -27,8 +27,8 @@ from segformer_tf.metrics import (
     pixel_accuracy,
 )
 from segformer_tf.sampling import evenly_spaced
-from training.data.class_names import Match, match_names
-from training.data.source import Source
+from training.data.match_names import Match, match_names
+from training.data.open import Source
 from training.protocols import EvalProtocol, Logits, Network, predict_mask
 
 _LOOKED_AT = 16  # files of a split, for their largest value

@@ -26,13 +26,13 @@ def write_folder(
     orientation: int = 1,
     **keys: Any,
 ) -> Path:
-    """A folder of train and val (the same masks, where none are given), masks as arrays or pictures."""
+    """A folder of train and val, whose masks are arrays or pictures; without `val` it has the masks of train."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    for split, given in {"train": masks, "val": masks if val is None else val}.items():
+    for split, own in {"train": masks, "val": masks if val is None else val}.items():
         for kind in ("images", "masks"):
             (root / split / kind).mkdir(parents=True)
-        for i, mask in enumerate(given):
+        for i, mask in enumerate(own):
             picture = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
             picture.save(root / split / "masks" / f"{i}{suffix}")
             size = image_size or (picture.height, picture.width)

@@ -1,1 +1,1 @@
-"""From files to batches: data sets, what their masks mean, checks, augmentation, the tf.data pipeline."""
+"""Data sets from files to batches: opening, the meaning of masks, checks, augmentation, the tf.data pipeline."""

@@ -1,6 +1,7 @@
 """Augmentation of image and mask together, in the authors' order; every step is a pure function of its seed.
 
-Images are float32 RGB 0..255 until they are normalized; masks are uint8 and only ever resampled to the nearest pixel.
+Images are (H, W, 3) float32 RGB 0..255 until they are normalized; masks are (H, W) uint8, resampled to the nearest
+pixel. Seeds are two integers.
 Order and ranges: arXiv 2105.15203, section 4.1, and the authors' data pipeline.
 """
 
@@ -15,7 +16,7 @@ from segformer_tf.config import normalize
 from segformer_tf.labels import IGNORE_ID
 
 Pair = tuple[Any, Any]
-Normalize = Callable[[Any], Any]  # `SegFormerConfig.normalize`, of float32 images
+Normalize = Callable[[Any], Any]  # `SegFormerConfig.normalize` on float32 images
 
 CROP_TRIES = 10
 
@@ -30,7 +31,7 @@ def augment(
     base: tuple[int, int] | None = None,
     normalize: Normalize = normalize,
 ) -> Pair:
-    """Scale jitter, random crop, flip, photometric distortion, normalisation, padding.
+    """Scale jitter, random crop, flip, photometric distortion, normalization, padding.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -38,11 +39,11 @@ def augment(
         seed: (2,) integers; the same seed gives the same result.
         crop: (height, width) of the result.
         scale: range of the factor on the image's own size, or on `base`.
-        base: (long side, short side) that every image is first fitted into, or None.
+        base: (long side, short side) to fit every image into first, or None.
         normalize: of the network's configuration.
 
     Returns:
-        (crop, 3) float32 normalised image, (crop) uint8 mask.
+        (*crop, 3) float32 normalized image, (*crop) uint8 mask.
     """
     seeds = tf.random.experimental.stateless_split(seed, 4)
     image, mask = scale_jitter(tf.cast(image, tf.float32), mask, seeds[0], scale=scale, base=base)
@@ -55,10 +56,10 @@ def augment(
 def scale_jitter(
     image: Any, mask: Any, seed: Any, *, scale: tuple[float, float], base: tuple[int, int] | None = None
 ) -> Pair:
-    """Resize both by one factor, keeping the ratio of sides; bilinear image without antialias, nearest mask.
+    """Resize both by one factor that keeps the aspect ratio; bilinear image without antialiasing, nearest mask.
 
-    The factor is uniform in `scale`; with `base`, the largest that fits into base times that, as mmcv's
-    ``Resize(img_scale=base, ratio_range=scale)``.
+    The factor is uniform in `scale`. With `base` it is the largest that fits into `base` times a factor uniform in
+    `scale`, as in mmcv's ``Resize(img_scale=base, ratio_range=scale)``.
     """
     factor = tf.random.stateless_uniform((), seed, *scale)
     size = tf.cast(tf.shape(image)[:2], tf.float32)
@@ -70,10 +71,9 @@ def scale_jitter(
 
 
 def random_crop(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int]) -> Pair:
-    """The same random window of both, cut to what there is where they are smaller than `crop`.
+    """The same random window of both, smaller than `crop` where they are smaller.
 
-    A window in which one class has 75 % of the valid pixels or more is drawn again, up to `CROP_TRIES` times; the
-    last one is taken as it comes.
+    A window in which one class has 75 % or more of the valid pixels is drawn again, up to `CROP_TRIES` times.
     """
     size = tf.minimum(tf.shape(mask), crop)
     room = tf.cast(tf.shape(mask) - size + 1, tf.float32)
@@ -82,12 +82,12 @@ def random_crop(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int]) -> P
     def window(i: Any) -> Any:
         return tf.cast(draws[i] * room, tf.int32)
 
-    def again(i: Any) -> Any:
+    def one_class(i: Any) -> Any:
         counts = tf.math.bincount(tf.cast(tf.reshape(tf.slice(mask, window(i), size), [-1]), tf.int32), minlength=256)
         largest, valid = tf.reduce_max(counts[:IGNORE_ID]), tf.reduce_sum(counts[:IGNORE_ID])
         return (4 * largest >= 3 * valid) & (i < CROP_TRIES)
 
-    (chosen,) = tf.while_loop(again, lambda i: (i + 1,), (0,))
+    (chosen,) = tf.while_loop(one_class, lambda i: (i + 1,), (0,))
     offset = window(chosen)
     image = tf.slice(image, tf.concat([offset, [0]], 0), tf.concat([size, [3]], 0))
     return image, tf.slice(mask, offset, size)
@@ -102,7 +102,7 @@ def random_flip(image: Any, mask: Any, seed: Any) -> Pair:
 def photometric_distortion(image: Any, seed: Any) -> Any:
     """Brightness ±32, contrast 0.5..1.5, saturation 0.5..1.5, hue ±18 of 180, each with probability 0.5.
 
-    Contrast comes before or after saturation and hue by a coin flip. 0..255 in and out.
+    Contrast comes before or after saturation and hue by a coin flip. Values stay in 0..255.
     """
     coins, values = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     do = tf.unstack(tf.random.stateless_uniform((5,), coins) < 0.5)
@@ -122,7 +122,7 @@ def photometric_distortion(image: Any, seed: Any) -> Any:
 
 
 def pad(image: Any, mask: Any, *, crop: tuple[int, int]) -> Pair:
-    """Fill up to `crop` at the right and bottom: 0, the mean colour, and `IGNORE_ID`."""
+    """Pad to `crop` at the right and bottom: the image with 0, the mean color, the mask with `IGNORE_ID`."""
     missing = tf.maximum(crop - tf.shape(mask), 0)
     border = tf.stack([tf.zeros(2, tf.int32), missing], axis=1)  # (2, 2): before, after
     image = tf.pad(image, tf.concat([border, [[0, 0]]], 0))

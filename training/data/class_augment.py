@@ -1,6 +1,6 @@
-"""Views of an image for classification, each a pure function of the image and a seed.
+"""Augmentation for classification, a pure function of image and seed, and the view to validate on.
 
-Images are float32 RGB 0..255 until they are normalised. Source: the random resized crop of Inception (arXiv 1409.4842,
+Images are float32 RGB 0..255 until they are normalized. Source: the random resized crop of Inception (arXiv 1409.4842,
 section 6), with the ranges of DeiT and torchvision.
 """
 
@@ -14,14 +14,14 @@ import tensorflow as tf
 from segformer_tf.config import normalize
 from training.data.augment import coin, photometric_distortion
 
-AREA = (0.08, 1.0)  # of the crop, as a share of the image's
-RATIO = (3 / 4, 4 / 3)  # of the crop's width and height
+AREA = (0.08, 1.0)  # of the crop, as a share of the image
+RATIO = (3 / 4, 4 / 3)  # of the crop, width over height
 CROP_TRIES = 10
-EVAL_SHARE = 0.875  # of the resized image's sides that the centre crop has
+EVAL_SHARE = 0.875  # side of the center crop, as a share of the resized image's
 
 
 def training_view(image: Any, seed: Any, *, size: tuple[int, int]) -> Any:
-    """Random resized crop, flip, photometric distortion, normalisation.
+    """Random resized crop, flip, photometric distortion, normalization.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -29,33 +29,34 @@ def training_view(image: Any, seed: Any, *, size: tuple[int, int]) -> Any:
         size: (height, width) of the result.
 
     Returns:
-        (size, 3) float32 normalised image.
+        (*size, 3) float32 normalized image.
     """
     seeds = tf.random.experimental.stateless_split(seed, 3)
     top, left, height, width = tf.unstack(crop_window(tf.shape(image)[:2], seeds[0]))
-    image = _resize(image[top : top + height, left : left + width], size)
+    image = tf.image.resize(image[top : top + height, left : left + width], size, antialias=True)
     image = tf.where(coin(seeds[1]), image[:, ::-1], image)
     return tf.ensure_shape(normalize(photometric_distortion(image, seeds[2])), (*size, 3))
 
 
 def evaluation_view(image: Any, *, size: tuple[int, int]) -> Any:
-    """Resize to just cover ``size / 0.875``, keeping the ratio of sides, and crop the centre; normalised.
+    """Resize to just cover ``size / 0.875``, keeping the aspect ratio, crop the center, and normalize.
 
-    Image and result as of `training_view`. For a square, the shorter side becomes ``size / 0.875``.
+    Same image and result as `training_view`. For a square, the shorter side becomes ``size / 0.875``.
     """
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     factor = tf.reduce_max(tf.constant(size, tf.float32) / EVAL_SHARE / sides)
     covering = tf.maximum(tf.cast(tf.round(sides * factor), tf.int32), size)
     offset = (covering - size) // 2
-    image = _resize(image, covering)[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]
+    image = tf.image.resize(image, covering, antialias=True)
+    image = image[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]
     return tf.ensure_shape(normalize(image), (*size, 3))
 
 
 def crop_window(size: Any, seed: Any) -> Any:
     """A window of random area, shape and place in an image of `size` (height, width), (2,) int32.
 
-    The area is uniform in `AREA`, the logarithm of the ratio in that of `RATIO`. The first of `CROP_TRIES` that fits
-    is taken; where none does, the largest in the centre whose ratio is within `RATIO`.
+    The area is uniform in `AREA`, the ratio log-uniform in `RATIO`. The result is the first of `CROP_TRIES` draws that
+    fits, or else the largest window in the center with a ratio within `RATIO`.
 
     Returns:
         (4,) int32: top, left, height, width.
@@ -66,14 +67,10 @@ def crop_window(size: Any, seed: Any) -> Any:
     ratio = tf.exp(log(RATIO[0]) + (log(RATIO[1]) - log(RATIO[0])) * draws[1])
     windows = tf.round(tf.sqrt(tf.stack([area / ratio, area * ratio], axis=1)))  # (tries, 2): height, width
     fits = tf.reduce_all((windows >= 1) & (windows <= sides), axis=1)
-    chosen = tf.argmax(fits)  # the first
+    first = tf.argmax(fits)
     height, width = tf.unstack(sides)
     within = tf.round(tf.stack([tf.minimum(height, width / RATIO[0]), tf.minimum(width, height * RATIO[1])]))
-    found = tf.reduce_any(fits)
-    window = tf.where(found, windows[chosen], tf.maximum(within, 1.0))
-    place = tf.where(found, tf.floor(draws[2:, chosen] * (sides - window + 1)), tf.floor((sides - window) / 2))
+    any_fits = tf.reduce_any(fits)
+    window = tf.where(any_fits, windows[first], tf.maximum(within, 1.0))
+    place = tf.where(any_fits, tf.floor(draws[2:, first] * (sides - window + 1)), tf.floor((sides - window) / 2))
     return tf.cast(tf.concat([place, window], axis=0), tf.int32)
-
-
-def _resize(image: Any, size: Any) -> Any:
-    return tf.image.resize(image, size, method="bilinear", antialias=True)

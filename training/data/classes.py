@@ -1,47 +1,43 @@
-"""Where labelled images come from: a folder of classes, or a TFDS data set, behind one random-access face."""
+"""Opens a data set for classification: a folder of classes, or ``tfds:NAME``."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from segformer_tf.errors import InputError
 from segformer_tf.image import IMAGE_SUFFIXES, Pixels, load_image
-from training.data.tfds.prepare import open_builder, open_records, prepare, rgb
+from training.data.open import Split
 
-Labelled = tuple[Pixels, int]
+Labeled = tuple[Pixels, int]
 
 
-class ClassSource(Protocol):
-    """One split of a data set, read at random.
+class ClassSource(Split[Labeled], Protocol):
+    """A split for classification; ``source[i]`` is (image, class): (H, W, 3) uint8 RGB, and 0..C-1."""
 
-    ``source[i]`` is (image, class): (H, W, 3) uint8 RGB and 0..C-1. `bits`, as `load_image` takes them, may be set.
-    """
-
-    name: str
     names: tuple[str, ...]
-    bits: int | None
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Labelled: ...
 
 
 def open_classes(data: str, *splits: str) -> list[ClassSource]:
-    """Open splits of a folder, or of a TFDS data set given as ``tfds:NAME``.
+    """Open splits of a folder, or of the TFDS data set ``tfds:NAME``.
 
     Raises:
-        InputError: no such data set or split, an empty one, fewer than two classes, or classes that differ between
-            the splits.
+        InputError: no such data set or split, an empty split, fewer than two classes, or splits of different
+            classes.
     """
     opened: list[ClassSource] = []
     for split in splits:
-        source = (
-            TfdsClasses(data.removeprefix("tfds:"), split) if data.startswith("tfds:") else ClassFolder(data, split)
-        )
+        source: ClassSource
+        if data.startswith("tfds:"):
+            from training.data.tfds.source import TfdsClasses  # TFDS takes seconds to import
+
+            source = TfdsClasses(data.removeprefix("tfds:"), split)
+        else:
+            source = ClassFolder(data, split)
         if not len(source):
             raise InputError(f"{data}: split {split} is empty")
         if len(source.names) < 2:
@@ -58,7 +54,7 @@ def open_classes(data: str, *splits: str) -> list[ClassSource]:
 
 
 class ClassFolder:
-    """``root/split/CLASS/*.jpg``: every folder is a class of its name, in the order of names; hidden files are left."""
+    """``root/split/CLASS/*.jpg``: every folder is a class, in the order of names; hidden files are skipped."""
 
     def __init__(self, root: str | Path, split: str) -> None:
         self._folder = Path(root) / split
@@ -69,62 +65,25 @@ class ClassFolder:
         self.names = tuple(sorted(e.name for e in os.scandir(self._folder) if e.is_dir() and e.name[0] != "."))
         if not self.names:
             raise InputError(f"{self._folder}: no folder of a class in it; expected {self._folder}/CLASS/*.jpg")
-        files = [self._files(name) for name in self.names]
-        self._ends = np.cumsum([len(each) for each in files])
-        self._file_names = [name for each in files for name in each]  # a million paths would be large
+        files = [self._class_files(name) for name in self.names]
+        self._ends = np.cumsum([len(own) for own in files])
+        self._files = [file for own in files for file in own]  # a million paths would be large
 
     def __len__(self) -> int:
-        return len(self._file_names)
+        return len(self._files)
 
-    def __getitem__(self, index: int) -> Labelled:
+    def __getitem__(self, index: int) -> Labeled:
         label = int(np.searchsorted(self._ends, index, side="right"))
-        return load_image(self.path(index), bits=self.bits), label
+        return load_image(self._folder / self._files[index], bits=self.bits), label
 
-    def path(self, index: int) -> Path:
-        """The image's file."""
-        label = int(np.searchsorted(self._ends, index, side="right"))
-        return self._folder / self.names[label] / self._file_names[index]
+    @property
+    def images(self) -> Iterator[Path]:
+        """The image files."""
+        return (self._folder / file for file in self._files)
 
-    def _files(self, name: str) -> list[str]:
-        entries = os.listdir(self._folder / name)
-        files = sorted(e for e in entries if e.lower().endswith(IMAGE_SUFFIXES) and e[0] != ".")
-        if not files:
+    def _class_files(self, name: str) -> list[str]:
+        files = sorted(os.listdir(self._folder / name))
+        images = [f"{name}/{file}" for file in files if file.lower().endswith(IMAGE_SUFFIXES) and file[0] != "."]
+        if not images:
             raise InputError(f"{self._folder / name}: no image ({', '.join(IMAGE_SUFFIXES)})")
-        return files
-
-
-class TfdsClasses:
-    """A split of a TFDS data set that has one RGB image and one label among its features."""
-
-    def __init__(self, name: str, split: str) -> None:
-        builder = open_builder(name)
-        self._image_key, self._label_key = _image_and_label_keys(name, builder.info.features)
-        self.names = tuple(builder.info.features[self._label_key].names)
-        self.name = builder.info.name
-        self.bits: int | None = None
-        builder = prepare(name, builder)
-        splits = {each: each for each in builder.info.splits}
-        self._records = open_records(name, builder, split, splits=splits, pictures=[self._image_key])
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Labelled:
-        record = self._records[index]
-        label = int(record[self._label_key])
-        if not 0 <= label < len(self.names):
-            raise InputError(f"{self.name} sample {index}: label {label} is outside its classes")
-        return rgb(record[self._image_key]), label
-
-
-def _image_and_label_keys(name: str, features: Any) -> tuple[str, str]:
-    import tensorflow_datasets as tfds
-
-    images = [key for key, f in features.items() if isinstance(f, tfds.features.Image) and f.shape[-1] == 3]
-    labels = [key for key, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
-    if len(images) != 1 or len(labels) != 1:
-        raise InputError(
-            f"tfds:{name}: expected one RGB image and one label. "
-            f"Received: images {images}, labels {labels} among {sorted(features)}"
-        )
-    return images[0], labels[0]
+        return images

@@ -1,4 +1,4 @@
-"""Source -> tf.data. The i-th training sample is a function of (seed, i) alone: order, crop and colours."""
+"""From a source to tf.data batches. The i-th training sample (order, crop, colors) depends on (seed, i) alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from segformer_tf.errors import InputError
 from segformer_tf.image import fit_image
 from segformer_tf.labels import IGNORE_ID
 from training.data.augment import Normalize, augment
-from training.data.class_lookup import Sample
-from training.data.source import Source
+from training.data.masks import Sample
+from training.data.open import Source
+
+Samples = Sequence[Sample] | Source
 
 
 def train_batches(
-    source: Sequence[Sample] | Source,
+    source: Samples,
     *,
     crop: tuple[int, int],
     scale: tuple[float, float],
@@ -37,38 +39,39 @@ def train_batches(
     Args:
         source: the training split.
         crop: (height, width) of the samples.
-        scale, base: of the scale jitter, as `training.data.augment.scale_jitter`.
+        scale, base: see `training.data.augment.scale_jitter`.
         batch_size: samples per step, over all replicas.
         seed: of order and augmentation.
         start: number of samples already seen.
-        context: this worker among the others, as tf.distribute gives it; None for the only one.
-        normalize: of the network's configuration; ImageNet's unless given.
+        context: tf.distribute's description of this worker; None for a single one.
+        normalize: of the network's configuration; ImageNet's by default.
 
     Yields:
-        ((B / replicas, *crop, 3) float32 normalised, (B / replicas, *crop) uint8).
+        ((B / replicas, *crop, 3) float32 normalized, (B / replicas, *crop) uint8).
     """
 
     def load(index: Any, key: Any) -> Any:
-        image, mask = _read(source, index)
+        image, mask = tf.numpy_function(lambda i: source[int(i)], [index], (tf.uint8, tf.uint8), stateful=False)
+        image, mask = tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(mask, (None, None))
         return augment(image, mask, key, crop=crop, scale=scale, base=base, normalize=normalize)
 
     return endless_batches(len(source), load, batch_size=batch_size, seed=seed, start=start, context=context)
 
 
 def eval_batches(
-    source: Sequence[Sample] | Source,
+    source: Samples,
     *,
     size: tuple[int, int],
     batch_size: int,
     context: tf.distribute.InputContext | None = None,
     normalize: Normalize = normalize,
 ) -> tf.data.Dataset:
-    """Every sample once, in order: image by the image contract, mask stretched to the nearest pixel.
+    """Every sample once, in order: the image by the image contract, the mask stretched to the nearest pixel.
 
-    The last batch is filled up with wholly ignored samples, so that no replica is left without one.
+    Wholly ignored samples fill the last batch, so that every replica has some.
 
     Yields:
-        ((B / replicas, *size, 3) float32 normalised, (B / replicas, *size) uint8).
+        ((B / replicas, *size, 3) float32 normalized, (B / replicas, *size) uint8).
     """
     height, width = size
 
@@ -89,28 +92,28 @@ def eval_batches(
 
 
 def eval_steps(source: Sized, batch_size: int) -> int:
-    """Number of batches in which every sample comes once, over all replicas; the last may be filled up."""
+    """Number of batches over all replicas for every sample once."""
     return -(-len(source) // batch_size)
 
 
 @contextmanager
 def plain_input_errors(smaller: Callable[[], str] = lambda: "try a smaller --batch-size or --crop") -> Iterator[None]:
-    """One line for what TensorFlow wraps: an `InputError` raised inside a data set, a full disk, a full device.
+    """Raises InputError for what TensorFlow wraps: an `InputError` inside a data set, a full disk, too little memory.
 
     Args:
-        smaller: what to try where memory is short: the end of the line.
+        smaller: the advice against too little memory, the end of the line.
     """
     try:
         yield
     except (tf.errors.OpError, MemoryError) as error:
         message = getattr(error, "message", str(error)) or ""
-        if found := re.search(r"InputError: (.*)", message):
-            line = found.group(1)
-        elif found := re.search(r"(\S+); No space left on device", message):
-            line = f"{found.group(1)}: cannot be written (No space left on device)"
+        if match := re.search(r"InputError: (.*)", message):
+            line = match.group(1)
+        elif match := re.search(r"(\S+); No space left on device", message):
+            line = f"{match.group(1)}: cannot be written (No space left on device)"
         elif isinstance(error, (tf.errors.ResourceExhaustedError, MemoryError)):
-            what = re.search(r"OOM when [^\n]*?(?= by allocator|\n|$)|[Uu]nable to allocate [^\n]*", message)
-            line = f"out of memory{f' ({what.group()})' if what else ''}; {smaller()}"
+            match = re.search(r"OOM when [^\n]*?(?= by allocator|\n|$)|[Uu]nable to allocate [^\n]*", message)
+            line = f"out of memory{f' ({match.group()})' if match else ''}; {smaller()}"
         else:
             raise
         print()  # ends the line of the progress bar
@@ -126,11 +129,11 @@ def endless_batches(
     start: int,
     context: tf.distribute.InputContext | None,
 ) -> tf.data.Dataset:
-    """Endless batches of `count` samples, each epoch in its own order, from the sample numbered `start` on.
+    """Endless batches of `count` samples, each epoch in its own order.
 
     Args:
-        load: (index of a sample, (2,) int64 seed of its augmentation) to the sample.
-        batch_size, seed, start, context: as of `train_batches`.
+        load: gives a sample for its index and the (2,) int64 seed of its augmentation.
+        batch_size, seed, start, context: see `train_batches`.
     """
 
     def numbered(i: Any) -> Any:
@@ -148,15 +151,10 @@ def batches(
     batch_size: int,
     context: tf.distribute.InputContext | None,
 ) -> tf.data.Dataset:
-    """Samples by number, in batches of a replica: every worker loads its own part of each global batch."""
+    """Load samples by number in batches of one replica; every worker loads its own part of each global batch."""
     context = context or tf.distribute.InputContext()
     own = batch_size // context.num_input_pipelines
     first = own * context.input_pipeline_id
     numbers = numbers.batch(batch_size).map(lambda batch: batch[first : first + own]).unbatch()
     samples = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     return samples.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-
-
-def _read(source: Sequence[Sample] | Source, index: Any) -> Any:
-    image, mask = tf.numpy_function(lambda i: source[int(i)], [index], (tf.uint8, tf.uint8), stateful=False)
-    return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(mask, (None, None))

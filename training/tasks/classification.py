@@ -14,9 +14,9 @@ import tensorflow as tf
 from segformer_tf.classifier import MixTransformerClassifier, build_classifier
 from segformer_tf.sampling import evenly_spaced
 from training.config import PretrainConfig
-from training.data.bit_depth import settle_bits
 from training.data.class_augment import evaluation_view, training_view
-from training.data.classes import ClassFolder, ClassSource, Labelled, open_classes
+from training.data.classes import ClassSource, Labeled, open_classes
+from training.data.image_bits import settle_bits
 from training.data.pipeline import batches, endless_batches, eval_steps
 from training.optim.losses import IGNORED, ClassificationLoss, TopK
 from training.runs.folder import Run
@@ -42,9 +42,7 @@ class Classification:
     def open(self, run: Run | None) -> PretrainConfig:
         config = self.config
         self.source, self.validation = open_classes(config.data, config.train_split, config.val_split)
-        both = self.source, self.validation
-        files = (s.path(i) for s in both if isinstance(s, ClassFolder) for i in range(len(s)))
-        bits = settle_bits(config, both, files, new=run is None)
+        bits = settle_bits(config, (self.source, self.validation), new=run is None)
         self.config = config.resolved(self.source.name, bits=bits)
         return self.config
 
@@ -90,7 +88,7 @@ class Classification:
         plot_panel(rows, out, titles=[titles[i : i + _COLUMNS] for i in starts])
 
     def _views(
-        self, source: Sequence[Labelled] | ClassSource, batch_size: int, context: tf.distribute.InputContext | None
+        self, source: Sequence[Labeled] | ClassSource, batch_size: int, context: tf.distribute.InputContext | None
     ) -> tf.data.Dataset:
         def load(index: Any) -> Any:
             image, label = _read(source, index)
@@ -99,7 +97,7 @@ class Classification:
         return batches(tf.data.Dataset.range(eval_steps(source, batch_size) * batch_size), load, batch_size, context)
 
     @cached_property
-    def _shown(self) -> tuple[list[Labelled], Any]:
+    def _shown(self) -> tuple[list[Labeled], Any]:
         """Eight samples, or as many as fill rows, and their batch."""
         count = min(2 * _COLUMNS, len(self.validation))
         count -= count % _COLUMNS if count > _COLUMNS else 0
@@ -107,7 +105,7 @@ class Classification:
         return samples, next(iter(self._views(samples, count, None)))[0]
 
 
-def _read(source: Sequence[Labelled] | ClassSource, index: Any) -> Any:
+def _read(source: Sequence[Labeled] | ClassSource, index: Any) -> Any:
     """(H, W, 3) uint8 and the class, int32; after the last sample, one pixel of class `IGNORED`."""
 
     def read(i: Any) -> Any:

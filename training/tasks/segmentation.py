@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import sqrt
@@ -23,14 +22,11 @@ from segformer_tf.overlay import overlay
 from segformer_tf.sampling import evenly_spaced
 from training.config import TrainConfig
 from training.data.augment import Normalize
-from training.data.bit_depth import settle_bits
-from training.data.check_masks import check_masks
-from training.data.class_counts import sampled_pixels
-from training.data.class_lookup import Sample
-from training.data.folder.source import FolderSource
-from training.data.open import open_source
-from training.data.pipeline import eval_batches, train_batches
-from training.data.source import Source
+from training.data.check_masks import check_masks, sampled_pixels
+from training.data.image_bits import settle_bits
+from training.data.masks import Sample
+from training.data.open import Source, open_source
+from training.data.pipeline import Samples, eval_batches, train_batches
 from training.distributed.strategy import this_place
 from training.optim.losses import MeanIoU, SegmentationLoss, rare_class_weights
 from training.runs.backup import Backup
@@ -73,8 +69,7 @@ class Segmentation:
                   "pretrained --weights")  # fmt: skip
         both = self.source, self.validation
         inherited = self._start.config.image_bits if self._start else None
-        files = [path for source in both if isinstance(source, FolderSource) for path in source.images]
-        bits = settle_bits(config, both, files, new=run is None, inherited=inherited)
+        bits = settle_bits(config, both, new=run is None, inherited=inherited)
         eval_size = config.eval_size or self._default_size()
         self.config = config.resolved(self.source.name, bits=bits, eval_size=eval_size)
         if run is None:
@@ -156,7 +151,7 @@ class Segmentation:
 
     def _eval_batches(
         self,
-        source: Sequence[Sample] | Source,
+        source: Samples,
         batch_size: int,
         context: tf.distribute.InputContext | None = None,
     ) -> tf.data.Dataset:

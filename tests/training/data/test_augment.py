@@ -63,16 +63,16 @@ def test_a_crop_of_one_class_is_drawn_again_ten_times() -> None:
     mask[:, 80:] = 1  # of 81 places of a 20 wide crop, those from 66 to 75 have both classes below 75 %
     image = np.repeat(mask[..., None], 3, -1).astype(np.float32)
     good = np.mean([65 < x < 76 for x in range(81)])
-    found = [share_of_largest(aug.random_crop(image, mask, s, crop=(100, 20))[1]) < 0.75 for s in seeds(300)]
-    assert np.mean(found) == pytest.approx(1 - (1 - good) ** 11, abs=0.08)  # the first draw and ten more
-    assert abs(np.mean(found) - good) > 0.4  # and not one draw alone
+    mixed = [share_of_largest(aug.random_crop(image, mask, s, crop=(100, 20))[1]) < 0.75 for s in seeds(300)]
+    assert np.mean(mixed) == pytest.approx(1 - (1 - good) ** 11, abs=0.08)  # the first draw and ten more
+    assert abs(np.mean(mixed) - good) > 0.4  # and not one draw alone
 
 
 def test_ignored_pixels_do_not_count_and_a_hopeless_mask_ends() -> None:
     mask = np.full((40, 40), IGNORE_ID, np.uint8)
     mask[:, 10:20], mask[:, 20:30] = 3, 4
-    found = [aug.random_crop(np.zeros((40, 40, 3)), mask, s, crop=(40, 20))[1].numpy() for s in seeds(40)]
-    assert np.mean([share_of_largest(m) < 0.75 for m in found]) > 0.95
+    masks = [aug.random_crop(np.zeros((40, 40, 3)), mask, s, crop=(40, 20))[1].numpy() for s in seeds(40)]
+    assert np.mean([share_of_largest(m) < 0.75 for m in masks]) > 0.95
     for alone in (np.full((40, 40), 7, np.uint8), np.full((40, 40), IGNORE_ID, np.uint8)):
         assert aug.random_crop(np.zeros((40, 40, 3)), alone, (1, 1), crop=(20, 20))[1].shape == (20, 20)
 
@@ -103,7 +103,7 @@ def test_photometric_distortion_is_brightness_contrast_saturation_hue_in_order()
         np.testing.assert_allclose(aug.photometric_distortion(image, seed), distorted(image, seed), atol=0.05)
 
 
-def test_padding_comes_after_normalisation() -> None:
+def test_padding_comes_after_normalization() -> None:
     image = RNG.integers(0, 256, (40, 44, 3)).astype(np.uint8)
     padded, mask = aug.augment(image, np.ones((40, 44), np.uint8), (3, 4), crop=(64, 64), scale=(1.0, 1.0))
     assert (np.asarray(padded)[40:] == 0).all()

@@ -1,4 +1,4 @@
-"""The check before a training: what it counts, tells and refuses."""
+"""The check before a training: its counts, its lines and its errors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.folders import COLORS, EVERY, ROWS, palette, write_folder
 from tests.training.small import SMALL
-from training.data.check_masks import check_masks
-from training.data.class_counts import sampled_pixels
+from training.data.check_masks import check_masks, sampled_pixels
 from training.data.folder.source import FolderSource
 from training.data.open import open_source
 from training.optim.losses import rare_class_weights
@@ -31,13 +30,13 @@ def check(root: Path, **options: bool) -> np.ndarray:
     return pixels
 
 
-def test_what_is_there_is_told_by_class(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_table_counts_pixels_and_images_of_each_class(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = [{**ROWS[0], "name": "back[/ground]"}, {**ROWS[1], "name": "[red]"}, ROWS[2]]
     masks = [EVERY, np.zeros((2, 3), np.uint8), np.full((2, 2), 255, np.uint8)]
     root = write_folder(tmp_path / "data", masks, val=[np.array([[2, 2, 1, 0]], np.uint8)], rows=rows)
     np.testing.assert_array_equal(check(root), [9, 2, 1])
-    told = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    assert [row for row in told if row] == [
+    table = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in table if row] == [
         ["back[/ground]", "56.25", "2", "25.00", "1"],
         ["[red]", "12.50", "1", "25.00", "1"],
         ["c2", "6.25", "1", "50.00", "1"],
@@ -59,7 +58,7 @@ def test_what_is_there_is_told_by_class(tmp_path: Path, capsys: pytest.CaptureFi
         (np.full((1, 4), 255, np.uint8),
          r"train: every pixel is ignored; its masks hold values 255 \(100 %\)\. 255 is ignored, as .*that class in"),
         (np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8),
-         r"no mask shows c0 \(id 0\).* hold colours \(0, 255, 0\) \(50 %\), \(255, 0, 0\) \(50 %\)\."),
+         r"no mask shows c0 \(id 0\).* hold colors \(0, 255, 0\) \(50 %\), \(255, 0, 0\) \(50 %\)\."),
         (Image.merge("LA", [Image.fromarray(np.array([[0, 1, 2]], np.uint8)),
                             Image.fromarray(np.array([[0, 9, 9]], np.uint8))]),
          r"no mask shows c0 .* transparent \(33 %\)\. Transparent pixels are ignored, save the masks without alpha"),
@@ -72,7 +71,7 @@ def test_classes_that_nothing_shows_are_refused(train: object, message: str, tmp
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_a_validation_that_is_wholly_ignored_is_refused_whatever_is_allowed(tmp_path: Path) -> None:
+def test_a_wholly_ignored_validation_is_always_refused(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", [EVERY], val=[np.full_like(EVERY, 255)])
     with pytest.raises(InputError, match="val: every pixel is ignored"):
         check(root, allow_missing=True)
@@ -104,61 +103,61 @@ def test_class_weights_are_the_same_bits_without_a_second_pass(
 
 
 def test_a_large_split_is_sampled_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.data.class_counts._SAMPLED", 3)
+    monkeypatch.setattr("training.data.check_masks._SAMPLED", 3)
     root = write_folder(tmp_path / "data", [np.full((1, i + 1), i % 3, np.uint8) for i in range(6)])
     np.testing.assert_array_equal(check(root), [1, 0, 9])  # of the masks 0, 2 and 5
 
 
-def test_palettes_in_another_order_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_palettes_in_another_order_give_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     orders = ([0, 1, 2], [1, 2, 0], [2, 0, 1])
     masks = [palette(np.argsort(o).astype(np.uint8)[EVERY], [COLORS[k] for k in o]) for o in orders]
     root = write_folder(tmp_path / "data", masks, val=masks[:1])
     np.testing.assert_array_equal(check(root), 3 * np.array([3, 2, 1]))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "palette" in line]
     assert "in 2 masks, such as " in line
-    assert "colours decide; palettes differ: value 0 is (0, 0, 0) in" in line
+    assert "colors decide; palettes differ: value 0 is (0, 0, 0) in" in line
     check(write_folder(tmp_path / "same", masks[:1]))
     assert "palette" not in capsys.readouterr().out
 
 
-def test_an_ignored_value_beyond_a_palette_is_told_by_value(tmp_path: Path) -> None:
+def test_an_ignored_value_beyond_a_palette_is_accepted(tmp_path: Path) -> None:
     mask = palette(np.array([[0, 1, 2, 255]], np.uint8), [*COLORS[2::-1], *[[0, 0, 0]] * 253])
     check(write_folder(tmp_path / "data", [mask], ignore=[255]))
 
 
 @pytest.mark.parametrize(
-    ("palettes", "told"),
+    ("palettes", "message"),
     [
         ([[[9, 9, 9], [8, 8, 8], [7, 7, 7]], [[8, 8, 8], [9, 9, 9], [7, 7, 7]]],
-         "palettes differ between the masks: value 0 is .*; values decide, for not all"),
+         "palettes differ: value 0 is .*; values decide, as some colors"),
         ([[[255, 0, 0], [0, 0, 0], [9, 9, 9]]], "in 2 masks, such as .* but not all are the manifest's: values decide"),
         ([[[9, 9, 9], [8, 8, 8], [7, 7, 7]]], None),
     ],
 )  # fmt: skip
 def test_palettes_that_are_not_the_manifests(
-    palettes: list, told: str | None, tmp_path: Path, capsys: pytest.CaptureFixture
+    palettes: list, message: str | None, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     check(write_folder(tmp_path / "data", [palette(EVERY, colors) for colors in palettes]))
     lines = [line for line in capsys.readouterr().out.splitlines() if "palette" in line]
-    assert len(lines) == (told is not None)
-    if told:
-        assert re.search(told, lines[0])
+    assert len(lines) == (message is not None)
+    if message:
+        assert re.search(message, lines[0])
 
 
 @pytest.mark.parametrize(
     "masks",
     [
-        # the same palette, but one mask shows a colour that is not the manifest's
+        # the same palette, but one mask shows a color that is not the manifest's
         [palette(np.array([[0, 1, 1]], np.uint8), [COLORS[1], COLORS[0], [9, 9, 9]]),
          palette(np.array([[0, 1, 2]], np.uint8), [COLORS[1], COLORS[0], [9, 9, 9]])],
-        # sorted palettes, and what is ignored has a colour that the manifest does not name
+        # sorted palettes, and what is ignored has a color that the manifest does not name
         [palette(np.array([[0, 1, 2]], np.uint8), [COLORS[1], COLORS[0], [9, 9, 9]]),
          palette(np.array([[0, 1, 2]], np.uint8), [COLORS[0], COLORS[1], [9, 9, 9]])],
     ],
 )  # fmt: skip
 def test_palettes_that_would_be_read_in_two_ways_are_refused(masks: list, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", masks)
-    with pytest.raises(InputError, match=r"\.png: its palette's colours say other classes .* every colour of the pal"):
+    with pytest.raises(InputError, match=r"\.png: its palette's colors mean other classes .* every color of the pal"):
         check(root)
 
 
@@ -172,7 +171,7 @@ def test_a_split_is_scored_as_it_is_trained_on(tmp_path: Path, capsys: pytest.Ca
         return capsys.readouterr().err
 
     large = np.tile(np.array([[0, 1]], np.uint8), (32, 16))
-    assert "the colours are the manifest's and say other classes" in score([palette(large, COLORS[1::-1])])
+    assert "the colors are the manifest's and mean other classes" in score([palette(large, COLORS[1::-1])])
     assert "palette" not in score([palette(large, COLORS[:2])])
     with pytest.raises(SystemExit):
         score([np.full((32, 32), 255, np.uint8)])
@@ -210,16 +209,16 @@ def test_sizes_tell_how_masks_were_drawn(tmp_path: Path, capsys: pytest.CaptureF
         turned_mask(write_folder(tmp_path / "upright", [upright], image_size=(2, 3), orientation=6)), upright
     )
     check(tmp_path / "upright")
-    told = capsys.readouterr().out
-    assert "EXIF turns 2 photographs, such as" in told
-    assert "masks lie over the upright picture, as viewers show it, as their sizes tell" in told
+    out = capsys.readouterr().out
+    assert "EXIF turns 2 photographs, such as" in out
+    assert "masks lie over the upright picture, as viewers show it, as their sizes tell" in out
     root = write_folder(tmp_path / "stored", [EVERY], orientation=6)
     for read in (check, turned_mask):
         with pytest.raises(
             InputError, match=r'mask is \(2, 3\), its image \(3, 2\).*; EXIF turns it, .*"exif": "ignore"'
         ):
             read(root)
-    root = write_folder(tmp_path / "said", [EVERY], orientation=6, exif="ignore")
+    root = write_folder(tmp_path / "explicit", [EVERY], orientation=6, exif="ignore")
     np.testing.assert_array_equal(turned_mask(root), np.rot90(EVERY, -1))
     check(root)
     assert 'masks lie over the pixels as stored, as "exif": "ignore" says' in capsys.readouterr().out
@@ -234,7 +233,7 @@ def test_photographs_that_nothing_turns_need_no_word(tmp_path: Path, capsys: pyt
 
 
 def test_a_run_that_goes_on_is_not_checked_again(toy_folder: Path, tmp_path: Path) -> None:
-    """What `--allow-missing-classes` let pass is asked once."""
+    """`--allow-missing-classes` is needed once."""
     data = Path(shutil.copytree(toy_folder, tmp_path / "data"))
     for path in (data / "train" / "masks").iterdir():
         raw = np.array(Image.open(path))

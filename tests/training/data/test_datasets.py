@@ -23,13 +23,12 @@ from PIL import Image
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 from tests.training.small import SMALL
-from training.data.class_lookup import class_indices
 from training.data.folder.source import FolderSource
-from training.data.masks import read_mask
+from training.data.masks import look_up, read_mask
 from training.data.open import open_source
-from training.data.tfds.builders import Ade20k, _pairs
-from training.data.tfds.source import TfdsSource, _meaning
-from training.data.tfds.table import DATA_SETS
+from training.data.tfds.builders import Ade20k, find_pairs
+from training.data.tfds.data_sets import DATA_SETS
+from training.data.tfds.source import TfdsSource, _from_feature
 from training.data.tfds.toy import SPLITS
 from training.train import train
 
@@ -94,12 +93,12 @@ def _files(name: str, folder: Path) -> dict[str, dict[str, Sample]]:
             paths = [folder / _placed(images) / f"{stem}{suffix}", folder / _placed(masks) / f"{stem}.png"]
             for path in paths:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = rng.integers(0, 256, (24, 36) if i else (24, 36, 3), np.uint8)  # the second one is grey
+            pixels = rng.integers(0, 256, (24, 36) if i else (24, 36, 3), np.uint8)  # the second one is gray
             Image.fromarray(pixels).save(paths[0])
             raw = rng.choice(np.array([*row.ids, *row.ignored, IGNORE_ID], np.uint8), (24, 36))
             mask = Image.fromarray(raw)
             if name == "voc2012":
-                mask.putpalette([7, 7, 7] * 256)  # every colour the same: only indices can tell classes apart
+                mask.putpalette([7, 7, 7] * 256)  # every color the same: only indices can tell classes apart
             mask.save(paths[1])
             with Image.open(paths[0]) as opened:
                 written[split][stem] = np.asarray(opened.convert("RGB")), raw
@@ -139,7 +138,7 @@ def test_builders_store_images_and_masks_as_distributed(name: str, tmp_path: Pat
 
 def test_a_data_set_of_one_class_is_refused() -> None:
     with pytest.raises(InputError, match=r"tfds:mine: expected two classes or more\. Received: thing"):
-        _meaning("mine", None, SimpleNamespace(names=["thing"]))
+        _from_feature("mine", SimpleNamespace(names=["thing"]))
 
 
 def shared(folder: str) -> Path:
@@ -153,7 +152,7 @@ def shared(folder: str) -> Path:
 
 def _mapped(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
     raw = read_mask(path).values
-    return raw, class_indices(raw, DATA_SETS[name].table(), known_to=name)
+    return raw, look_up(raw, DATA_SETS[name].table(), known_to=name, hidden=None)
 
 
 def test_cityscapes_ids_become_its_train_ids() -> None:
@@ -214,10 +213,11 @@ def test_coco_stuff_leaves_out_the_things_nobody_annotated() -> None:
     assert row.table()[[11, 90, 182, 255]].tolist() == [IGNORE_ID, IGNORE_ID, -1, IGNORE_ID]
 
 
-@pytest.mark.parametrize("row", DATA_SETS.values(), ids=DATA_SETS)
-def test_rows_are_whole(row: Any) -> None:
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_rows_are_whole(name: str) -> None:
+    row = DATA_SETS[name]
     assert len(row.ids) == len(row.labels.names) == len(set(row.ids) - {*row.ignored, IGNORE_ID})
-    features = tfds.builder(row.name).info.features
+    features = tfds.builder(name).info.features
     assert sum(isinstance(f, tfds.features.Image) for f in features.values()) == 2
     assert row.license
 
@@ -247,10 +247,10 @@ def eager() -> Iterator[None]:
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.filterwarnings("ignore:Even though the .* option is set")
-@pytest.mark.parametrize("row", DATA_SETS.values(), ids=DATA_SETS)
-def test_two_steps_on_every_row(row: Any, tmp_path: Path) -> None:
-    """Features and sizes are TFDS' own; mask values are drawn from those the row knows."""
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_two_steps_on_every_row(name: str, tmp_path: Path) -> None:
+    """Features and sizes are TFDS's; mask values are random values of the row."""
+    rng, row = np.random.default_rng(0), DATA_SETS[name]
 
     def draw(features: Any) -> dict[str, bytes]:
         images = {k: f for k, f in features.items() if isinstance(f, tfds.features.Image)}
@@ -270,7 +270,7 @@ def test_two_steps_on_every_row(row: Any, tmp_path: Path) -> None:
     val = "val" if "val" in row.splits else "test"
     config = replace(
         SMALL,
-        data=f"tfds:{row.name}",
+        data=f"tfds:{name}",
         val_split=val,
         steps=2,
         scale=(0.1, 0.2),
@@ -339,7 +339,7 @@ def test_downloads_that_fail_give_one_line(
     with pytest.raises(InputError, match=rf"^tfds:ade20k: {url}: not downloaded \(Connection refused\); {hint}"):
         open_source("tfds:ade20k", "train")
     _files("ade20k", tmp_path / "files")
-    _pack(tmp_path / "files", tfds_dir / "downloads" / "manual")  # what the line says helps
+    _pack(tmp_path / "files", tfds_dir / "downloads" / "manual")  # the advice in the message works
     assert len(open_source("tfds:ade20k", "train")) == 2
 
 
@@ -354,10 +354,10 @@ def test_archives_that_are_damaged_or_others_give_one_line(tmp_path: Path, tfds_
     lone = tmp_path / "files" / ROOTS["ADE.zip"] / "annotations" / "training" / "ADE_train_2.png"
     lone.rename(lone.with_name("elsewhere.png"))
     _pack(tmp_path / "files", archive.parent)
-    told = r"ADE_train_2\.png not in the archive: put the right one into \S+/manual, and remove (\S+/extracted)$"
-    with pytest.raises(InputError, match=told) as raised:
+    message = r"ADE_train_2\.png not in the archive: put the right one into \S+/manual, and remove (\S+/extracted)$"
+    with pytest.raises(InputError, match=message) as raised:
         open_source("tfds:ade20k", "train")
-    lone.with_name("elsewhere.png").rename(lone)  # and do what the line says
+    lone.with_name("elsewhere.png").rename(lone)  # and follow the message's advice
     _pack(tmp_path / "files", archive.parent)
     shutil.rmtree(str(raised.value).rsplit(" ", 1)[1])
     assert len(open_source("tfds:ade20k", "train")) == 2
@@ -414,8 +414,8 @@ def test_values_outside_the_mapping_name_the_sample(tmp_path: Path, tfds_dir: Pa
 def test_two_processes_that_want_one_data_set_take_turns(tfds_dir: Path) -> None:
     code = "from training.data.tfds.source import TfdsSource; print(len(TfdsSource('toy_shapes', 'val')))"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate(timeout=300)[0].split()[-1] for process in both]
-    assert told[0] == told[1] == str(SPLITS["val"])
+    counts = [process.communicate(timeout=300)[0].split()[-1] for process in both]
+    assert counts[0] == counts[1] == str(SPLITS["val"])
 
 
 def test_hidden_files_are_no_images(tmp_path: Path) -> None:
@@ -423,4 +423,4 @@ def test_hidden_files_are_no_images(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     images, masks = tmp_path / "images", tmp_path / "masks"
-    assert _pairs(images, masks, suffix=".jpg") == [(images / "0.jpg", masks / "0.png")]
+    assert find_pairs(images / "*.jpg", masks) == [(images / "0.jpg", masks / "0.png")]

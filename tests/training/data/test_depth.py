@@ -1,4 +1,4 @@
-"""12 bits in 16-bit files: found or said, kept with run and model, and applied alike wherever images are read."""
+"""12 bits in 16-bit files: detected or given, kept with run and model, and used wherever images are read."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.edge.test_depth import color_png
 from tests.helpers import perturb
 from tests.training.small import SMALL
 from training.config import PretrainConfig, TrainConfig
-from training.data.bit_depth import DEPTHS, settle_bits
 from training.data.classes import open_classes
+from training.data.image_bits import DEPTHS, settle_bits
 from training.runs.folder import Run
 from training.tasks.classification import Classification
 from training.tasks.segmentation import Segmentation
 
 
 @pytest.fixture(scope="module")
-def grey_folder(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gray_folder(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Toy shapes as a camera of 12 bits writes them, and beside each image the 8 bits that it should be read as."""
-    root = tmp_path_factory.mktemp("grey") / "grey"
+    root = tmp_path_factory.mktemp("gray") / "gray"
     shutil.copytree(toy_folder, root)
     for path in root.glob("*/images/*.png"):
         with Image.open(path) as opened:
@@ -42,8 +42,8 @@ def grey_folder(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def folder(grey_folder: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(grey_folder, tmp_path / "grey")
+def folder(gray_folder: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(gray_folder, tmp_path / "gray")
 
 
 def say(folder: Path, bits: object) -> None:
@@ -57,10 +57,10 @@ def opened(folder: Path, *, run: Run | None = None, **options: object) -> Segmen
     return task
 
 
-def test_bits_are_found_and_go_with_run_and_model(grey_folder: Path, capsys: pytest.CaptureFixture) -> None:
-    task = opened(grey_folder)
-    line = f"{grey_folder}: image files of more than 8 bits reach 4000, taken for 12 bits; if that is wrong"
-    assert any(said.startswith(line) for said in capsys.readouterr().out.splitlines())
+def test_detected_bits_go_with_run_and_model(gray_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    task = opened(gray_folder)
+    line = f"{gray_folder}: image files of more than 8 bits reach 4000, taken for 12 bits; if that is wrong"
+    assert any(printed.startswith(line) for printed in capsys.readouterr().out.splitlines())
     assert task.config.bits == 12
     assert task.model().config.image_bits == 12
     for source in (task.source, task.validation):
@@ -70,7 +70,7 @@ def test_bits_are_found_and_go_with_run_and_model(grey_folder: Path, capsys: pyt
         np.testing.assert_array_equal(task.source[0][0][..., 1], np.asarray(picture) >> 4)
 
 
-def test_what_is_said_comes_before_what_is_found(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_option_and_manifest_come_before_detection(folder: Path, capsys: pytest.CaptureFixture) -> None:
     say(folder, 14)
     assert opened(folder).config.bits == 14
     task = opened(folder, bits=16)
@@ -98,14 +98,14 @@ def test_eight_bits_need_no_line(toy_folder: Path, capsys: pytest.CaptureFixture
 
 
 def test_weights_keep_their_bits_where_the_data_says_nothing(
-    grey_folder: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    gray_folder: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    build_segformer("tiny", num_classes=6, image_bits=14).save(tmp_path / "given.keras")
-    assert opened(toy_folder, weights=tmp_path / "given.keras").model().config.image_bits == 14
-    assert opened(grey_folder, weights=tmp_path / "given.keras").model().config.image_bits == 14  # these are darker
+    build_segformer("tiny", num_classes=6, image_bits=14).save(tmp_path / "weights.keras")
+    assert opened(toy_folder, weights=tmp_path / "weights.keras").model().config.image_bits == 14
+    assert opened(gray_folder, weights=tmp_path / "weights.keras").model().config.image_bits == 14  # these are darker
     assert "reach 4000, taken for 14 bits, as --weights have 14; if" in capsys.readouterr().out
-    build_segformer("tiny", num_classes=6, image_bits=10).save(tmp_path / "given.keras")
-    assert opened(grey_folder, weights=tmp_path / "given.keras").model().config.image_bits == 12
+    build_segformer("tiny", num_classes=6, image_bits=10).save(tmp_path / "weights.keras")
+    assert opened(gray_folder, weights=tmp_path / "weights.keras").model().config.image_bits == 12
 
 
 @pytest.mark.parametrize(("largest", "bits"), [(255, 8), (256, 10), (1023, 10), (4095, 12), (4096, 14), (65535, 16)])
@@ -115,9 +115,9 @@ def test_the_largest_value_tells_the_depth(largest: int, bits: int, tmp_path: Pa
     for name in names:
         Image.fromarray(pixels).save(tmp_path / name)
     pixels[3, 4] = largest
-    Image.fromarray(pixels).save(tmp_path / names[50])  # whichever it is
-    source = SimpleNamespace(bits=None)
-    assert settle_bits(SMALL, [source], [tmp_path / name for name in names], new=True) == source.bits == bits
+    Image.fromarray(pixels).save(tmp_path / names[50])  # not the first or last
+    source = SimpleNamespace(bits=None, images=[tmp_path / name for name in names])
+    assert settle_bits(SMALL, [source], new=True) == source.bits == bits
     assert bits in DEPTHS
 
 
@@ -152,10 +152,10 @@ def test_classes_of_a_classifier(tmp_path: Path, capsys: pytest.CaptureFixture) 
 
 
 def test_the_device_reads_images_as_training_did(
-    grey_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    gray_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     model = perturb(build_segformer("tiny", num_classes=6, image_bits=12))
-    out, images = tmp_path / "model.tflite", list_images([grey_folder / "test" / "images"])
+    out, images = tmp_path / "model.tflite", list_images([gray_folder / "test" / "images"])
     export_tflite(model, out, recipe="fp32", size=(64, 64), images=images, runtimes=["litert"])
     info = read_model_info(out)
     assert info.bits == 12
@@ -179,8 +179,8 @@ def test_evaluation_reads_as_model_and_manifest_say(
     def score(bits: int | None) -> tuple[float, str]:
         perturb(build_segformer("tiny", num_classes=6, image_bits=bits)).save(tmp_path / "model.keras")
         main(["evaluate", str(tmp_path / "model.keras"), "--data", str(folder), "--split", "test", "--json"])
-        told = capsys.readouterr()
-        return json.loads(told.out)["pixel_accuracy"], told.err
+        printed = capsys.readouterr()
+        return json.loads(printed.out)["pixel_accuracy"], printed.err
 
     dark, line = score(None)
     assert "their values reach 4" in line

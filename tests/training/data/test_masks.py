@@ -23,9 +23,9 @@ ID_255 = [ROWS[0], {**ROWS[1], "id": 255}]
 
 def only_mask(root: Path) -> np.ndarray:
     source = open_source(str(root), "train")
-    mask, look = source[0][1], source.look(0)
+    mask, summary = source[0][1], source.summary(0)
     counts = np.zeros(256, np.int64)  # the check counts without making the mask
-    np.add.at(counts, [*look.meaning, IGNORE_ID], [*look.counts, look.hidden])
+    np.add.at(counts, [*summary.classes, IGNORE_ID], [*summary.counts, summary.hidden])
     np.testing.assert_array_equal(counts, np.bincount(mask.ravel(), minlength=256))
     return mask
 
@@ -38,14 +38,14 @@ def test_255_is_a_class_where_one_has_that_id(tmp_path: Path) -> None:
         only_mask(write_folder(tmp_path / "c", [raw], rows=ID_255, ignore=[255]))
 
 
-def test_several_ids_and_colours_are_one_class(tmp_path: Path) -> None:
+def test_several_ids_and_colors_are_one_class(tmp_path: Path) -> None:
     rows = [ROWS[0], {"id": [3, 1], "name": "vehicle", "color": [[1, 2, 3], [4, 5, 6]]}, {**ROWS[2], "id": 2}]
     root = write_folder(tmp_path / "ids", [np.array([[0, 1, 2, 3]], np.uint8)], rows=rows)
     np.testing.assert_array_equal(only_mask(root), [[0, 1, 2, 1]])
     labels = open_source(str(root), "train").labels
     assert (labels.names, labels.colors[1]) == (("c0", "vehicle", "c2"), (1, 2, 3))
-    colours = np.array([[[0, 0, 0], [4, 5, 6], [1, 2, 3]]], np.uint8)
-    np.testing.assert_array_equal(only_mask(write_folder(tmp_path / "colours", [colours], rows=rows)), [[0, 1, 1]])
+    colors = np.array([[[0, 0, 0], [4, 5, 6], [1, 2, 3]]], np.uint8)
+    np.testing.assert_array_equal(only_mask(write_folder(tmp_path / "colors", [colors], rows=rows)), [[0, 1, 1]])
 
 
 @pytest.mark.parametrize("names", [("car", "car"), ("Car", "car "), ("ß", "SS")])
@@ -85,14 +85,14 @@ def test_a_byte_order_mark_before_a_manifest_is_read_over(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [1, 2, 0], [2, 0, 1]])
 @pytest.mark.parametrize("tail", [0, 200])
-def test_colours_decide_where_a_palettes_are_the_manifests(order: list[int], tail: int, tmp_path: Path) -> None:
-    """Optimisers sort palettes and cut them."""
+def test_colors_decide_where_a_palettes_are_the_manifests(order: list[int], tail: int, tmp_path: Path) -> None:
+    """Optimizers sort palettes and cut them."""
     colors = [COLORS[k] for k in order] + [[7, 7, 7]] * tail
     root = write_folder(tmp_path / "data", [palette(np.argsort(order).astype(np.uint8)[EVERY], colors)])
     np.testing.assert_array_equal(only_mask(root), EVERY)
 
 
-def test_colours_decide_where_values_are_no_ids(tmp_path: Path) -> None:
+def test_colors_decide_where_values_are_no_ids(tmp_path: Path) -> None:
     rows = [{**row, "id": 10 * (i + 1)} for i, row in enumerate(ROWS)]
     root = write_folder(tmp_path / "data", [palette(2 - EVERY, COLORS[2::-1])], rows=rows)
     np.testing.assert_array_equal(only_mask(root), EVERY)
@@ -101,28 +101,28 @@ def test_colours_decide_where_values_are_no_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "colors", [[[9, 9, 9]] * 256, [[i, i, i] for i in range(256)], [[255, 0, 0], [0, 0, 0], [9, 9, 9]]]
 )
-def test_values_decide_where_a_palettes_colours_are_not_the_manifests(colors: list, tmp_path: Path) -> None:
+def test_values_decide_where_a_palettes_colors_are_not_the_manifests(colors: list, tmp_path: Path) -> None:
     np.testing.assert_array_equal(only_mask(write_folder(tmp_path / "data", [palette(EVERY, colors)])), EVERY)
 
 
-def test_a_grey_ramp_is_no_palette(tmp_path: Path) -> None:
-    """Its black is not the class whose colour is black: programs write such palettes where there are no colours."""
+def test_a_gray_ramp_is_no_palette(tmp_path: Path) -> None:
+    """Its black is not the class whose color is black: programs write such palettes where there are no colors."""
     rows = [{**ROWS[0], "color": [9, 9, 9]}, {**ROWS[1], "color": [0, 0, 0]}]
     zeros = np.zeros((2, 3), np.uint8)
     root = write_folder(tmp_path / "data", [palette(zeros, [[i, i, i] for i in range(256)])], rows=rows)
     np.testing.assert_array_equal(only_mask(root), zeros)
 
 
-def test_vocs_border_is_ignored_though_its_colour_is_not_named(tmp_path: Path) -> None:
+def test_vocs_border_is_ignored_though_its_color_is_not_named(tmp_path: Path) -> None:
     colors = np.zeros((256, 3), int)
     colors[:3], colors[255] = COLORS[2::-1], (224, 224, 192)
     raw = np.array([[0, 1, 2, 255]], np.uint8)
-    for name, keys in {"silent": {}, "said": {"ignore": [255]}}.items():
+    for name, keys in {"silent": {}, "explicit": {"ignore": [255]}}.items():
         root = write_folder(tmp_path / name, [palette(raw, colors.tolist())], **keys)
         np.testing.assert_array_equal(only_mask(root), [[2, 1, 0, 255]])
 
 
-def test_what_fills_a_palette_up_is_nobodys_colour(tmp_path: Path) -> None:
+def test_padding_of_a_palette_is_no_color(tmp_path: Path) -> None:
     """Its black is not the class that is black."""
     raw = np.array([[0, 1, 2, 255]], np.uint8)
     for name, colors in {"black first": COLORS[:3], "black last": COLORS[2::-1]}.items():
@@ -167,7 +167,7 @@ def test_transparent_pixels_are_ignored(mode: str, suffix: str, tmp_path: Path) 
 
 def test_a_value_that_is_transparent_is_ignored(tmp_path: Path) -> None:
     for name, picture, key in (
-        ("grey", Image.fromarray(EVERY), 1),
+        ("gray", Image.fromarray(EVERY), 1),
         ("rgb", Image.fromarray(np.array(COLORS, np.uint8)[EVERY]), tuple(COLORS[1])),
         ("palette", palette(EVERY, COLORS), 1),
     ):
@@ -183,7 +183,7 @@ def test_alpha_is_no_class_where_255_is_one(tmp_path: Path) -> None:
 
 
 def written_png(size: tuple[int, int], bits: int, kind: int, rows: bytes, *more: tuple[bytes, bytes]) -> bytes:
-    """A PNG by hand, of bits and kinds of colour that Pillow does not write."""
+    """A PNG by hand, of bits and kinds of color that Pillow does not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -194,7 +194,7 @@ def written_png(size: tuple[int, int], bits: int, kind: int, rows: bytes, *more:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_of_few_bits_is_read_by_value(bits: int, tmp_path: Path) -> None:
+def test_gray_of_few_bits_is_read_by_value(bits: int, tmp_path: Path) -> None:
     raw = np.arange(12, dtype=np.uint8).reshape(3, 4) % min(2**bits, 3)
     root = write_folder(tmp_path / "data", [raw])
     spread = np.unpackbits(raw[..., None], axis=2)[..., 8 - bits :].reshape(3, -1)
@@ -223,7 +223,7 @@ def test_sixteen_bits_are_refused_with_alpha_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_lossless_tiffs_are_read(compression: str | None, tmp_path: Path) -> None:
     for name, picture in (
-        ("grey", Image.fromarray(EVERY)),
+        ("gray", Image.fromarray(EVERY)),
         ("rgb", Image.fromarray(np.array(COLORS, np.uint8)[EVERY])),
         ("palette", palette(np.argsort([1, 2, 0]).astype(np.uint8)[EVERY], [COLORS[k] for k in (1, 2, 0)])),
     ):
@@ -274,7 +274,7 @@ def test_hidden_files_are_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"ignroe": [2]}, "unknown key 'ignroe'; is 'ignore' meant?"),
         ({"Ignore": [2]}, "unknown key 'Ignore'; is 'ignore' meant?"),
@@ -285,11 +285,11 @@ def test_hidden_files_are_left_alone(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_keys_that_are_misspelt_are_refused(change: dict, told: str, tmp_path: Path) -> None:
+def test_keys_that_are_misspelt_are_refused(change: dict, message: str, tmp_path: Path) -> None:
     classes = [{"id": i, "name": f"c{i}", "color": [i, 0, 0]} for i in (0, 1)]
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({"classes": classes, "description": "of another program"}))
     assert Manifest.read(path).labels.names == ("c0", "c1")
     path.write_text(json.dumps({"classes": classes, **change}))
-    with pytest.raises(InputError, match=re.escape(told)):
+    with pytest.raises(InputError, match=re.escape(message)):
         Manifest.read(path)

@@ -1,4 +1,4 @@
-"""Scores stand beside the names of the classes that they are of."""
+"""Scores go to the class of the same name."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from segformer_tf.cli import main
 from segformer_tf.edge import installed_runtimes
 from segformer_tf.errors import InputError
 from tests.helpers import perturb
-from training.data.class_names import match_names
+from training.data.match_names import match_names
 from training.data.open import open_source
 from training.evaluate import open_predictor
 
 
 def matched(ours: list[str] | None, theirs: list[str]) -> tuple[list[int] | None, str]:
-    found = match_names(Labels.named(ours) if ours else None, Labels.named(theirs), count=len(ours or theirs))
-    return found.order if found.order is None else found.order.tolist(), found.note
+    match = match_names(Labels.named(ours) if ours else None, Labels.named(theirs), count=len(ours or theirs))
+    return match.order if match.order is None else match.order.tolist(), match.note
 
 
 def test_the_same_names_say_nothing() -> None:
@@ -37,7 +37,7 @@ def test_another_order_is_followed() -> None:
     assert order == [1, 0]
 
 
-def test_case_and_spaces_make_no_difference_and_are_told() -> None:
+def test_case_and_spaces_make_no_difference_and_give_a_note() -> None:
     order, note = matched(["Sky ", "traffic  light"], ["sky", "Traffic Light"])
     assert order is None
     assert "case or spaces" in note
@@ -52,21 +52,21 @@ def test_case_and_spaces_make_no_difference_and_are_told() -> None:
         (["sky", "road"], ["class 0", "class 1"], "the data's classes are numbered"),
     ],
 )
-def test_classes_without_names_are_told(ours: list[str] | None, theirs: list[str], whose: str) -> None:
+def test_classes_without_names_give_a_note(ours: list[str] | None, theirs: list[str], whose: str) -> None:
     order, note = matched(ours, theirs)
     assert order is None
     assert note.startswith(whose)
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "told"),
+    ("ours", "theirs", "message"),
     [
         (["sky", "road"], ["sky", "car"], "class 1 is 'road' there and 'car' here"),
         (["sky"], ["sky", "road"], "has 1 classes, the data 2"),
     ],
 )
-def test_other_names_are_refused_with_the_first_difference(ours: list[str], theirs: list[str], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_other_names_are_refused_with_the_first_difference(ours: list[str], theirs: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         matched(ours, theirs)
 
 
@@ -86,7 +86,7 @@ def turned(toy_folder: Path) -> tuple[SegFormer, SegFormer]:
 def test_a_model_in_another_order_scores_as_in_the_data_s(
     suffix: str, turned: tuple[SegFormer, SegFormer], toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    scores, told = [], []
+    scores, errors = [], []
     for name, model in zip(("plain", "turned"), turned, strict=True):
         path = tmp_path / f"{name}{suffix}"
         if suffix == ".keras":
@@ -96,11 +96,11 @@ def test_a_model_in_another_order_scores_as_in_the_data_s(
         main(["evaluate", str(path), "--data", str(toy_folder), "--json"])
         out = capsys.readouterr()
         scores.append(json.loads(out.out)["per_class"])
-        told.append(out.err)
+        errors.append(out.err)
     assert scores[0] == scores[1]
     assert max(scores[0].values()) > 0
-    assert "another order" not in told[0]
-    (line,) = [line for line in told[1].splitlines() if "another order" in line]
+    assert "another order" not in errors[0]
+    (line,) = [line for line in errors[1].splitlines() if "another order" in line]
     assert line.startswith(f"{tmp_path / 'turned'}{suffix}: its classes come in another order")
 
 

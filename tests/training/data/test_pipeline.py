@@ -15,7 +15,7 @@ from training.data.pipeline import eval_batches, plain_input_errors, train_batch
 
 SEED = (3, 7)
 MASK = np.random.default_rng(0).integers(0, 5, (40, 60)).astype(np.uint8)
-# The image shows its own mask, so whatever moves one must move the other.
+# The image shows its own mask, so both must move alike.
 IMAGE = np.repeat(MASK[..., None] * 50, 3, -1).astype(np.uint8)
 
 
@@ -63,7 +63,7 @@ def test_scale_jitter_keeps_the_ratio_and_never_mixes_labels() -> None:
     assert factors.max() <= 2.0 + 0.02
 
 
-def test_padding_is_the_mean_colour_and_ignored() -> None:
+def test_padding_is_the_mean_color_and_ignored() -> None:
     image, mask = aug.pad(np.ones((5, 6, 3), np.float32), np.ones((5, 6), np.uint8), crop=(8, 9))
     assert (image.numpy()[:5, :6] == 1).all()
     assert (image.numpy()[5:] == 0).all()
@@ -72,11 +72,11 @@ def test_padding_is_the_mean_colour_and_ignored() -> None:
 
 
 def test_photometric_distortion_stays_in_range_and_does_each_of_its_things() -> None:
-    grey = np.full((4, 4, 3), 100, np.float32)
-    outs = np.stack([aug.photometric_distortion(grey, s) for s in seeds(300)])
+    gray = np.full((4, 4, 3), 100, np.float32)
+    outs = np.stack([aug.photometric_distortion(gray, s) for s in seeds(300)])
     assert outs.min() >= 0
     assert outs.max() <= 255
-    np.testing.assert_allclose(outs[..., :1].repeat(3, -1), outs, atol=0.1)  # grey has no hue and no saturation
+    np.testing.assert_allclose(outs[..., :1].repeat(3, -1), outs, atol=0.1)  # gray has no hue and no saturation
     values = outs[:, 0, 0, 0]
     unchanged = np.isclose(values, 100, atol=0.01).mean()
     assert 0.15 < unchanged < 0.35  # neither brightness nor contrast: 1 in 4
@@ -146,10 +146,10 @@ def test_evaluation_is_the_image_contract_in_order(toy_folder: Path) -> None:
     assert set(np.unique(masks)) <= set(np.unique(source[0][1]))  # nearest: no new label
 
 
-def test_what_took_too_much_memory_is_told() -> None:
+def test_too_little_memory_gives_one_line() -> None:
     message = "Graph execution error:\n\nnode x\nOOM when allocating tensor with shape[2,9] on CPU by allocator cpu"
-    with pytest.raises(InputError) as told, plain_input_errors(lambda: "try less"):
+    with pytest.raises(InputError) as refused, plain_input_errors(lambda: "try less"):
         raise tf.errors.ResourceExhaustedError(None, None, message)
-    assert str(told.value) == "out of memory (OOM when allocating tensor with shape[2,9] on CPU); try less"
+    assert str(refused.value) == "out of memory (OOM when allocating tensor with shape[2,9] on CPU); try less"
     with pytest.raises(InputError, match=r"^out of memory \(Unable to allocate 1\.00 TiB"), plain_input_errors():
         raise MemoryError("Unable to allocate 1.00 TiB for an array")

@@ -13,9 +13,8 @@ from PIL import Image
 from segformer_tf.errors import InputError
 from segformer_tf.label_sets import find_labels
 from segformer_tf.labels import IGNORE_ID
-from training.data.class_lookup import mapping_table
 from training.data.folder.source import FolderSource
-from training.data.masks import read_mask
+from training.data.masks import class_table, read_mask
 from training.data.open import open_source
 from training.data.tfds.source import TfdsSource
 from training.data.tfds.toy import NAMES, SPLITS, draw_sample
@@ -34,7 +33,7 @@ def test_folder_maps_raw_ids_to_classes(toy_folder: Path) -> None:
 def test_palette_masks_give_indices_not_colors(tmp_path: Path) -> None:
     indices = np.array([[0, 1], [2, 255]], np.uint8)
     picture = Image.fromarray(indices).convert("P")
-    picture.putpalette([7, 7, 7] * 256)  # every colour the same: only indices can tell classes apart
+    picture.putpalette([7, 7, 7] * 256)  # every color the same: only indices can tell classes apart
     picture.save(tmp_path / "mask.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png").values, indices)
 
@@ -75,7 +74,7 @@ def test_folders_that_do_not_fit_give_one_line(broken: Path) -> None:
         FolderSource(broken, "train")
 
 
-def test_colour_masks_are_read_by_the_manifests_colours(broken: Path) -> None:
+def test_color_masks_are_read_by_the_manifests_colors(broken: Path) -> None:
     plain = [open_source(str(broken), "train")[i] for i in range(6)]
     manifest = json.loads((broken / "dataset.json").read_text())
     (broken / "dataset.json").write_text(json.dumps({**manifest, "ignore": [[1, 2, 3]]}))
@@ -90,11 +89,11 @@ def test_colour_masks_are_read_by_the_manifests_colours(broken: Path) -> None:
         np.testing.assert_array_equal(source[i][1], mask)
     table[0] = 9, 9, 9
     Image.fromarray(table[plain[0][1]]).save(broken / "train" / "masks" / "0.png")
-    with pytest.raises(InputError, match=r"0\.png: mask colour \(9, 9, 9\) is neither a class's nor ignored"):
+    with pytest.raises(InputError, match=r"0\.png: mask color \(9, 9, 9\) is neither a class nor ignored"):
         source[0]
     manifest["classes"][0]["color"] = manifest["classes"][1]["color"]
     (broken / "dataset.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="the manifest gives one colour to two classes"):
+    with pytest.raises(InputError, match="the manifest gives one color to two classes"):
         FolderSource(broken, "train")[1]
 
 
@@ -133,8 +132,8 @@ def test_toy_shapes_is_a_tfds_builder(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_transparent_pixels_of_a_tfds_mask_are_ignored() -> None:
     source = object.__new__(TfdsSource)
-    source.name, source._image_key, source._mask_key = "given", "image", "mask"
-    source._table = mapping_table({0: 0, 1: 1})
+    source.name, source._image_key, source._target_key = "shapes", "image", "mask"
+    source._table = class_table({0: 0, 1: 1})
     record = {}
     for key, picture in {
         "image": Image.fromarray(np.zeros((1, 3, 3), np.uint8)),

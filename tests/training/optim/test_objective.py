@@ -10,7 +10,7 @@ import tensorflow as tf
 from segformer_tf import build_segformer
 from segformer_tf.metrics import confusion_matrix, mean_iou
 from tests.helpers import noise
-from training.data.class_counts import sampled_pixels
+from training.data.check_masks import sampled_pixels
 from training.data.open import open_source
 from training.distributed.strategy import make_strategy
 from training.optim.losses import MeanIoU, SegmentationLoss, rare_class_weights

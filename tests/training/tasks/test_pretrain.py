@@ -121,13 +121,13 @@ def test_a_run_that_goes_on_ends_as_one_left_alone(run: Run, tmp_path: Path) -> 
 def test_the_segmenter_starts_from_the_encoder(
     run: Run, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    before, run_epochs = [], training._run_epochs
+    before, fit = [], training._fit
 
     def watched(model: keras.Model, *rest: object) -> None:
         before.append((model.config, [np.array(v) for v in model.encoder.weights]))
-        run_epochs(model, *rest)
+        fit(model, *rest)
 
-    monkeypatch.setattr(training, "_run_epochs", watched)
+    monkeypatch.setattr(training, "_fit", watched)
     config = replace(SMALL, data=str(toy_folder), weights=run.root, steps=2, drop_path=0.3)
     segmenter = load_segformer(train(replace(config, out=tmp_path / "run")).last)
     assert "encoder of a classifier of 3 classes: a fresh decoder" in capsys.readouterr().out

@@ -1,1 +1,1 @@
-"""A folder of images and masks with its ``dataset.json``."""
+"""A data set in a folder: images, masks, and a ``dataset.json`` that says what the masks mean."""

@@ -1,10 +1,9 @@
-"""Recognizes the layouts that data sets come in, to say so where a folder is none of ours."""
+"""Recognizes other layouts of data sets, for a helpful error where a folder has not ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 _OURS = "expected here are dataset.json and {train,val,test}/{images,masks}"
@@ -13,7 +12,7 @@ _CITYSCAPES = "Cityscapes itself comes as --data tfds:cityscapes"
 _IN_PAIRS = "a mask there is x_mask.png beside x.jpg"
 _DRAW = "outlines must be drawn as masks first"
 
-# What a folder of each holds, as patterns, and what helps.
+# Name, patterns of what the folder holds, and what to do.
 _LAYOUTS = (
     ("PASCAL VOC", ("JPEGImages", "SegmentationClass"), "VOC 2012 itself comes as --data tfds:voc2012"),
     ("ADE20K", ("images/training", "annotations/training"), "ADE20K itself comes as --data tfds:ade20k"),
@@ -29,18 +28,24 @@ _LAYOUTS = (
     ("ours under another name", ("train/images", "train/labels/*.png"), "rename labels to masks in every split"),
     ("mmsegmentation", ("img_dir", "ann_dir"), "move img_dir/train to train/images and ann_dir/train to train/masks"),
     ("SegNet's CamVid", ("train", "trainannot"), "move train to train/images and trainannot to train/masks"),
-    ("images/train, with the split inside", ("images/train",), "move images/train to train/images, and so the masks"),
+    (
+        "images/train, with the split inside",
+        ("images/train",),
+        "move images/train to train/images, and likewise the masks",
+    ),
     (_ONE_SPLIT, ("images", "masks"), "move a part of both folders to train, another to val"),
 )
-_NEAR = 200  # folders that are looked at
+_MOST_FOLDERS = 200  # to look into
 
 
-def recognize(root: Path) -> str:
-    """What a folder that is not ours looks like and what to do, to be put into a line; "" where it is unknown."""
+def layout_hint(root: Path) -> str:
+    """What a folder looks like and what to do, for the end of an error; "" where the layout is unknown."""
     if (root.parent / "dataset.json").is_file():
         return f" (this is one split of {root.parent}; give --data {root.parent})"
-    with suppress(OSError):  # a folder that may not be read
-        for folder in islice(_folders(root), _NEAR):
+    inner = (path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)))  # archives hold VOCdevkit/VOC2012
+    folders = chain([root], (path for path in inner if path.is_dir() and path.name[0] != "."))
+    with suppress(OSError):  # a folder without permission
+        for folder in islice(folders, _MOST_FOLDERS):
             for name, holds, hint in _LAYOUTS:
                 if name == _ONE_SPLIT and folder != root:  # ours, but for dataset.json
                     continue
@@ -48,10 +53,3 @@ def recognize(root: Path) -> str:
                     inside = "" if folder == root else f"{folder.relative_to(root)} in it: "
                     return f" ({inside}it looks like {name}: {', '.join(holds)}; {_OURS}; {hint})"
     return ""
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    """The folder and what is in it, two levels deep: archives bring VOCdevkit/VOC2012 and the like."""
-    yield root
-    for pattern in ("*", "*/*"):
-        yield from (path for path in sorted(root.glob(pattern)) if path.is_dir() and path.name[0] != ".")

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from segformer_tf.config import check_bits
 from segformer_tf.errors import InputError
-from segformer_tf.labels import IGNORE_ID, Labels, twins
-from training.data.class_lookup import Mask, mapping_table, where
-from training.data.folder.layouts import recognize
-from training.data.masks import RawMask
+from segformer_tf.labels import IGNORE_ID, Color, Labels, twins
+from training.data.folder.layouts import layout_hint
+from training.data.masks import Mask, RawMask, class_table, look_up
 
-Drawn = Literal["apply", "ignore"]
+Exif = Literal["apply", "ignore"]
 
 _KEYS = ("name", "license", "classes", "ignore", "exif", "bits")
 _CLASS_KEYS = ("id", "name", "color")
@@ -28,62 +27,58 @@ _EXAMPLE = '{"classes": [{"id": 0, "name": "road", "color": [128, 64, 128]}, …
 
 @dataclass(frozen=True)
 class Reading:
-    """What a mask's entries (its values, or its colours) mean.
+    """The classes of a mask's entries: its values, or its colors.
 
     Attributes:
-        entries: (N,) what may occur: 0..255, or packed colours 0xRRGGBB.
-        index: (H, W) of each pixel, into `entries`.
-        meaning: (N,) int16 class index of each entry, `IGNORE_ID`, or -1 for one that the manifest does not know.
-        by_color: whether colours decide; not where values say the same.
-        other: of a palette PNG, (N,) int16, what the way that was not taken makes of each entry; else None.
+        entries: (N,) the values 0..255, or the colors of the mask, 0xRRGGBB.
+        index: (H, W) each pixel's place in `entries`.
+        classes: (N,) int16 class of each entry, `IGNORE_ID`, or -1 where the manifest does not know it.
+        by_color: whether colors decide; False where values mean the same.
+        other: (N,) int16 for a palette mask: `classes` if it were read the other way, by value or by color.
     """
 
     entries: NDArray[Any]
     index: NDArray[Any]
-    meaning: NDArray[np.int16]
+    classes: NDArray[np.int16]
     by_color: bool
     other: NDArray[np.int16] | None = None
 
-    def counts(self, raw: RawMask) -> NDArray[np.int64]:
-        """(N,) pixels of each entry, transparent ones left out."""
-        if raw.values.ndim == 3:
-            shown = self.index.ravel() if raw.hidden is None else self.index[~raw.hidden]
-            return np.bincount(shown, minlength=len(self.entries))
-        return raw.histogram()
+    def describe(self, index: int) -> str:
+        """An entry in words."""
+        entry = int(self.entries[index])
+        return f"color {unpack(entry)}" if self.by_color else f"value {entry}"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """``{"name", "license", "classes": [{"id", "name", "color"}], "ignore": [ids or colours], "exif", "bits"}``.
+    """``{"name", "license", "classes": [{"id", "name", "color"}], "ignore": [ids or colors], "exif", "bits"}``.
 
-    A class may have several ids and several colours, as lists; its first colour is what pictures show.
+    A class may have several ids and several colors, as lists; pictures show its first color.
 
     Attributes:
         name: of the data set.
         license: its terms in a few words, or "".
-        labels: names and colours, in order of each class's lowest id.
-        ids: of each class.
-        spare: whether 255 is ignored only because no class has that id and nothing is said of it.
-        table: (256,) int16, class index of every raw mask value, `IGNORE_ID` for ignored ones, -1 for unknown ones.
-        palette: class index, or `IGNORE_ID`, of every colour, packed as 0xRRGGBB; None where two classes share one.
-        exif: how masks of photographs that EXIF turns were drawn: over the upright picture ("apply") or over the
-            pixels as stored ("ignore"); None where the manifest does not say.
-        bits: that images of more than 8 have, or None where that is not said.
+        labels: names and colors, in the order of each class's lowest id.
+        ignores_255: whether 255 is ignored only because the manifest does not mention it.
+        class_of_value: (256,) int16, see `class_table`.
+        class_of_color: class or `IGNORE_ID` of each color 0xRRGGBB; None where two classes share a color.
+        exif: what the mask of a photograph that EXIF turns lies over: the upright picture ("apply") or the pixels as
+            stored ("ignore"); None where the manifest does not say.
+        bits: of images of more than 8 bits; None where the manifest does not say.
     """
 
     name: str
     license: str
     labels: Labels
-    ids: tuple[tuple[int, ...], ...]
-    spare: bool
-    table: NDArray[np.int16]
-    palette: dict[int, int] | None
-    exif: Drawn | None
+    ignores_255: bool
+    class_of_value: NDArray[np.int16]
+    class_of_color: dict[int, int] | None
+    exif: Exif | None
     bits: int | None
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Raises InputError where the file is missing, is no JSON, lacks a key or makes no sense."""
+        """Read the file; raises InputError where it is missing, not JSON, or invalid."""
         try:
             return cls._parse(json.loads(path.read_text("utf-8-sig")), path.parent.name)
         except InputError as error:
@@ -91,7 +86,7 @@ class Manifest:
         except FileNotFoundError:
             if not path.parent.is_dir():
                 raise InputError(f"{path.parent}: no such folder") from None
-            raise InputError(f"{path}: no manifest{recognize(path.parent)}. Expected {_EXAMPLE}") from None
+            raise InputError(f"{path}: no manifest{layout_hint(path.parent)}. Expected {_EXAMPLE}") from None
         except KeyError as error:
             raise InputError(f"{path}: missing key {error}") from None
         except (AttributeError, IndexError, OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
@@ -102,93 +97,86 @@ class Manifest:
         _refuse_misspelt(data, _KEYS)
         for row in data["classes"]:
             _refuse_misspelt(row, _CLASS_KEYS)
-        rows = sorted(((_ids(row["id"]), row) for row in data["classes"]), key=lambda each: min(each[0]))
-        ids, classes = tuple(each for each, _ in rows), [row for _, row in rows]
+        rows = sorted(data["classes"], key=lambda row: min(_ids(row["id"])))
+        ids = [_ids(row["id"]) for row in rows]
         ignore = data.get("ignore", [])
         ignored = {_integer(i) for i in ignore if not isinstance(i, list)}
-        flat = [i for each in ids for i in each]
+        flat = [i for own in ids for i in own]
         if any(not 0 <= i <= 255 for i in (*flat, *ignored)) or len(set(flat)) != len(flat) or set(flat) & ignored:
             raise InputError(
                 "ids must be distinct, 0..255 and not both a class and ignored. "
                 f"Received: {flat}, ignored {sorted(ignored)}"
             )
         for key in ("name", "color"):
-            if lacking := [i[0] for i, row in rows if key not in row]:
+            if lacking := [own[0] for own, row in zip(ids, rows, strict=True) if key not in row]:
                 raise InputError(f"class {lacking[0]}: missing key {key!r}")
-        colors = [_colors(row["color"]) for row in classes]
-        if odd := [row["name"] for row in classes if not isinstance(row["name"], str | int)]:
+        lists = [row["color"] if isinstance(row["color"][0], list) else [row["color"]] for row in rows]
+        colors = [[_color(color) for color in own] for own in lists]
+        if odd := [row["name"] for row in rows if not isinstance(row["name"], str | int)]:
             raise InputError(f"a class name is a text. Received: {odd[0]!r}")
-        names = [str(row["name"]) for row in classes]
+        names = [str(row["name"]) for row in rows]
         if same := twins(names):
             merged = json.dumps({"id": [i for k in same for i in ids[k]], "name": names[same[0]]})
             raise InputError(
                 f"class names must be distinct, in any case. Received: {' and '.join(repr(names[k]) for k in same)}; "
                 f"several ids of one class are a list: {merged[:-1]}, …}}"
             )
-        labels = Labels(tuple(names), tuple(each[0] for each in colors))
-        if len(classes) == 1:
-            raise InputError(_alone(labels.names[0], set(flat), ignored))
-        if (exif := data.get("exif")) not in (None, *get_args(Drawn)):
+        labels = Labels(tuple(names), tuple(own[0] for own in colors))
+        if len(rows) == 1:
+            raise InputError(_lone_class(labels.names[0], set(flat), ignored))
+        if (exif := data.get("exif")) not in (None, *get_args(Exif)):
             raise InputError(f'"exif" must be "apply" or "ignore". Received: {exif!r}')
-        spare = IGNORE_ID not in flat and IGNORE_ID not in ignored
-        class_of = {raw: i for i, each in enumerate(ids) for raw in each}
-        table = mapping_table(class_of, {*ignored, IGNORE_ID} if spare else ignored)
-        palette = _palette(colors, [_color(c) for c in ignore if isinstance(c, list)])
+        ignores_255 = IGNORE_ID not in flat and IGNORE_ID not in ignored
+        class_of = {value: i for i, own in enumerate(ids) for value in own}
+        by_value = class_table(class_of, {*ignored, IGNORE_ID} if ignores_255 else ignored)
+        by_color = _classes_by_color(colors, [_color(c) for c in ignore if isinstance(c, list)])
         name, license = str(data.get("name", folder)), str(data.get("license", ""))
-        return cls(name, license, labels, ids, spare, table, palette, exif, check_bits(data.get("bits")))
+        return cls(name, license, labels, ignores_255, by_value, by_color, exif, check_bits(data.get("bits")))
 
-    def classes(self, raw: RawMask) -> Mask:
-        """(H, W) class indices and `IGNORE_ID` of a mask's file.
+    def mask(self, raw: RawMask) -> Mask:
+        """(H, W) uint8 classes and `IGNORE_ID`.
 
         Raises:
-            InputError: a value or colour that the manifest does not know.
+            InputError: a value or color that the manifest does not know.
         """
         reading = self.reading(raw)
-        mask = reading.meaning[reading.index]
-        if raw.hidden is not None:
-            mask[raw.hidden] = IGNORE_ID
-        if (odd := mask < 0).any():
-            entry = int(reading.entries[reading.index[odd][0]])
-            if reading.by_color:
-                told = f"colour {unpacked(entry)} is neither a class's"
-            else:
-                told = f"value {entry} is neither a class"
-            raise InputError(f"mask {told} nor ignored in the manifest{where(odd)}")
-        return mask.astype(np.uint8)
+        return look_up(
+            reading.index, reading.classes, hidden=raw.hidden, known_to="the manifest", describe=reading.describe
+        )
 
     def reading(self, raw: RawMask) -> Reading:
-        """How a mask is read: colours by colour; values by value, unless a palette's colours are the manifest's.
+        """How to read a mask: RGB by color, others by value unless the palette has the manifest's colors.
 
-        Programs that make files smaller sort and cut palettes, after which an index means nothing by itself.
+        Programs that shrink files sort and cut palettes, after which an index alone means nothing.
 
         Raises:
-            InputError: a mask in colours where two classes share one.
+            InputError: an RGB mask where two classes share a color.
         """
         if raw.values.ndim == 3:
-            if self.palette is None:
-                raise InputError("a mask in colours, but the manifest gives one colour to two classes")
+            if self.class_of_color is None:
+                raise InputError("an RGB mask, but the manifest gives one color to two classes")
             packed = raw.values.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
             entries, index = np.unique(packed, return_inverse=True)
-            meaning = np.array([self.palette.get(code, -1) for code in entries.tolist()], np.int16)
-            return Reading(entries, index.reshape(packed.shape), meaning, True)
-        entries = np.arange(256)
-        if raw.palette is None or self.palette is None:
-            return Reading(entries, raw.values, self.table, False)
+            classes = np.array([self.class_of_color.get(code, -1) for code in entries.tolist()], np.int16)
+            return Reading(entries, index.reshape(packed.shape), classes, True)
+        entries, by_value = np.arange(256), self.class_of_value
+        if raw.palette is None or self.class_of_color is None:
+            return Reading(entries, raw.values, by_value, False)
         by_color = np.full(256, -1, np.int16)
-        by_color[: len(raw.palette)] = [self.palette.get(_packed(color), -1) for color in raw.palette.tolist()]
-        by_color[(by_color < 0) & (self.table == IGNORE_ID)] = IGNORE_ID  # the border that VOC draws
+        by_color[: len(raw.palette)] = [self.class_of_color.get(_pack(color), -1) for color in raw.palette.tolist()]
+        by_color[(by_color < 0) & (by_value == IGNORE_ID)] = IGNORE_ID  # the border that VOC draws
         occurs = raw.histogram() > 0
-        if (by_color[occurs] >= 0).all() and (by_color != self.table)[occurs].any():
-            return Reading(entries, raw.values, by_color, True, self.table)
-        return Reading(entries, raw.values, self.table, False, by_color)
+        if (by_color[occurs] >= 0).all() and (by_color != by_value)[occurs].any():
+            return Reading(entries, raw.values, by_color, True, by_value)
+        return Reading(entries, raw.values, by_value, False, by_color)
 
 
-def unpacked(code: int) -> tuple[int, int, int]:
-    """The colour of a code 0xRRGGBB."""
+def unpack(code: int) -> Color:
+    """The color of a code 0xRRGGBB."""
     return code >> 16, code >> 8 & 255, code & 255
 
 
-def _packed(color: Iterable[int]) -> int:
+def _pack(color: Iterable[int]) -> int:
     red, green, blue = color
     return red << 16 | green << 8 | blue
 
@@ -200,46 +188,41 @@ def _integer(value: Any) -> int:
     return number
 
 
-def _ids(given: Any) -> tuple[int, ...]:
-    ids = tuple(map(_integer, given)) if isinstance(given, list) else (_integer(given),)
+def _ids(value: Any) -> tuple[int, ...]:
+    ids = tuple(map(_integer, value)) if isinstance(value, list) else (_integer(value),)
     if not ids:
         raise InputError("a class without an id")
     return ids
 
 
-def _color(given: Any) -> tuple[int, int, int]:
-    red, green, blue = map(_integer, given)
+def _color(value: Any) -> Color:
+    red, green, blue = map(_integer, value)
     if not all(0 <= v <= 255 for v in (red, green, blue)):
-        raise InputError(f"a colour is three integers 0..255. Received: {given}")
+        raise InputError(f"a color is three integers 0..255. Received: {value}")
     return red, green, blue
 
 
-def _colors(given: Any) -> list[tuple[int, int, int]]:
-    return [_color(each) for each in (given if isinstance(given[0], list) else [given])]
+def _classes_by_color(colors: list[list[Color]], ignored: list[Color]) -> dict[int, int] | None:
+    classes: dict[int, int] = {}
+    for i, own in [*enumerate(colors), (IGNORE_ID, ignored)]:
+        for color in own:
+            if classes.setdefault(_pack(color), i) != i:
+                return None
+    return classes
 
 
-def _palette(colors: list[list[tuple[int, int, int]]], ignored: list[tuple[int, int, int]]) -> dict[int, int] | None:
-    meanings: dict[int, set[int]] = {}
-    for i, each in [*enumerate(colors), (IGNORE_ID, ignored)]:
-        for color in each:
-            meanings.setdefault(_packed(color), set()).add(i)
-    if any(len(each) > 1 for each in meanings.values()):
-        return None
-    return {code: each.pop() for code, each in meanings.items()}
-
-
-def _alone(name: str, ids: set[int], ignored: set[int]) -> str:
+def _lone_class(name: str, ids: set[int], ignored: set[int]) -> str:
     free = min(ignored or {i for i in range(3) if i not in ids})
     instead = f" instead of ignoring {free}" if ignored else ""
     background = f'{{"id": {free}, "name": "background", "color": [0, 0, 0]}}'
     return (
         f"one class, {name!r}, and nothing else that counts: a network of one class says it of every pixel. "
-        f"Give what is not {name!r} a class of its own, {background}{instead}"
+        f"Give the rest a class of its own, {background}{instead}"
     )
 
 
-def _refuse_misspelt(found: dict[str, Any], known: tuple[str, ...]) -> None:
-    """Raises InputError for a key that is nearly one of `known`; others may be of other programs."""
-    for key in found:
+def _refuse_misspelt(keys: Iterable[str], known: tuple[str, ...]) -> None:
+    """Raises InputError for a key that is nearly one of `known`; others may belong to other programs."""
+    for key in keys:
         if key not in known and (near := get_close_matches(key.lower(), known, 1, 0.75)):
             raise InputError(f"unknown key {key!r}; is {near[0]!r} meant?")

@@ -1,1 +1,1 @@
-"""Data sets by name, from TensorFlow Datasets or built here."""
+"""Data sets by name: from TensorFlow Datasets, or built here."""

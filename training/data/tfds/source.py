@@ -1,83 +1,111 @@
-"""A TFDS data set as a `Source`: what its masks mean."""
+"""One split of a TFDS data set, for segmentation or for classification."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from numpy.typing import NDArray
 from PIL import Image
 
 from segformer_tf.errors import InputError, first_line
-from segformer_tf.labels import IGNORE_ID, Labels
-from training.data.class_lookup import Sample, class_indices, mapping_table
-from training.data.masks import raw_mask
-from training.data.tfds.prepare import open_builder, open_records, prepare, rgb
-from training.data.tfds.table import DATA_SETS, DataSet
+from segformer_tf.image import Pixels
+from segformer_tf.labels import Labels
+from training.data.masks import Mask, look_up, raw_mask
+from training.data.tfds.data_sets import DATA_SETS, DataSet
+from training.data.tfds.prepare import open_builder, open_records
+
+Target = TypeVar("Target")
 
 
-class TfdsSource:
-    """A split of a TFDS data set that has one RGB image and one mask among its features.
+class _Split(ABC, Generic[Target]):
+    """A split with one RGB image and one target among its features; ``split[i]`` is (image, target).
 
-    What its mask values mean is told by `DATA_SETS`, or by a LabeledImage feature. Splits are train, val, test, or
-    any that TFDS reads, such as ``train[:10%]``.
+    Splits are those of the data set, or any that TFDS reads, such as ``train[:10%]``.
     """
 
-    def __init__(self, name: str, split: str) -> None:
-        builder = open_builder(name)
-        row = DATA_SETS.get(builder.name)
-        features = builder.info.features
-        self.name = builder.info.name
-        self.license = row.license if row else ""
-        self.bits: int | None = None  # pictures in colour, of which Pillow reads the upper 8 alone
-        self._image_key, self._mask_key = _image_and_mask_keys(name, features)
-        self.labels, self._table = _meaning(name, row, features[self._mask_key])
-        builder = prepare(name, builder)
-        splits = row.splits if row else {each: each for each in builder.info.splits}
-        pictures = self._image_key, self._mask_key
-        self._records = open_records(name, builder, split, splits=splits, pictures=pictures)
+    images: ClassVar[Sequence[Path]] = ()  # no files
+    bits: int | None = None  # of an image in color, Pillow reads the upper 8 alone
+
+    def __init__(self, name: str, target: str, is_target: Callable[[Any], bool]) -> None:
+        self._builder = open_builder(name)
+        self.name = self._builder.info.name
+        features = self._builder.info.features
+        images = [key for key, feature in features.items() if _channels(feature) == 3]
+        targets = [key for key, feature in features.items() if is_target(feature)]
+        if len(images) != 1 or len(targets) != 1:
+            raise InputError(
+                f"tfds:{name}: expected one RGB image and one {target}. "
+                f"Received: images {images}, {target.split()[0]}s {targets} among {sorted(features)}"
+            )
+        self._image_key, self._target_key = images[0], targets[0]
+        self._records: Any = None  # opened by subclasses, after checks that need no download
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> tuple[Pixels, Target]:
         try:
             record = self._records[index]
-            image = rgb(record[self._image_key])
-            with Image.open(BytesIO(record[self._mask_key])) as opened:
-                mask = raw_mask(opened)
-        except Exception as error:  # readers of records and pictures raise whatever a broken file leads them to
-            raise InputError(f"{self.name} sample {index}: not readable ({first_line(error)})") from None
-        if mask.values.shape != image.shape[:2]:
-            raise InputError(f"{self.name} sample {index}: mask is {mask.values.shape}, its image {image.shape[:2]}")
-        try:
-            return image, class_indices(mask.values, self._table, known_to=self.name, hidden=mask.hidden)
+            with Image.open(BytesIO(record[self._image_key])) as opened:
+                image = np.asarray(opened.convert("RGB"))
+            return image, self._target(record[self._target_key], image)
         except InputError as error:
             raise InputError(f"{self.name} sample {index}: {error}") from None
+        except Exception as error:  # readers of records and pictures raise anything for a broken file
+            raise InputError(f"{self.name} sample {index}: not readable ({first_line(error)})") from None
+
+    @abstractmethod
+    def _target(self, value: Any, image: Pixels) -> Target: ...
 
 
-def _image_and_mask_keys(name: str, features: Any) -> tuple[str, str]:
-    channels = {key: f.shape[-1] for key, f in features.items() if isinstance(f, tfds.features.Image)}
-    images = [key for key, c in channels.items() if c == 3]
-    masks = [key for key, c in channels.items() if c == 1]
-    if len(images) != 1 or len(masks) != 1:
-        raise InputError(
-            f"tfds:{name}: expected one RGB image and one mask of one channel. "
-            f"Received: images {images}, masks {masks} among {sorted(features)}"
-        )
-    return images[0], masks[0]
+class TfdsSource(_Split[Mask]):
+    """A split with one RGB image and one mask, whose values `DATA_SETS` or a LabeledImage feature explains."""
+
+    def __init__(self, name: str, split: str) -> None:
+        super().__init__(name, "mask of one channel", lambda feature: _channels(feature) == 1)
+        mask = self._builder.info.features[self._target_key]
+        row = DATA_SETS.get(self._builder.name) or _from_feature(name, mask)
+        self.license, self.labels, self._table = row.license, row.labels, row.table()
+        self._records = open_records(name, self._builder, split, splits=row.splits)
+
+    def _target(self, value: Any, image: Pixels) -> Mask:
+        with Image.open(BytesIO(value)) as opened:
+            mask = raw_mask(opened)
+        if mask.values.shape != image.shape[:2]:
+            raise InputError(f"mask is {mask.values.shape}, its image {image.shape[:2]}")
+        return look_up(mask.values, self._table, known_to=self.name, hidden=mask.hidden)
 
 
-def _meaning(name: str, row: DataSet | None, feature: Any) -> tuple[Labels, NDArray[np.int16]]:
-    if row:
-        return row.labels, row.table()
-    names = getattr(feature, "names", None)
+class TfdsClasses(_Split[int]):
+    """A split with one RGB image and one label."""
+
+    def __init__(self, name: str, split: str) -> None:
+        super().__init__(name, "label", lambda feature: isinstance(feature, tfds.features.ClassLabel))
+        self.names = tuple(self._builder.info.features[self._target_key].names)
+        self._records = open_records(name, self._builder, split)
+
+    def _target(self, value: Any, image: Pixels) -> int:
+        if not 0 <= value < len(self.names):
+            raise InputError(f"label {value} is outside its classes")
+        return int(value)
+
+
+def _channels(feature: Any) -> int | None:
+    return feature.shape[-1] if isinstance(feature, tfds.features.Image) else None
+
+
+def _from_feature(name: str, mask: Any) -> DataSet:
+    """What a LabeledImage feature says of its values."""
+    names = getattr(mask, "names", None)
     if names is None:
         raise InputError(
             f"tfds:{name}: its mask names no classes; expected a LabeledImage feature, or one of {', '.join(DATA_SETS)}"
         )
     if len(names) < 2:
         raise InputError(f"tfds:{name}: expected two classes or more. Received: {', '.join(names)}")
-    return Labels.named(names), mapping_table({i: i for i in range(len(names))}, (IGNORE_ID,))
+    return DataSet(labels=Labels.named(names), ids=tuple(range(len(names))), splits={}, license="")

@@ -1,8 +1,7 @@
 """`toy_shapes`: a generated data set, as a TFDS builder, so that a demo needs no download.
 
-Shapes of five kinds, large and small, over each other, on a textured background. Colour tells a family
-(disc, ring and triangle warm, square and star cool), pattern and outline tell the member: colour alone, which
-a random network sees, cannot pass.
+Overlapping shapes of five kinds, large and small, on a textured background. Color alone, which even a random network
+sees, tells only warm shapes (disc, ring, triangle) from cool ones (square, star); the rest takes pattern and outline.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def draw_sample(rng: np.random.Generator) -> tuple[Any, Any]:
     mask = np.zeros((SIZE, SIZE), np.uint8)
     for _ in range(rng.integers(4, 9)):
         kind = int(rng.integers(1, len(NAMES)))
-        radius = float(np.exp(rng.uniform(np.log(9), np.log(34))))  # small ones as often as large
+        radius = float(np.exp(rng.uniform(np.log(9), np.log(34))))  # small ones as often as large ones
         inside = _outline(kind, rng.uniform(0, SIZE, 2), radius, rng.uniform(0, 2 * np.pi))
         image[inside] = _paint(rng, hue=_HUES[NAMES[kind]], saturation=(110, 240), pattern=_pattern(rng, kind))[inside]
         mask[inside] = kind
@@ -67,7 +66,7 @@ _HUES = {"disc": _WARM, "ring": _WARM, "triangle": _WARM, "square": _COOL, "star
 
 
 def _paint(rng: np.random.Generator, *, hue: tuple[int, int], saturation: tuple[int, int], pattern: Any) -> Any:
-    """A random colour whose brightness follows a pattern of -1..1, (128, 128), with grain: (128, 128, 3) uint8."""
+    """(128, 128, 3) uint8: a random color whose brightness follows a (128, 128) pattern of -1..1, with grain."""
     color = Image.new("HSV", (1, 1), (int(rng.integers(*hue)), int(rng.integers(*saturation)), 255)).convert("RGB")
     value = rng.uniform(0.45, 0.75) + rng.choice([-0.21, 0.21]) * pattern
     grain = rng.normal(0, 5, (SIZE, SIZE, 3))
@@ -80,7 +79,7 @@ def _noise(rng: np.random.Generator, cells: int) -> Any:
 
 
 def _pattern(rng: np.random.Generator, kind: int) -> Any:
-    """The pattern of a kind, -1..1, at a random angle and phase: stripes, checks, or smooth noise."""
+    """(128, 128) of -1..1: stripes, checks or smooth noise, depending on the kind, at a random angle and phase."""
     angle, (phase_u, phase_v) = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi, 2)
     y, x = np.mgrid[:SIZE, :SIZE] * (2 * np.pi / 8)
     u, v = x * np.cos(angle) + y * np.sin(angle) + phase_u, y * np.cos(angle) - x * np.sin(angle) + phase_v
@@ -92,17 +91,12 @@ def _pattern(rng: np.random.Generator, kind: int) -> Any:
 
 
 def _outline(kind: int, center: Any, radius: float, angle: float) -> Any:
-    """(128, 128) bool, the inside of a shape, drawn four times larger and sampled down to its centre pixels."""
+    """(128, 128) bool, the inside of a shape, drawn four times larger and sampled at the center of each pixel."""
     canvas = Image.new("1", (4 * SIZE, 4 * SIZE))
     draw, c = ImageDraw.Draw(canvas), 4 * np.asarray(center)
-
-    def ellipse(r: float, fill: int) -> None:
-        draw.ellipse([*(c - 4 * r), *(c + 4 * r)], fill=fill)
-
     if NAMES[kind] in ("disc", "ring"):
-        ellipse(radius, 1)
-        if NAMES[kind] == "ring":
-            ellipse(0.5 * radius, 0)
+        for r, fill in [(radius, 1), (0.5 * radius, 0)][: 1 + (NAMES[kind] == "ring")]:
+            draw.ellipse([*(c - 4 * r), *(c + 4 * r)], fill=fill)
     else:
         radii = {"square": [1.1] * 4, "triangle": [1.2] * 3, "star": [1.2, 0.5] * 5}[NAMES[kind]]
         turns = angle + 2 * np.pi * np.arange(len(radii)) / len(radii)
@@ -113,10 +107,6 @@ def _outline(kind: int, center: Any, radius: float, angle: float) -> Any:
 
 def _edges(mask: Any) -> Any:
     """Pixels that touch another class to the right, left, above or below."""
-    edges = np.zeros(mask.shape, bool)
-    across, down = mask[:, 1:] != mask[:, :-1], mask[1:] != mask[:-1]
-    edges[:, 1:] |= across
-    edges[:, :-1] |= across
-    edges[1:] |= down
-    edges[:-1] |= down
-    return edges
+    padded = np.pad(mask, 1, mode="edge")
+    neighbors = padded[1:-1, 2:], padded[1:-1, :-2], padded[2:, 1:-1], padded[:-2, 1:-1]
+    return np.any([each != mask for each in neighbors], axis=0)

@@ -1,4 +1,4 @@
-"""Whose class is whose: a model's names beside a data set's."""
+"""Matches a model's classes with a data set's by name."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from segformer_tf.labels import Labels
 
 @dataclass(frozen=True)
 class Match:
-    """How a model's classes are read as a data set's.
+    """The data set's class for each of a model's classes.
 
     Attributes:
-        order: (C,) uint8, the data set's id of each of the model's classes; None where they are the same.
+        order: (C,) uint8, the data set's class of each of the model's; None where they are the same.
         note: one line for the user, or "".
     """
 
@@ -27,12 +27,11 @@ class Match:
 def match_names(ours: Labels | None, theirs: Labels, *, count: int) -> Match:
     """Match a model's classes with those of the data that it is scored on.
 
-    The same names in another order are followed. Case and spaces around a name make no difference, where the names are
-    not the same as they stand.
+    The same names may come in another order. Names that differ are compared again without case and extra spaces.
 
     Args:
-        ours: what the model says of its classes; None if nothing.
-        theirs: classes of the data.
+        ours: the model's labels; None where it has none.
+        theirs: the data's labels.
         count: the number of the model's classes.
 
     Raises:
@@ -45,8 +44,8 @@ def match_names(ours: Labels | None, theirs: Labels, *, count: int) -> Match:
     for whose, labels in (("its classes", ours), ("the data's classes", theirs)):
         if set(ours.names) != set(theirs.names) and _numbered(labels.names):
             return Match(note=f"{whose} are numbered, not named: taken in the same order")
-    for plain in (tuple, _without_case):
-        model, data = plain(ours.names), plain(theirs.names)
+    for simplify in (tuple, _without_case):
+        model, data = simplify(ours.names), simplify(theirs.names)
         if model == data:
             return Match(note="names of classes differ from the data's in case or spaces alone: taken as the same")
         if len(set(model)) == count and set(model) == set(data):
@@ -65,7 +64,7 @@ def match_names(ours: Labels | None, theirs: Labels, *, count: int) -> Match:
 
 
 def _numbered(names: tuple[str, ...]) -> bool:
-    """Whether they are what this project, or transformers, calls classes without a name."""
+    """Whether these are the names that this project or transformers gives classes without one."""
     return any(names == tuple(f"{word}{i}" for i in range(len(names))) for word in ("class ", "LABEL_"))
 
 
