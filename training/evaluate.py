@@ -186,7 +186,7 @@ def set_bits(source: Source, bits: int | None) -> str | None:
         return _seems_dark(source)
     if manifest in (None, bits):
         return None
-    return f"the data has {manifest} bits by its manifest, but is scored with the {bits} that the model takes"
+    return f"the data is said to have {manifest} bits, the model takes {bits}; it is scored with those of the model"
 
 
 def _seems_dark(source: Source) -> str | None:
