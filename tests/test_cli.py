@@ -56,7 +56,7 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture, toy_folder: Path, 
     )
     assert "tfds:x/y" in line(capsys, "train", "--data", "tfds:x/y")
     (tmp_path / "file").touch()
-    assert "cannot be made" in line(capsys, "train", *data, "--out", tmp_path / "file" / "run")
+    assert "cannot be written" in line(capsys, "train", *data, "--out", tmp_path / "file" / "run")
     assert "--scale must be" in line(capsys, "train", *data, "--scale", 2, 0.5)
     assert "learning-rate must be positive. Received: 0.0" in line(capsys, "train", *data, "--learning-rate", 0)
     assert "batch-size must be positive. Received: -2" in line(capsys, "train", *data, "--batch-size", "-2")
