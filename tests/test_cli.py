@@ -9,7 +9,8 @@ from segformer_tf import SegFormer
 from segformer_tf.cli import VERBS, main
 from segformer_tf.errors import InputError
 from tests.helpers import refused
-from training.runs.folder import Keep, Run
+from training.runs.callbacks import SaveRun
+from training.runs.folder import Run
 
 
 def test_every_verb_is_where_the_table_says() -> None:
@@ -131,5 +132,5 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     failed("x.tflite", *export, "--out", tmp_path / "x.tflite")
     Run(tmp_path / "kept").last.parent.mkdir(parents=True)
     with pytest.raises(InputError, match=r"last\.keras: cannot be written \(No space left on device\)"):
-        Keep.save_weights(tiny, Run(tmp_path / "kept").last)
+        SaveRun.save_weights(tiny, Run(tmp_path / "kept").last)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["model.keras"]

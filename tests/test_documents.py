@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from segformer_tf.cli import VERBS, make_app
-from training.check import check_run
 from training.config import RunConfig
 from training.protocols import EvalProtocol
-from training.train import TASKS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "models/README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -56,8 +53,7 @@ def test_every_printed_command_is_understood(document: str) -> None:
         verb, *arguments = shlex.split(line, comments=True)[1:]
         _, bound, _ = make_app(verb).parse_args([verb, *arguments], exit_on_error=False, print_error=False)
         if config := next((value for value in bound.arguments.values() if isinstance(value, RunConfig)), None):
-            check_run(replace(config, warmup_steps=min(1500, config.steps // 10)))
-            TASKS[config.task](config)
+            config.check()
         if protocol := next((value for value in bound.arguments.values() if isinstance(value, EvalProtocol)), None):
             protocol.check()
 

@@ -1,4 +1,4 @@
-"""Verbs `train`, `pretrain` and `evaluate`. TensorFlow is imported when a verb runs, so that --help is quick."""
+"""Verbs `train`, `pretrain` and `evaluate`. TensorFlow is imported after the options are checked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
 
         segformer train --data path/to/folder --variant b0 --crop 256 256 --learning-rate 6e-4 --head-multiplier 1
 
-    Stopped or killed, on one machine or on several; and out of memory in a validation:
+    After a stop or a kill, on one machine or on several; and after a validation ran out of memory:
 
         segformer train --resume runs/b0-folder
 
@@ -49,9 +49,9 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
     Parameters
     ----------
     resume
-        Run folder to go on with, at the first epoch or validation that was not finished. Beside it --eval-size,
-        --accumulate and a larger --steps are taken, and written into the run's config.json. The rate is a function of
-        the step and of --steps, so with more of them it jumps up to where the longer schedule has it.
+        Run folder to go on with, at the first epoch or validation that was not finished. Only --eval-size,
+        --accumulate and a larger --steps may be given with it; they are written into the run's config.json. The rate
+        depends on the step and on --steps, so with more steps it jumps up to that of the longer schedule.
     """
     _run(config, resume, TrainConfig)
 
@@ -61,54 +61,53 @@ def pretrain(
 ) -> None:
     """Pretrain the encoder as a classifier of images, on folders of classes or on a TFDS data set.
 
-    It costs no masks: a segmenter that starts from an encoder that has seen many images needs fewer of them. The run
-    folder is as that of `segformer train`; the score that picks the best weights is top-1 on the validation split.
+    It needs no masks, and a segmenter that starts from such an encoder needs fewer of them. The run folder is like
+    that of `segformer train`; the score that selects the best weights is top-1 on the validation split.
 
     Your photographs, one folder for each class, the same classes in both splits: photos/{train,val}/CLASS/*.jpg
 
         segformer pretrain --data photos/ --variant b0 --out runs/pre
 
-    Then the segmenter, its encoder copied from there, its decoder fresh, of the same variant:
+    Then the segmenter of the same variant, with that encoder and a fresh decoder:
 
         segformer train --data street/ --variant b0 --weights runs/pre
 
-    A TFDS set with one image and one label; one that has a train split alone is cut in two:
+    A TFDS set with one image and one label; a set with a train split alone is cut in two:
 
         segformer pretrain --data tfds:imagenet2012 --precision mixed_float16 --batch-size 1024 --learning-rate 1e-3
 
         segformer pretrain --data tfds:tf_flowers --train-split "train[:90%]" --val-split "train[90%:]"
 
-    Stopped or killed, on one machine or on several:
+    After a stop or a kill, on one machine or on several:
 
         segformer pretrain --resume runs/pre
 
     The paper says only that its encoders saw ImageNet-1K. Encoders of this kind follow DeiT's recipe: 300 epochs of
     AdamW (375,000 steps) with batches of 1024, a peak rate of 1e-3 after 5 epochs of warm-up, cosine decay, weight
-    decay 0.05, label smoothing 0.1, mixup and more. Here the rate falls in a line, as in `segformer train`, and images
-    are cropped at random (8 to 100 % of their area), flipped and changed in colour. Validation resizes the shorter
-    side to --crop / 0.875 and takes the centre.
+    decay 0.05, label smoothing 0.1, mixup and more. Here the rate falls linearly, as in `segformer train`, and images
+    are cropped at random (8 to 100 % of their area), flipped and changed in color. Validation resizes the shorter side
+    to --crop / 0.875 and takes the center.
 
     Parameters
     ----------
     resume
-        Run folder to go on with, at the first epoch or validation that was not finished. Beside it --accumulate and a
-        larger --steps are taken, as of `segformer train`.
+        Run folder to go on with, at the first epoch or validation that was not finished. Only --accumulate and a
+        larger --steps may be given with it, as in `segformer train`.
     """
     _run(config, resume, PretrainConfig)
 
 
-def _run(config: RunConfig | None, folder: Path | None, kind: type[RunConfig]) -> None:
-    if not folder and not (config and config.data):
+def _run(config: RunConfig | None, root: Path | None, kind: type[RunConfig]) -> None:
+    before = kind.read(root) if root else None
+    if before:
+        config = before.with_changes({name: getattr(config, name) for name in config.explicit} if config else {})
+    if not (config and config.data):
         raise InputError("expected --data DATA and options of a new run, or --resume RUN")
+    config.check()
     import_tensorflow()
-    from training.train import resume, train
+    from training.train import train
 
-    if folder:
-        run = resume(folder, kind, {name: getattr(config, name) for name in config.given} if config else {})
-    else:
-        assert config is not None
-        run = train(config)
-    print(f"run folder: {run.root}")
+    print(f"run folder: {train(config, before).root}")
 
 
 def evaluate(
@@ -126,8 +125,8 @@ def evaluate(
 ) -> None:
     """Score a model on a split: per-class IoU and mean IoU.
 
-    Classes are matched by name, whatever their order; other names are refused. Images are stretched to the model's
-    size, logits upsampled once to the mask's own size:
+    Classes are matched by name, in any order; other names are refused. Images are stretched to the model's size, and
+    logits upsampled once to the mask's own size:
 
         segformer evaluate runs/b0-camvid --data path/to/folder --split test
 
@@ -140,16 +139,16 @@ def evaluate(
         segformer evaluate ade.keras --data tfds:ade20k --split val --resize 2048 512 --align 32 --protocol paper \\
             --scales 0.75 0.875 1 1.125 1.25 --flip
 
-    Cityscapes, by windows of 1024 pixels every 768, then at several scales and mirrored:
+    Cityscapes, by windows of 1024 pixels with a stride of 768, then at several scales and mirrored:
 
         segformer evaluate city.keras --data tfds:cityscapes --split val --slide 1024 768 --protocol paper
 
         segformer evaluate city.keras --data tfds:cityscapes --split val --slide 1024 768 --protocol paper \\
             --scales 0.5 0.75 1 1.25 1.5 1.75 2 --flip
 
-    A .tflite sees images of one size. It takes --flip and --protocol, and --slide if its crop is that size; with
-    --slide also --size, --resize, --align and --scales, without it none of these. One from elsewhere that takes images
-    of any size is given --size, or the crop of --slide.
+    A .tflite takes images of one size. It allows --flip and --protocol, and --slide if the crop is that size; --size,
+    --resize, --align and --scales need --slide. A .tflite of another origin that takes images of any size needs --size,
+    or the crop of --slide.
 
     Parameters
     ----------
@@ -160,9 +159,9 @@ def evaluate(
     split
         Split to score.
     runtime
-        litert, tflite-runtime or litert-gpu, for a .tflite. Default: the faster one on the CPU that is installed.
+        litert, tflite-runtime or litert-gpu, for a .tflite. Default: the faster installed one on the CPU.
     picture
-        A .png to write the confusion matrix to, each row in shares of its class.
+        A .png for the confusion matrix, each row in shares of its class.
     overwrite
         Replace that picture.
     as_json
@@ -172,14 +171,16 @@ def evaluate(
         raise InputError(f"--picture must end in .png. Received: {picture}")
     if picture and not overwrite:
         refuse_existing([picture])
+    protocol = protocol or EvalProtocol()
+    protocol.check()
     if model.suffix != ".tflite" or data.startswith("tfds:"):
         import_tensorflow()
     if picture:
-        import matplotlib  # noqa: F401  for the line that it is missing to come before the hours
+        import matplotlib  # noqa: F401  to fail now if it is missing, and not after the evaluation
     from training.data.check_masks import check_split
     from training.data.open import open_source
-    from training.evaluate import evaluate as score
-    from training.evaluate import open_predictor, read_as_the_model_does
+    from training.evaluate import evaluate as score_split
+    from training.evaluate import open_predictor, set_bits
 
     source = open_source(data, split)
     console = plain_console(stderr=True)
@@ -190,20 +191,20 @@ def evaluate(
     with opened as predict:
         if predict.license:
             print(f"{model}: {predict.license}", file=sys.stderr)
-        if note := read_as_the_model_does(source, predict.bits):
+        if note := set_bits(source, predict.bits):
             print(note, file=sys.stderr)
-        for said in filter(None, (predict.said, predict.match.note)):
-            print(f"{model}: {said}", file=sys.stderr)
+        for note in filter(None, (predict.note, predict.match.note)):
+            print(f"{model}: {note}", file=sys.stderr)
         for note in check_split(source):
             print(note, file=sys.stderr)
-        scores = score(predict, source, indices=indices)
+        scores = score_split(predict, source, indices=indices)
     if picture:
         from training.runs.plots import plot_confusion
 
         plot_confusion(scores.matrix, picture, names=source.labels.names)
     if as_json:
-        used = {"model": str(model), "data": data, "split": split, "protocol": predict.protocol.to_dict()}
-        print(json.dumps({**used, **scores.to_dict()}, indent=1))
+        inputs = {"model": str(model), "data": data, "split": split, "protocol": predict.protocol.to_dict()}
+        print(json.dumps({**inputs, **scores.to_dict()}, indent=1))
         return
     _print_scores(f"{model} on {split} of {source.name}, {scores.images} images {predict.protocol}".rstrip(), scores)
 

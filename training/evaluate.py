@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.config import check_image_shape
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.tflite.contract import Contract
@@ -25,11 +26,12 @@ from segformer_tf.metrics import (
     per_class_iou,
     pixel_accuracy,
 )
+from segformer_tf.sampling import evenly_spaced
 from training.data.match_names import Match, match_names
 from training.data.open import Source
 from training.protocols import EvalProtocol, Logits, Network, predict_mask
 
-_LOOKED_AT = 16  # files of a split, for how bright they are
+_LOOKED_AT = 16  # files of a split, for their largest value
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,11 @@ class Predictor:
 
     Attributes:
         network: the model.
-        protocol: how it is used, with the size that was found where none was given.
-        license: terms of the weights, or "".
-        match: how the model's classes are read as the data's.
-        bits: as `load_image` takes them for this model.
-        said: how a ``.tflite`` from elsewhere is used, or "".
+        protocol: the views, with the size that the model decides.
+        license: of the weights, or "".
+        match: the data's class for each class of the model.
+        bits: the argument of `load_image` for this model.
+        note: for a ``.tflite`` of another origin, how its tensors are read; else "".
     """
 
     network: Network
@@ -94,7 +96,7 @@ class Predictor:
     license: str
     match: Match
     bits: int | None = None
-    said: str = ""
+    note: str = ""
 
     def __call__(self, image: Pixels) -> NDArray[np.uint8]:
         mask = predict_mask(self.network, image, self.protocol)
@@ -110,72 +112,51 @@ def open_predictor(
     protocol: EvalProtocol | None = None,
     contract: Contract | None = None,
 ) -> Iterator[Predictor]:
-    """A predictor by a ``.tflite`` (in a process of its own), a ``.keras`` file or a run folder.
+    """A predictor from a ``.tflite`` (in a process of its own), a ``.keras`` file or a run folder.
 
     Args:
         model: path.
         runtime: for a ``.tflite``.
         labels: classes of the data.
-        protocol: how images are seen; None stretches them whole to the model's size.
-        contract: what a ``.tflite`` from elsewhere does not say of itself, but for its size: that is the protocol's.
+        protocol: the views of an image; None stretches images to the model's size.
+        contract: what a ``.tflite`` of another origin does not say of itself; its size comes from the protocol.
 
     Raises:
         InputError: a model that cannot be read or has other classes, a protocol that makes no sense or does not suit
-            it, or a contract for a model that is not from elsewhere; from a prediction, logits that are no finite
-            numbers.
+            it, or a contract for a model of this project; from a prediction, logits that are no finite numbers.
     """
     protocol, contract = protocol or EvalProtocol(), contract or Contract()
     contract.check_use(model.suffix == ".tflite")
     protocol.check()
     if model.suffix == ".tflite":
-        described = find_model_info(model)
-        if described is None:  # it may take any size
-            seen = (protocol.slide[0], protocol.slide[0]) if protocol.slide else protocol.size
-            contract = replace(contract, size=seen)
+        info = find_model_info(model)
+        if info is None:  # it may take any size
+            size = (protocol.slide[0], protocol.slide[0]) if protocol.slide else protocol.size
+            contract = replace(contract, size=size)
             protocol = protocol if protocol.slide else replace(protocol, size=None)
         with IsolatedModel(model, runtime=runtime, contract=contract) as worker:
-            match = _match(model, described.labels if described else None, labels, worker.grid[2])
-            protocol = _for_one_size(protocol, worker.size, model)
-            terms, bits = (described.license, described.bits) if described else ("", None)
-            # A window at the rim of a small image is smaller than the model.
+            match = _match(model, info.labels if info else None, labels, worker.grid[2])
+            protocol = protocol.resolved(worker.size, fixed=str(model))
+            license, bits = (info.license, info.bits) if info else ("", None)
+            # A window of an image that is smaller than the model's size is smaller too.
             network = _finite(lambda pixels: worker.logits(fit_image(pixels, worker.size)), model)
-            yield Predictor(network, protocol, terms, match, bits, worker.note)
+            yield Predictor(network, protocol, license, match, bits, worker.note)
         return
 
     from segformer_tf.checkpoint import load_segformer, run_size
-    from segformer_tf.model import check_image_shape
 
     if protocol.size:
         check_image_shape((None, *protocol.size, 3), "--size")
     loaded = load_segformer(model)
     match = _match(model, loaded.config.labels, labels, loaded.config.num_classes)
-    if not (protocol.size or protocol.resize or protocol.slide):
-        protocol = replace(protocol, size=run_size(model))
-    # Keras traces twice, for the first size and for any other: many sizes are no more work.
+    protocol = protocol.resolved(run_size(model))
+    # Keras traces twice, for the first size and for any other, so many sizes cost no more.
     network = _finite(lambda pixels: loaded.logits(pixels[None])[0], model)
     yield Predictor(network, protocol, loaded.config.license, match, loaded.config.image_bits)
 
 
-def _for_one_size(protocol: EvalProtocol, size: tuple[int, int], model: Path) -> EvalProtocol:
-    """The protocol with a ``.tflite``'s size in it; raises InputError where it asks for another."""
-    height, width = size
-    if protocol.slide:
-        if (protocol.slide[0],) * 2 != size:
-            raise InputError(
-                f"--slide: the crop must be {model}'s size, {height}x{width}. Received: {protocol.slide[0]}"
-            )
-        return protocol
-    default = EvalProtocol()
-    for name in ("size", "resize", "align", "scales"):
-        if getattr(protocol, name) != getattr(default, name):
-            raise InputError(
-                f"--{name}: {model} sees {height}x{width} pixels, no other size; --slide cuts such windows"
-            )
-    return replace(protocol, size=size)
-
-
 def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, indices: Iterable[int]) -> Scores:
-    """Score `predict` on the samples of `source` named by `indices` (a progress bar may feed them).
+    """Score `predict` on the samples of `source` with the numbers `indices`, which may be wrapped in a progress bar.
 
     Raises:
         InputError: a mask of another size than its image, or ids outside the classes.
@@ -192,26 +173,26 @@ def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, 
     return Scores(source.labels, images, matrix)
 
 
-def read_as_the_model_does(source: Source, bits: int | None) -> str | None:
-    """Have a split read as a model is used to, else as its manifest says; a line where that may surprise."""
-    said = source.bits
-    if bits is None and said:
+def set_bits(source: Source, bits: int | None) -> str | None:
+    """Set the bits of `source` to the model's, or leave them at the manifest's; a line where that may surprise."""
+    manifest = source.bits
+    if bits is None and manifest:
         return (
-            f"the data has {said} bits by its manifest, the model says none: files of more than 8 are read so; "
-            f"on a device give predict --bits {said}"
+            f"the data has {manifest} bits by its manifest, the model says none: files of more than 8 are read so; "
+            f"on a device give predict --bits {manifest}"
         )
     source.bits = bits
     if bits is None:
         return _seems_dark(source)
-    if said is None or said == bits:
+    if manifest in (None, bits):
         return None
-    return f"the data is said to have {said} bits, the model takes {bits} of files of more than 8, and so do its scores"
+    return f"the data is said to have {manifest} bits, the model takes {bits}; it is scored with those of the model"
 
 
 def _seems_dark(source: Source) -> str | None:
-    """A line where files of 16 bits seem to use fewer: read as 16, they are nearly black."""
+    """A line if files of 16 bits seem to use fewer, for as 16 bits they would be nearly black."""
     files = [path for path in getattr(source, "images", ()) if path.suffix.lower() in DEEP_SUFFIXES]
-    few = [path for path in files[:: max(1, len(files) // _LOOKED_AT)] if is_deep_file(path)]
+    few = [path for path in evenly_spaced(files, _LOOKED_AT) if is_deep_file(path)]
     if not few or (largest := max(map(largest_value_of, few))) >= 1 << 14:
         return None
     return (
@@ -220,15 +201,15 @@ def _seems_dark(source: Source) -> str | None:
     )
 
 
-def _match(model: Path, ours: Labels | None, theirs: Labels, count: int) -> Match:
+def _match(model: Path, model_labels: Labels | None, data_labels: Labels, count: int) -> Match:
     try:
-        return match_names(ours, theirs, count=count)
+        return match_names(model_labels, data_labels, count=count)
     except InputError as error:
         raise InputError(f"{model} {error}") from None
 
 
 def _finite(network: Network, model: Path) -> Network:
-    """`network`, but logits that hold inf or nan, whose arg-max would be a class, are refused."""
+    """`network`, which now raises InputError for logits with inf or nan, as their arg-max would be a class."""
 
     def checked(pixels: Pixels) -> Logits:
         logits = network(pixels)

@@ -11,10 +11,10 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def locked(path: Path, *, when_busy: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file `path`. On a disk without locks nothing is held.
+    """Hold the lock file `path`; on a disk without locks, do nothing.
 
     Args:
-        when_busy: called where another process holds it; if it returns, we wait.
+        when_busy: called if another process holds it; when it returns, we wait.
     """
     lock = FileLock(path)
     try:

@@ -1,13 +1,13 @@
 """How an image becomes a mask when a model is scored: whole, aligned, by sliding windows, at several scales, mirrored.
 
-Without TensorFlow. Sizes are (height, width); sizes, windows and averages are those of the authors' evaluation (an
+No TensorFlow here. Sizes are (height, width); sizes, windows and averages are those of the authors' evaluation (an
 early mmsegmentation: ``AlignedResize``, ``slide_inference``, ``aug_test``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Annotated, Any, Literal
 
@@ -47,12 +47,12 @@ class EvalProtocol:
     decides."""
 
     flip: bool = False
-    """See each image mirrored too."""
+    """Mirror each image too."""
 
     protocol: Literal["contract", "paper"] = "contract"
     """contract: as on the device, images are resized once, antialiased, and logits once, to the mask's size. paper: as
-    the authors do, images are resized without antialiasing, once more to be aligned, and logits first to the size
-    the network saw, then to the mask's."""
+    the authors do, images are resized without antialiasing, once more to be aligned, and logits first to the size of
+    the network's input, then to the mask's."""
 
     def check(self) -> None:
         """Raises InputError for values out of range, and for options that exclude each other."""
@@ -60,27 +60,54 @@ class EvalProtocol:
             raise InputError("--size stretches images, --resize keeps their ratio; expected one of them")
         for name, value in (("--resize", self.resize), ("--align", (self.align,))):
             if value and min(value) < 1:
-                raise InputError(f"{name} must be positive. Received: {_spelt(value)}")
+                raise InputError(f"{name} must be positive. Received: {_text(value)}")
         if self.slide and not (self.slide[0] >= MIN_IMAGE_SIDE and 1 <= self.slide[1] <= self.slide[0]):
             raise InputError(
                 f"--slide must be a crop of at least {MIN_IMAGE_SIDE} pixels and a stride from 1 to the crop. "
-                f"Received: {_spelt(self.slide)}"
+                f"Received: {_text(self.slide)}"
             )
         if not self.scales or not all(0 < scale < inf for scale in self.scales):
-            raise InputError(f"--scales must be positive factors. Received: {_spelt(self.scales) or 'none'}")
+            raise InputError(f"--scales must be positive factors. Received: {_text(self.scales) or 'none'}")
+
+    def resolved(self, size: Size | None, *, fixed: str = "") -> EvalProtocol:
+        """The final options for one model.
+
+        Args:
+            size: of the model's images; None for any.
+            fixed: name of the model, if it takes no other size.
+
+        Raises:
+            InputError: options that need other sizes than the fixed one.
+        """
+        if not fixed or size is None:
+            return self if self.size or self.resize or self.slide else replace(self, size=size)
+        height, width = size
+        if self.slide:
+            if (self.slide[0],) * 2 != size:
+                raise InputError(
+                    f"--slide: the crop must be {fixed}'s size, {height}x{width}. Received: {self.slide[0]}"
+                )
+            return self
+        default = EvalProtocol()
+        for name in ("size", "resize", "align", "scales"):
+            if getattr(self, name) != getattr(default, name):
+                raise InputError(
+                    f"--{name}: {fixed} sees {height}x{width} pixels, no other size; --slide cuts such windows"
+                )
+        return replace(self, size=size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     def __str__(self) -> str:
-        """The options that are not the default, as they are typed."""
+        """The options that are not the default, as on a command line."""
         default = EvalProtocol()
-        given = {name: v for name, v in asdict(self).items() if v != getattr(default, name)}
-        return " ".join(f"--{name}" if v is True else f"--{name} {_spelt(v)}" for name, v in given.items())
+        changed = {name: v for name, v in asdict(self).items() if v != getattr(default, name)}
+        return " ".join(f"--{name}" if v is True else f"--{name} {_text(v)}" for name, v in changed.items())
 
 
-def _spelt(value: Any) -> str:
+def _text(value: Any) -> str:
     return " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
 
 
@@ -99,7 +126,7 @@ def aligned_size(size: Size, divisor: int) -> Size:
 
 
 def view_size(size: Size, protocol: EvalProtocol, scale: float) -> Size:
-    """What an image of `size` is resized to before the network, or its windows, see it, but for the alignment."""
+    """The size that an image of `size` is resized to, before it is aligned."""
     if protocol.resize:
         long, short = (max(1, int(limit * scale)) for limit in protocol.resize)
         return rescale_size(size, (long, short))
@@ -139,12 +166,12 @@ def _spans(side: int, crop: int, stride: int) -> list[slice]:
 
 
 def slide_logits(network: Network, image: Pixels, *, crop: int, stride: int) -> Logits:
-    """Logits of `windows`, each upsampled to its window, averaged over those that see a pixel.
+    """Logits of `windows`, each upsampled to its window; the mean where windows overlap.
 
-    One window at a time: held are 4·(C + 1) bytes a pixel of the image, and one window's grid.
+    One window at a time: memory is 4·(C + 1) bytes per pixel of the image, and one window's grid.
 
     Args:
-        network: sees one window.
+        network: takes one window.
         image: (H, W, 3) uint8.
         crop: side of the windows.
         stride: from one to the next.
@@ -154,7 +181,7 @@ def slide_logits(network: Network, image: Pixels, *, crop: int, stride: int) -> 
     """
     size = _size(image)
     count = np.zeros((*size, 1), np.float32)
-    total = np.zeros((*size, 0), np.float32)  # the first window tells how many classes
+    total = np.zeros((*size, 0), np.float32)  # the first window gives the number of classes
     for rows, columns in windows(size, crop, stride):
         window = image[rows, columns]
         logits = network(window)
@@ -177,7 +204,7 @@ def upsample(logits: Logits, size: Size) -> Logits:
 
 
 def views(network: Network, image: Pixels, protocol: EvalProtocol) -> Iterator[Logits]:
-    """Logits of each scale, plain and then mirrored (turned back), one at a time.
+    """Logits of each scale, plain and then mirrored (and mirrored back), one at a time.
 
     Yields:
         (h, w, C) float32 over the whole image: on the network's own grid by the contract, else at `view_size`.
@@ -199,11 +226,11 @@ def _view(network: Network, fitted: Pixels, protocol: EvalProtocol) -> Logits:
 def predict_mask(network: Network, image: Pixels, protocol: EvalProtocol) -> NDArray[np.uint8]:
     """The mask of an image, at its own size.
 
-    Of one view the arg-max of its logits; nothing of the mask's size is held but the mask. Of several the arg-max of
-    their mean softmax: held are 4·C bytes a pixel of the image, and one view's logits.
+    With one view the arg-max of its logits, in no more memory than the mask. With several the arg-max of their mean
+    softmax, in 4·C bytes per pixel of the image and one view's logits.
 
     Args:
-        network: sees an image or a window.
+        network: takes an image or a window.
         image: (H, W, 3) uint8.
         protocol: the views.
 
@@ -211,12 +238,12 @@ def predict_mask(network: Network, image: Pixels, protocol: EvalProtocol) -> NDA
         (H, W) uint8 class ids.
 
     Raises:
-        InputError: whatever `network` refuses.
+        InputError: from `network`.
     """
     size = _size(image)
     if len(protocol.scales) == 1 and not protocol.flip:
         return logits_to_mask(next(views(network, image, protocol)), size)
-    total = np.zeros((*size, 0), np.float32)  # the first view tells how many classes
+    total = np.zeros((*size, 0), np.float32)  # the first view gives the number of classes
     for logits in views(network, image, protocol):
         if not total.size:
             total = np.zeros((*size, logits.shape[2]), np.float32)

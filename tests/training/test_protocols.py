@@ -276,12 +276,12 @@ def test_options_that_mean_nothing_are_one_line(
         for name, *values in (("--size", 97, 161), ("--resize", 64, 64), ("--align", 32), ("--scales", 0.5, 1))
     }
     for model, wanted in ((tmp_path / "model.keras", cases), (tiny_files["fp32"], files)):
-        for told, options in wanted.items():
+        for expected, options in wanted.items():
             with pytest.raises(SystemExit) as stop:
                 main([*map(str, ("evaluate", model, "--data", toy_folder, *options))])
             assert stop.value.code == 1
             *notes, message = capsys.readouterr().err.splitlines()
-            assert told in message
+            assert expected in message
             assert all("no names" in note for note in notes)
 
 
@@ -306,10 +306,10 @@ def test_a_mask_that_does_not_fit_is_named_and_an_ignored_one_is_fine() -> None:
         evaluate(predict, OneSample(np.zeros((5, 4), np.uint8)), indices=[0])
     with pytest.raises(InputError, match=r"one, sample 0: truth holds ids 7\.\.7"):
         evaluate(predict, OneSample(np.full((4, 5), 7, np.uint8)), indices=[0])
-    told = evaluate(predict, OneSample(np.full((4, 5), 255, np.uint8)), indices=[0]).to_dict()
-    assert told["images"] == 1
-    assert told["mean_iou"] is told["mean_accuracy"] is told["pixel_accuracy"] is None
-    assert told["per_class_accuracy"] == {"class 0": None, "class 1": None}
+    scores = evaluate(predict, OneSample(np.full((4, 5), 255, np.uint8)), indices=[0]).to_dict()
+    assert scores["images"] == 1
+    assert scores["mean_iou"] is scores["mean_accuracy"] is scores["pixel_accuracy"] is None
+    assert scores["per_class_accuracy"] == {"class 0": None, "class 1": None}
 
 
 def test_confusion_as_a_picture(
@@ -318,9 +318,9 @@ def test_confusion_as_a_picture(
     out = tmp_path / "confusion.png"
     command = ["evaluate", str(tiny_files["fp32"]), "--data", str(toy_folder), "--flip", "--picture", str(out)]
     main(command)
-    told = capsys.readouterr().out
-    assert "3 images --size 97 161 --flip" in " ".join(told.split())
-    assert "accuracy" in told
+    output = capsys.readouterr().out
+    assert "3 images --size 97 161 --flip" in " ".join(output.split())
+    assert "accuracy" in output
     assert out.read_bytes()[1:4] == b"PNG"
     with pytest.raises(SystemExit):
         main(command)

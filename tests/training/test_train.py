@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +24,12 @@ from segformer_tf.edge import logits_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.metrics import confusion_matrix, mean_iou
 from tests.training.small import SMALL
-from training.config import TrainConfig
+from training.config import TrainConfig, free_folder
 from training.data.open import open_source
 from training.distributed.strategy import make_strategy
+from training.runs.folder import Run
 from training.tasks.segmentation import Segmentation
-from training.train import _free_folder, resume, train
+from training.train import resume, train
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +76,15 @@ def test_last_weights_keep_the_optimizer(trained: Path) -> None:
 
 def test_evaluate_scores_by_the_contract(trained: Path, toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
     main(["evaluate", str(trained), "--data", str(toy_folder), "--json"])
-    told = json.loads(capsys.readouterr().out)
+    scores = json.loads(capsys.readouterr().out)
     model, source = load_segformer(trained), open_source(str(toy_folder), "test")
     matrix = sum(
         confusion_matrix(mask, logits_to_mask(model.logits(image[None])[0], (128, 128)), num_classes=6)
         for image, mask in (source[i] for i in range(len(source)))
     )
-    assert told["mean_iou"] == pytest.approx(mean_iou(matrix), abs=1e-6)
-    assert told["images"] == 3
-    assert list(told["per_class"]) == list(source.labels.names)
+    assert scores["mean_iou"] == pytest.approx(mean_iou(matrix), abs=1e-6)
+    assert scores["images"] == 3
+    assert list(scores["per_class"]) == list(source.labels.names)
     main(["evaluate", str(trained), "--data", str(toy_folder)])
     assert "pixel accuracy" in capsys.readouterr().out
 
@@ -91,11 +94,11 @@ def test_evaluate_takes_tflite_on_every_runtime(
 ) -> None:
     from segformer_tf.edge import installed_runtimes
 
-    told = []
+    scores = []
     for runtime in installed_runtimes():
         main(["evaluate", str(tiny_files["fp32"]), "--data", str(toy_folder), "--json", "--runtime", runtime])
-        told.append(json.loads(capsys.readouterr().out)["mean_iou"])
-    assert np.ptp(told) < 1e-3
+        scores.append(json.loads(capsys.readouterr().out)["mean_iou"])
+    assert np.ptp(scores) < 1e-3
 
 
 def test_a_model_of_other_classes_is_refused(toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -108,17 +111,17 @@ def test_a_model_of_other_classes_is_refused(toy_folder: Path, tmp_path: Path, c
 @pytest.mark.usefixtures("quick")
 def test_weights_to_start_from(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     looks = {"image_mean": (127.5, 127.5, 127.5), "image_std": (127.5, 127.5, 127.5)}
-    given = build_segformer("tiny", num_classes=9, norm_epsilon=1e-5, **looks)
-    given.save(tmp_path / "given.keras")
-    slow = replace(config, learning_rate=1e-30, weight_decay=0.0, weights=tmp_path / "given.keras")
+    start = build_segformer("tiny", num_classes=9, norm_epsilon=1e-5, **looks)
+    start.save(tmp_path / "start.keras")
+    slow = replace(config, learning_rate=1e-30, weight_decay=0.0, weights=tmp_path / "start.keras")
     model = load_segformer(train(replace(slow, out=tmp_path / "run")).root / "weights" / "last.keras")
     assert "weights of 9 classes, the data has 6: other classes, so a fresh" in capsys.readouterr().out
     assert model.config.norm_epsilon == 1e-5
     assert model.config.image_mean == model.config.image_std == (127.5, 127.5, 127.5)
-    for ours, theirs in zip(model.trainable_variables, given.trainable_variables, strict=True):
+    for ours, theirs in zip(model.trainable_variables, start.trainable_variables, strict=True):
         if "linear_pred" not in ours.path:
             np.testing.assert_allclose(ours, theirs, atol=1e-20, err_msg=ours.path)
-    (tmp_path / "given.keras").unlink()  # a run that goes on needs them no more
+    (tmp_path / "start.keras").unlink()  # a run that goes on needs them no more
     assert resume(tmp_path / "run").root == tmp_path / "run"
     build_segformer("b0", num_classes=6).save(tmp_path / "b0.keras")
     with pytest.raises(InputError, match=r"b0\.keras: another network than --variant tiny: its embed_dims is"):
@@ -130,13 +133,13 @@ def test_weights_to_start_from(config: TrainConfig, tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize("kind", ["segmenter", "classifier"])
 def test_data_is_normalized_as_the_weights_were(kind: str, config: TrainConfig, tmp_path: Path) -> None:
     looks = {"image_mean": (0.0, 0.0, 0.0), "image_std": (1.0, 1.0, 1.0)}
-    given = (
+    start = (
         build_segformer("tiny", num_classes=9, **looks)
         if kind == "segmenter"
         else build_classifier("tiny", labels=["a", "b"], **looks)
     )
-    given.save(tmp_path / "given.keras")
-    task = Segmentation(replace(config, weights=tmp_path / "given.keras", eval_size=(128, 128)))
+    start.save(tmp_path / "start.keras")
+    task = Segmentation(replace(config, weights=tmp_path / "start.keras", eval_size=(128, 128)))
     task.open(None)
     assert task.model().config.image_std == (1.0, 1.0, 1.0)
     context = tf.distribute.InputContext()
@@ -220,7 +223,27 @@ def test_a_run_does_not_go_on_with_other_classes(toy_folder: Path, tmp_path: Pat
         resume(run.root)
 
 
+def test_options_are_checked_before_tensorflow_is_imported(tmp_path: Path) -> None:
+    """A wrong option of a new or a resumed run is refused at once, by a process without TensorFlow."""
+    Run.create(tmp_path / "run", replace(SMALL, data="data", out=tmp_path / "run"))
+    code = (
+        "import sys; from segformer_tf.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: sys.exit(sum(name in sys.modules for name in ('tensorflow', 'keras')))"
+    )
+    new, resumed = ["--data", "data"], ["--resume", str(tmp_path / "run")]
+    for words, message in (
+        ([*new, "--steps", "1001"], "--steps must be a multiple of --epoch-steps. Received: 1001 and 500"),
+        ([*new, "--crop", "512", "20"], "--crop width must be at least 29 pixels. Received: 512x20"),
+        ([*new, "--dropout", "1"], "dropout_rate must be in [0, 1). Received: dropout_rate=1.0"),
+        ([*resumed, "--steps", "5"], "--steps must be a multiple of --epoch-steps. Received: 5 and 2"),
+        ([*resumed, "--seed", "5"], "takes --accumulate, --eval-size, --steps alone. Received: --seed"),
+    ):
+        done = subprocess.run([sys.executable, "-c", code, "train", *words], capture_output=True, text=True)
+        assert (done.returncode, message in done.stderr) == (0, True), done.stderr
+
+
 def test_a_data_sets_name_is_no_path(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, folder in (("../../x", "tiny-x"), ("m [b]x/y", "tiny-m-b-x-y"), ("..", "tiny-data"), ("toy", "tiny-toy")):
-        assert _free_folder(SMALL, name) == Path("runs") / folder
+        assert free_folder(SMALL.variant, name) == Path("runs") / folder

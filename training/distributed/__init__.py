@@ -1,1 +1,4 @@
-"""Which devices and machines train."""
+"""The devices and machines that train: a tf.distribute strategy, and this process among the workers.
+
+TF_CONFIG or Slurm says which workers there are.
+"""

@@ -1,4 +1,4 @@
-"""Workers started by Slurm's `srun`, said as TF_CONFIG says them."""
+"""TF_CONFIG for workers that Slurm's `srun` starts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from segformer_tf.errors import InputError
 def tf_config(environment: Mapping[str, str]) -> str:
     """TF_CONFIG of a task of `srun`, or "" outside a step of several tasks.
 
-    Tasks follow the order of the node list (srun's default, block distribution). TensorFlow's own
-    `SlurmClusterResolver` sorts the nodes by name, n10 before n2, so that a task would get another's address, and
-    wants nvidia-smi.
+    Tasks follow the order of the node list (srun's default, block distribution). TensorFlow's `SlurmClusterResolver`
+    sorts the nodes by name, n10 before n2, which would give a task the address of another, and needs nvidia-smi.
 
     Args:
         environment: has SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_STEP_NODELIST, SLURM_STEP_TASKS_PER_NODE
-            (``3(x2),1``), SLURM_JOB_ID and SLURM_STEP_ID, of which ports are made that steps on one node hardly share.
+            (``3(x2),1``), and SLURM_JOB_ID and SLURM_STEP_ID, which give steps on one node different ports, mostly.
 
     Raises:
         InputError: values of another form.
@@ -28,7 +27,7 @@ def tf_config(environment: Mapping[str, str]) -> str:
         return ""
     try:
         step = 7 * int(environment["SLURM_JOB_ID"]) + int(environment.get("SLURM_STEP_ID", "0"))
-        port = 10_000 + 16 * (step % 1_400)  # below the ports that Linux gives out by itself
+        port = 10_000 + 16 * (step % 1_400)  # below Linux' range of automatic ports
         counts = list(chain.from_iterable(map(_repeated, environment["SLURM_STEP_TASKS_PER_NODE"].split(","))))
         hosts = expand_nodes(environment["SLURM_STEP_NODELIST"])
         addresses = [f"{host}:{port + i}" for host, count in zip(hosts, counts, strict=True) for i in range(count)]
@@ -36,8 +35,8 @@ def tf_config(environment: Mapping[str, str]) -> str:
             raise ValueError(f"{len(addresses)} tasks")
         index = int(environment["SLURM_PROCID"])
     except (KeyError, ValueError) as error:
-        told = {name: value for name, value in environment.items() if name.startswith("SLURM_STEP_")}
-        raise InputError(f"Slurm: cannot read the tasks of this step from {told} ({error})") from None
+        variables = {name: value for name, value in environment.items() if name.startswith("SLURM_STEP_")}
+        raise InputError(f"Slurm: cannot read the tasks of this step from {variables} ({error})") from None
     return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
 
 
@@ -55,7 +54,7 @@ def expand_nodes(nodes: str) -> list[str]:
 
 
 def _repeated(text: str) -> list[int]:
-    found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", text)
-    if not found:
+    match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", text)
+    if not match:
         raise ValueError(text)
-    return [int(found[1])] * int(found[2] or 1)
+    return [int(match[1])] * int(match[2] or 1)

@@ -21,9 +21,12 @@ from training.distributed import slurm
 
 @dataclass(frozen=True)
 class Place:
-    """This process among the workers of a training; the chief (index 0) alone writes artefacts.
+    """This process among the workers of a training; only the chief (index 0) writes weights, history and pictures.
 
-    `addresses` are those of all workers, "host:port", in order.
+    Attributes:
+        index: number of this worker.
+        count: number of workers.
+        addresses: "host:port" of every worker, in order.
     """
 
     index: int = 0
@@ -36,10 +39,10 @@ class Place:
 
 
 def this_place() -> Place:
-    """What TF_CONFIG says of this process, or Slurm, whose word becomes TF_CONFIG: else the only worker.
+    """This process by TF_CONFIG, or by Slurm, which then sets TF_CONFIG; without either, the only worker.
 
     Raises:
-        InputError: TF_CONFIG is set and says nothing usable.
+        InputError: TF_CONFIG or Slurm's variables cannot be used.
     """
     text = os.environ.get("TF_CONFIG", "") or slurm.tf_config(os.environ)
     if not text:
@@ -68,7 +71,7 @@ def this_place() -> Place:
 def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     """A tf.distribute strategy over this machine's devices, or TF_CONFIG's machines; one object for each count.
 
-    Two mirrored strategies in one process would share the keys of their collective operations, and fail.
+    Two mirrored strategies in one process would use the same keys for their collective operations, and fail.
 
     Args:
         devices: number of replicas; None takes every GPU, or one CPU where there is none. Without GPUs,
@@ -94,7 +97,7 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
 
 @contextmanager
 def plain_worker_errors(hint: str) -> Iterator[None]:
-    """With several workers, turn what TensorFlow raises when one is lost into one line that ends in `hint`."""
+    """Turn TensorFlow's errors when another worker is lost into an InputError of one line that ends in `hint`."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
@@ -121,10 +124,10 @@ def _many_workers(devices: int | None) -> tf.distribute.Strategy:
 
 
 def _meet(place: Place) -> None:
-    """Wait until every worker can be reached, saying for whom; TensorFlow's own wait is mute and cannot be stopped.
+    """Wait until every worker can be reached, and print which are missing.
 
-    Each listens on its own port meanwhile. Who has met all leaves, and TensorFlow takes over the port, which is as
-    good to those that still look for it.
+    TensorFlow itself would wait in silence, and cannot be interrupted. Meanwhile each worker listens on its own
+    port. One that has reached all others leaves the port to TensorFlow, which answers the workers that still wait.
     """
     own = _host_and_port(place.addresses[place.index])[1]
     try:
@@ -133,11 +136,11 @@ def _meet(place: Place) -> None:
         raise InputError(f"TF_CONFIG: port {own} cannot be listened on ({error.strerror})") from None
     with listener:
         missing = [address for i, address in enumerate(place.addresses) if i != place.index]
-        told: list[str] = []
+        printed: list[str] = []
         while missing := [address for address in missing if not _answers(address)]:
-            if missing != told:
+            if missing != printed:
                 print(f"worker {place.index} of {place.count}: waiting for {', '.join(missing)}", file=sys.stderr)
-                told = missing
+                printed = missing
             time.sleep(0.5)
 
 
@@ -145,7 +148,7 @@ def _answers(address: str) -> bool:
     try:
         with socket.create_connection(_host_and_port(address), timeout=2):
             return True
-    except OSError:  # nobody listens yet; or the name is not known yet, as of a pod that is still to start
+    except OSError:  # not listening yet, or its name is unknown yet, like that of a pod which has not started
         return False
 
 

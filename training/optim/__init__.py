@@ -1,1 +1,4 @@
-"""Optimizer, losses, gradient accumulation, and the end of a training that diverges."""
+"""The arithmetic of a step: losses and metrics, optimizer and learning rate, gradient accumulation.
+
+Everything gives the same result on one device and on many.
+"""

@@ -11,12 +11,12 @@ from training.optim.losses import MeanOverValid, over_replicas
 
 
 def accumulate(model: keras.Model, parts: int) -> None:
-    """Make `fit` run each replica's batch in `parts`, one after another, with one update for all.
+    """Make `fit` split each replica's batch into `parts` that run one after another, with one update for all.
 
     Only one part's activations are in memory at a time. Loss and gradient are those of the whole batch: each part
-    counts by its share of the step's valid pixels, or images. Batch normalisation sees one part at a time. Steps,
-    schedule and data mean what they mean without it; Keras' own `gradient_accumulation_steps` counts updates
-    otherwise, and fails under tf.distribute.
+    counts by its share of the step's valid pixels, or images. Batch normalization sees one part at a time. Steps,
+    schedule and data are the same as without it; Keras' `gradient_accumulation_steps` counts a step per part, and
+    fails under tf.distribute.
 
     Args:
         model: with `MultiWorkerFit`, compiled with a `MeanOverValid`.

@@ -18,7 +18,7 @@ from segformer_tf.layers import PACKAGE
 class WarmupPoly(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up from 1e-6 of the peak, then polynomial decay of power 1 to 0.
 
-    As the authors' (mmcv "poly" with linear warm-up): during warm-up the decayed rate is scaled.
+    Like the authors' (mmcv "poly" with linear warm-up), which scales the decayed rate during warm-up.
 
     Args:
         peak: learning rate that is decayed from.
@@ -50,16 +50,16 @@ class WarmupPoly(keras.optimizers.schedules.LearningRateSchedule):
 class SegFormerAdamW(keras.optimizers.Adam):
     """AdamW with the authors' two rules on parameters, by variable path.
 
-    Paths that hold "norm" (every LayerNorm; not the decoder's "bn") are not decayed; the decoder learns at
-    `head_multiplier` times the rate, as a rate: scaling its gradients would leave an Adam step as it is.
-    A step is torch's, epsilon included: ``m̂ / (√v̂ + epsilon)``, where Keras adds epsilon to ``√v``.
+    Paths with "norm" in them (every LayerNorm; not the decoder's "bn") are not decayed; the decoder's learning rate is
+    multiplied by `head_multiplier` (Adam's step does not depend on the scale of a gradient). A step is torch's, epsilon
+    included: ``m̂ / (√v̂ + epsilon)``, where Keras adds epsilon to ``√v``.
 
     Args:
         learning_rate: rate or schedule of the encoder.
         decay: decoupled weight decay, multiplied by the variable's own rate.
         head_multiplier: rate of the decoder over the encoder's.
         clip_norm: largest norm of all gradients together, of the whole step over all replicas; None for no limit.
-            Keras' own `global_clipnorm` would cut each replica's share by itself.
+            Keras' `global_clipnorm` would clip each replica's gradients separately.
         kwargs: of `keras.optimizers.Adam`; epsilon is 1e-8, as in torch (Keras' default is 1e-7).
     """
 
@@ -88,7 +88,7 @@ class SegFormerAdamW(keras.optimizers.Adam):
         super().build(variables)
 
     def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
-        """Update by the sum of all replicas' gradients, clipped; not at all where that is no finite number."""
+        """Update by the clipped sum of all replicas' gradients, if that is finite."""
         bare = [v.value if isinstance(v, keras.Variable) else v for v in trainable_variables]
         pairs = self._all_reduce_sum_gradients(zip(grads, bare, strict=True))
         norm = tf.linalg.global_norm([gradient for gradient, _ in pairs])
@@ -101,10 +101,10 @@ class SegFormerAdamW(keras.optimizers.Adam):
 
     @tf.autograph.experimental.do_not_convert
     def _update_if_finite(self, strategy: tf.distribute.Strategy, pairs: Any, rate: Any, finite: Any) -> None:
-        if tf.distribute.in_cross_replica_context():  # once for all replicas, who have the same sum
+        if tf.distribute.in_cross_replica_context():  # once for all replicas, which have the same sum
             finite = strategy.experimental_local_results(finite)[0]
 
-        def take_back() -> None:  # `apply` counts an update: `iterations` stands still where none was made
+        def take_back() -> None:  # `apply` counts every call, but `iterations` is the number of updates
             self._iterations.value.assign_sub(1)
 
         tf.cond(finite, lambda: self._distributed_tf_update_step(strategy, pairs, rate), take_back)
@@ -147,8 +147,8 @@ class SegFormerAdamW(keras.optimizers.Adam):
 class SharedLossScale(keras.optimizers.LossScaleOptimizer):
     """Loss scaling for mixed_float16 that all replicas agree on.
 
-    Keras' own looks at the first replica's gradients only, as if they were summed already: an overflow on another
-    one would go into the weights.
+    Keras' own checks the gradients of the first replica alone, as if they were summed already: an overflow on another
+    replica would go into the weights.
     """
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
@@ -161,7 +161,7 @@ class SharedLossScale(keras.optimizers.LossScaleOptimizer):
 
 @contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
-    """Within, `model` has the moving average of its trainable weights; see `swap_average`."""
+    """Give `model` the moving average of its trainable weights for the length of a block; see `swap_average`."""
     swap_average(model)
     try:
         yield
@@ -172,8 +172,8 @@ def averaged(model: keras.Model) -> Iterator[None]:
 def swap_average(model: keras.Model) -> None:
     """Exchange the trainable weights and their moving average, if the optimizer keeps one (`use_ema`).
 
-    The optimizer's slot has the weights meanwhile, and so has a file that is saved then. Batch normalisation's
-    statistics are a moving average of their own.
+    The optimizer's variables hold the weights meanwhile, also in a file that is saved then. The statistics of batch
+    normalization are left alone: they are a moving average already.
     """
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if optimizer.use_ema:
@@ -184,7 +184,7 @@ def swap_average(model: keras.Model) -> None:
 
 
 def _on(variable: Any, slot: keras.Variable) -> Any:
-    """The replica's own copy of an optimizer variable, where `variable` is a replica's."""
+    """The copy of an optimizer's variable on the replica that `variable` belongs to."""
     value = slot.value
     return value._get_on_device_or_primary() if hasattr(value, "_get_on_device_or_primary") else value
 

@@ -1,1 +1,4 @@
-"""The folder of a run: configuration, backup, callbacks, plots."""
+"""The folder of a run: its options and environment, the backup that it is resumed from, and the plots.
+
+`callbacks` writes into it while `fit` runs.
+"""

@@ -1,4 +1,4 @@
-"""Everything a training needs to go on after a kill, in one file a worker."""
+"""Everything a training needs to go on after a kill, in one file per worker."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from training.distributed.strategy import this_place
 
-_KEPT = 2  # workers are killed at different moments: the step before is what they surely share
+_KEPT = 2  # workers are killed at different moments, but all of them have the epoch before the last
 
 
 @dataclass
 class Progress:
-    """How far a training is.
+    """How far a training has come.
 
     Attributes:
-        epoch: epochs trained.
-        samples: training samples of the data set; another number would be another order.
+        epoch: number of epochs that were trained.
+        samples: number of training samples; with another number their order would be another.
         best: best validation score so far, 0..1, or -1.
-        size: (height, width) that it was scored at, or None where that is the run's or nothing is resized.
-        history: what `fit` told of each epoch that was validated.
-        trained: what it told of the last one, where that still waits for its validation.
+        size: (height, width) that images had for it, or None in old backups and in classification.
+        history: logs of each epoch that was validated.
+        trained: logs of the last epoch while it waits for its validation, else None.
     """
 
     epoch: int = 0
@@ -43,14 +43,14 @@ class Progress:
 class Backup:
     """``RUN/backup/worker0-epoch12.npz``: model, optimizer, random states and `Progress`, written by rename.
 
-    It is written when the epoch is trained, before it is validated, which changes nothing but the `Progress`: that is
-    then written anew, beside it, as ``worker0-epoch12.json``.
+    It is written after the epoch's training, before the validation, which only changes the `Progress`: the note
+    ``worker0-epoch12.json`` beside it holds the `Progress` after the validation.
 
-    Unlike Keras' weight files it holds the states of the random generators of drop path and dropout. The
-    position in the data needs none: the i-th training sample is a function of (seed, i).
+    Unlike Keras' weight files it holds the states of the random generators of drop path and dropout. The position in
+    the data needs no state: the i-th training sample is a function of (seed, i).
 
     Args:
-        folder: where backups are kept, the newest two of each worker.
+        folder: holds the newest two backups of each worker.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,27 +58,27 @@ class Backup:
         self._name = f"worker{this_place().index}-epoch"
 
     def save(self, model: keras.Model, progress: Progress) -> None:
-        """Write what is now; raises InputError where it cannot be written."""
+        """Write the present state; raises InputError if it cannot be written."""
         arrays = {name: np.asarray(variable.value) for name, variable in _variables(model).items()}
-        self._note(progress.epoch).unlink(missing_ok=True)  # left by a backup that was removed by hand
+        self._note(progress.epoch).unlink(missing_ok=True)  # of a backup that was removed by hand
         with atomic(self._path(progress.epoch)) as part:
             np.savez(part, progress=np.array(json.dumps(asdict(progress))), **arrays)
         for epoch in self._epochs()[:-_KEPT]:
             self._remove(epoch)
 
     def note(self, progress: Progress) -> None:
-        """Write that the epoch of the newest backup was validated; raises InputError where it cannot be written."""
+        """Write the note that the newest epoch was validated; raises InputError if it cannot be written."""
         with atomic(self._note(progress.epoch)) as part:
             part.write_text(json.dumps(asdict(progress)), "utf-8")
 
     def restore(self, model: keras.Model) -> Progress:
-        """Put back the newest epoch that every worker has; a fresh `Progress` where there is none.
+        """Restore the newest epoch that every worker has; returns a fresh `Progress` if there is none.
 
         Raises:
             InputError: a backup that is damaged or of another model.
         """
         own = max(self._epochs(), default=0)
-        # In one number, in the order in which they come: epoch, and whether it was validated.
+        # One number per worker, which grows with the epoch, and when that epoch is validated.
         newest = _of_all_workers(2 * own + self._note(own).exists(), model.distribute_strategy)
         epoch, validated = divmod(min(newest), 2)
         if max(newest) == 0:
@@ -99,7 +99,7 @@ class Backup:
         for name, variable in variables.items():
             variable.assign(arrays[name])
         for later in self._epochs():
-            if later > epoch:  # of a future that will be trained again
+            if later > epoch:  # it will be trained again
                 self._remove(later)
         return progress
 
@@ -136,19 +136,19 @@ class Backup:
         self._path(epoch).unlink()
 
     def _epochs(self) -> list[int]:
-        """Epochs this worker has a backup of, in order."""
+        """Epochs that this worker has a backup of, in order."""
         numbers = (path.stem.removeprefix(self._name) for path in self.folder.glob(f"{self._name}*.npz"))
         return sorted(int(number) for number in numbers if number.isdigit())
 
 
 def _variables(model: keras.Model) -> dict[str, Any]:
-    """Every variable that training changes, random states included, by a name that is the same in each process."""
+    """Every variable that training changes, random states too, by a name that is the same in every process."""
     variables = [*model.variables, *model.optimizer.variables]
     return {f"{i:05d}_{variable.name}": variable for i, variable in enumerate(variables)}
 
 
 def _of_all_workers(number: int, strategy: tf.distribute.Strategy) -> list[int]:
-    """Every worker's number, in their order; called by all of them."""
+    """The `number` of every worker, in order; all of them must call this."""
     if this_place().count == 1:
         return [number]
 

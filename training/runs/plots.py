@@ -9,14 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from segformer_tf.image import Pixels
 from segformer_tf.files import atomic
+from segformer_tf.image import Pixels
 
-_NAMED = 40  # classes up to which a confusion matrix has room for figures
+_NAMED = 40  # with more classes a confusion matrix has no room for numbers
 
 
 def plot_history(rows: Sequence[dict[str, float]], out: Path, *, score: str) -> None:
-    """Loss and the metric named `score`, training and validation, over epochs."""
+    """Loss and the metric `score` over epochs, in training and validation."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", score), strict=True):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
@@ -30,7 +30,7 @@ def plot_history(rows: Sequence[dict[str, float]], out: Path, *, score: str) -> 
 
 
 def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[Sequence[str]]) -> None:
-    """A grid of RGB pictures, each with its title."""
+    """A grid of (H, W, 3) uint8 RGB pictures, each with its title."""
     columns = len(titles[0])
     figure = Figure(figsize=(4 * columns, 3 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -43,9 +43,9 @@ def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[
 
 
 def plot_confusion(matrix: NDArray[np.int64], out: Path, *, names: Sequence[str]) -> None:
-    """The confusion matrix in shares of each row, so of what each class truly is; empty rows stay blank."""
-    occurs = matrix.sum(1, keepdims=True)
-    share = np.divide(matrix, occurs, out=np.full(matrix.shape, np.nan), where=occurs > 0)
+    """The confusion matrix, each row (a true class) in shares of its sum; empty rows stay blank."""
+    pixels = matrix.sum(1, keepdims=True)
+    share = np.divide(matrix, pixels, out=np.full(matrix.shape, np.nan), where=pixels > 0)
     side = 3 + 0.4 * len(names) if len(names) <= _NAMED else 12
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()

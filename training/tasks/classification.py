@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,39 +12,39 @@ import numpy as np
 import tensorflow as tf
 
 from segformer_tf.classifier import MixTransformerClassifier, build_classifier
-from segformer_tf.errors import InputError
 from segformer_tf.sampling import evenly_spaced
 from training.config import PretrainConfig
 from training.data.class_augment import evaluation_view, training_view
 from training.data.classes import ClassSource, Labeled, open_classes
 from training.data.image_bits import settle_bits
 from training.data.pipeline import batches, endless_batches, eval_steps
-from training.optim.class_losses import IGNORED, ClassificationLoss, TopK
+from training.optim.losses import IGNORED, ClassificationLoss, TopK
 from training.runs.folder import Run
 from training.runs.plots import plot_panel
-from training.tasks.base import Task
 
 _COLUMNS = 4
 
 
-class Classification(Task):
-    """`MixTransformerClassifier` on folders of classes or a TFDS set, from fresh weights."""
+class Classification:
+    """`training.train.Task` for a `MixTransformerClassifier`, on folders of classes or a TFDS set, from fresh weights.
+
+    `config` is final once `open` has returned; the splits exist from then on.
+    """
 
     score = "top_1"
-    config: PretrainConfig
+    head_multiplier = 1.0
     source: ClassSource
     validation: ClassSource
 
     def __init__(self, config: PretrainConfig) -> None:
-        super().__init__(config)
-        if not 0 <= config.label_smoothing < 1:
-            raise InputError(f"--label-smoothing must be from 0 to below 1. Received: {config.label_smoothing}")
+        self.config = config
 
-    def open(self, run: Run | None) -> None:
+    def open(self, run: Run | None) -> PretrainConfig:
         config = self.config
         self.source, self.validation = open_classes(config.data, config.train_split, config.val_split)
         bits = settle_bits(config, (self.source, self.validation), new=run is None)
-        self.config = replace(config, bits=bits)
+        self.config = config.resolved(self.source.name, bits=bits)
+        return self.config
 
     def model(self) -> MixTransformerClassifier:
         config = self.config
@@ -78,15 +77,15 @@ class Classification(Task):
         return self._views(self.validation, self.config.batch_size, context)
 
     def draw(self, model: MixTransformerClassifier, out: Path) -> None:
-        """Up to eight images with their class and what the model takes them for."""
+        """Up to eight images with their class and the predicted one."""
         samples, batch = self._shown
-        told = [
+        titles = [
             f"{self.source.names[label]}\npredicted: {self.source.names[int(best)]}"
             for (_, label), best in zip(samples, np.argmax(model(batch, training=False), axis=-1), strict=True)
         ]
         starts = range(0, len(samples), min(_COLUMNS, len(samples)))
         rows = [[image for image, _ in samples[i : i + _COLUMNS]] for i in starts]
-        plot_panel(rows, out, titles=[told[i : i + _COLUMNS] for i in starts])
+        plot_panel(rows, out, titles=[titles[i : i + _COLUMNS] for i in starts])
 
     def _views(
         self, source: Sequence[Labeled] | ClassSource, batch_size: int, context: tf.distribute.InputContext | None
@@ -99,7 +98,7 @@ class Classification(Task):
 
     @cached_property
     def _shown(self) -> tuple[list[Labeled], Any]:
-        """Eight samples, or as many as fill rows, from first to last, and the batch of them."""
+        """Eight samples, or as many as fill rows, and their batch."""
         count = min(2 * _COLUMNS, len(self.validation))
         count -= count % _COLUMNS if count > _COLUMNS else 0
         samples = [self.validation[i] for i in evenly_spaced(range(len(self.validation)), count)]
@@ -107,7 +106,7 @@ class Classification(Task):
 
 
 def _read(source: Sequence[Labeled] | ClassSource, index: Any) -> Any:
-    """(H, W, 3) uint8 and the class, int32; beyond the last sample, one pixel of class `IGNORED`."""
+    """(H, W, 3) uint8 and the class, int32; after the last sample, one pixel of class `IGNORED`."""
 
     def read(i: Any) -> Any:
         if i >= len(source):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from math import inf, sqrt
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from segformer_tf.checkpoint import read_config
-from segformer_tf.config import normalize, variant_config
+from segformer_tf.config import check_image_shape, normalize
 from segformer_tf.errors import InputError
 from segformer_tf.mask import logits_to_mask
-from segformer_tf.model import SegFormer, build_segformer, check_image_shape
+from segformer_tf.model import SegFormer, build_segformer
 from segformer_tf.overlay import overlay
 from segformer_tf.sampling import evenly_spaced
-from training.check import check_not_negative, check_positive
 from training.config import TrainConfig
 from training.data.augment import Normalize
 from training.data.check_masks import check_masks, sampled_pixels
@@ -33,61 +32,50 @@ from training.optim.losses import MeanIoU, SegmentationLoss, rare_class_weights
 from training.runs.backup import Backup
 from training.runs.folder import Run
 from training.runs.plots import plot_panel
-from training.tasks.base import Task
-from training.tasks.warm_start import Start, copy_weights, read_start
+from training.tasks.warm_start import StartModel, copy_weights, read_start
 
-_LARGEST_VALIDATION = 1024 * 1024  # pixels of an image, where no size is given
+_LARGEST_VALIDATION = 1024 * 1024  # pixels of a validation image, without --eval-size
 
 
-class Segmentation(Task):
-    """`SegFormer` on a folder of images and masks or a TFDS set, from fresh weights or given ones."""
+class Segmentation:
+    """`training.train.Task` for a `SegFormer`, on a folder of images and masks or a TFDS set.
+
+    `config` is final once `open` has returned; the splits exist from then on.
+    """
 
     score = "mean_iou"
-    config: TrainConfig
     source: Source
     validation: Source
 
     def __init__(self, config: TrainConfig) -> None:
-        super().__init__(config)
+        self.config = config
         self.head_multiplier = config.head_multiplier
-        self._given: Start | None = None
+        self._start: StartModel | None = None
         self._normalize: Normalize = normalize
-        self._pixels: NDArray[np.int64] | None = None  # of each class, where the masks were checked
-        variant_config(config.variant, num_classes=1, dropout_rate=config.dropout)
-        check_positive(config, "head_multiplier")
-        check_not_negative(config, "class_weights")
-        if config.base is not None and not 0 < config.base[1] <= config.base[0]:
-            raise InputError(f"--base must be a long and a short side, in pixels. Received: {config.base}")
-        if not 0 < config.scale[0] <= config.scale[1] < inf:
-            raise InputError(f"--scale must be two positive factors, the smaller first. Received: {config.scale}")
-        if config.eval_size is not None:
-            check_image_shape((None, *config.eval_size, 3), "--eval-size")
+        self._pixels: NDArray[np.int64] | None = None  # of each class, once the masks are checked
 
-    def open(self, run: Run | None) -> None:
+    def open(self, run: Run | None) -> TrainConfig:
         config = self.config
         self.source = open_source(config.data, config.train_split)
         self.validation = open_source(config.data, config.val_split)
         if run:
             _refuse_other_classes(run, self.source)
-        if config.weights:  # a run that goes on has its own in the backup, and needs no more than the network
+        if config.weights:  # a resumed run has its own weights in the backup, and needs the sizes alone
             path = run.last if run and Backup(run.backup).exists() else Path(config.weights)
-            self._given = read_start(path, config.variant)
-            self._normalize = self._given.config.normalize
-            config = replace(config, weights=Path(config.weights).resolve())
+            self._start = read_start(path, config.variant)
+            self._normalize = self._start.config.normalize
         elif config.learning_rate <= 1e-4 and run is None and this_place().chief:
             print("from scratch: --learning-rate 6e-4 --head-multiplier 1 learns faster than the default, which suits "
                   "pretrained --weights")  # fmt: skip
         both = self.source, self.validation
-        inherited = self._given.config.image_bits if self._given else None
+        inherited = self._start.config.image_bits if self._start else None
         bits = settle_bits(config, both, new=run is None, inherited=inherited)
-        self.config = replace(config, bits=bits, eval_size=config.eval_size or self._default_size())
+        eval_size = config.eval_size or self._default_size()
+        self.config = config.resolved(self.source.name, bits=bits, eval_size=eval_size)
         if run is None:
-            self._pixels = check_masks(
-                self.source,
-                self.validation,
-                allow_missing=config.allow_missing_classes,
-                quiet=not this_place().chief,
-            )
+            allow, quiet = config.allow_missing_classes, not this_place().chief
+            self._pixels = check_masks(self.source, self.validation, allow_missing=allow, quiet=quiet)
+        return self.config
 
     def _default_size(self) -> tuple[int, int]:
         own = self.validation[0][0].shape
@@ -103,14 +91,14 @@ class Segmentation(Task):
     def model(self) -> SegFormer:
         labels, config = self.source.labels, self.config
         changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
-        changes["license"] = _terms(self.source, self._given.config.license if self._given else "")
+        changes["license"] = _license(self.source, self._start.config.license if self._start else "")
         changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout, "image_bits": config.bits}
-        if self._given is None:
+        if self._start is None:
             return build_segformer(config.variant, dtype=config.precision, **changes)
-        # epsilons, normalization, and mmseg's decoder belong to the weights
-        model = SegFormer(replace(self._given.config, **changes), dtype=config.precision)
-        copy_weights(self._given, model)
-        self._given = None  # a second model in memory
+        # epsilons, normalization and mmseg's decoder stay those of the weights
+        model = SegFormer(replace(self._start.config, **changes), dtype=config.precision)
+        copy_weights(self._start, model)
+        self._start = None  # free its memory
         return model
 
     def loss(self) -> SegmentationLoss:
@@ -141,7 +129,7 @@ class Segmentation(Task):
         return self._eval_batches(self.validation, self.config.batch_size, context)
 
     def draw(self, model: SegFormer, out: Path) -> None:
-        """A row for each sample: image, truth, prediction."""
+        """A row per sample: image, truth, prediction."""
         samples, batch = self._shown
         rows, labels = [], self.source.labels
         for i, (image, truth) in enumerate(samples):  # one at a time: --batch-size may be 1 because memory is short
@@ -152,7 +140,7 @@ class Segmentation(Task):
 
     @property
     def _size(self) -> tuple[int, int]:
-        assert self.config.eval_size is not None  # `open` put it there
+        assert self.config.eval_size is not None  # after `open`
         return self.config.eval_size
 
     @cached_property
@@ -171,23 +159,23 @@ class Segmentation(Task):
 
 
 def _refuse_other_classes(run: Run, source: Source) -> None:
-    """Raises InputError where the data's classes are no more those that a run was begun with."""
+    """Raises InputError if the data no longer has the classes that the run began with."""
     if not run.last.is_file():
         return
     before = read_config(run.last).labels
     if before and before.names != source.labels.names:
-        told = " and ".join(", ".join(labels.names) for labels in (before, source.labels))
+        names = " and ".join(", ".join(labels.names) for labels in (before, source.labels))
         raise InputError(
-            f"{run.root}: was begun with other classes than the data has now: {told}; bring the manifest back, or "
+            f"{run.root}: was begun with other classes than the data has now: {names}; bring the manifest back, or "
             f"start a new run with --weights {run.root}"
         )
 
 
 def bounded_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The height and width to validate at where none is given: a photograph's own, or about its shape with less area.
+    """The default of --eval-size for images of (height, width) `size`: that size, or a smaller one of about its shape.
 
-    Attention in the first stage takes memory by the square of the area. Sides are then multiples of 32, as the deepest
-    stage likes them.
+    Attention in the first stage takes memory by the square of the area. A smaller size has sides that are multiples of
+    32, the stride of the deepest stage.
     """
     factor = sqrt(_LARGEST_VALIDATION / (size[0] * size[1]))
     if factor >= 1:
@@ -196,7 +184,7 @@ def bounded_size(size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _terms(source: Source, inherited: str) -> str:
-    """Terms of the weights: those of the weights they come from, and of the data."""
+def _license(source: Source, inherited: str) -> str:
+    """License of the weights: that of the weights they start from, and that of the data."""
     own = f"trained on {source.name}: {source.license}" if source.license else ""
     return "; ".join(dict.fromkeys(filter(None, [*inherited.split("; "), own])))

@@ -1,4 +1,4 @@
-"""Starting a training from the weights of another model."""
+"""Starts a training from the weights of another model."""
 
 from __future__ import annotations
 
@@ -13,46 +13,45 @@ from training.distributed.strategy import this_place
 
 _SIZES = ("embed_dims", "depths")
 
-Start = SegFormer | MixTransformerClassifier
+StartModel = SegFormer | MixTransformerClassifier
 
 
-def read_start(path: Path, variant: str) -> Start:
+def read_start(path: Path, variant: str) -> StartModel:
     """The model to start from, a segmenter or a pretrained classifier.
 
     Raises:
         InputError: a file that cannot be read, or a model of another variant.
     """
-    given = load_encoder(path)
+    model = load_encoder(path)
     for name in _SIZES:
-        has, wanted = getattr(given.config, name), VARIANTS[variant][name]
+        has, wanted = getattr(model.config, name), VARIANTS[variant][name]
         if has != wanted:
-            fits = [v for v, sizes in VARIANTS.items() if all(getattr(given.config, n) == sizes[n] for n in _SIZES)]
+            fits = [v for v, sizes in VARIANTS.items() if all(getattr(model.config, n) == sizes[n] for n in _SIZES)]
             hint = f"; give --variant {fits[0]}" if fits else ""
             raise InputError(
                 f"{path}: another network than --variant {variant}: its {name} is {has}, expected {wanted}{hint}"
             )
-    return given
+    return model
 
 
-def copy_weights(given: Start, model: SegFormer) -> None:
-    """Give `model` the weights of `given`.
+def copy_weights(start: StartModel, model: SegFormer) -> None:
+    """Copy the weights of `start` into `model`.
 
-    Its decoder stays fresh where a classifier is given, its classifier where there are other classes, by number or
-    name.
+    The decoder stays fresh if `start` is a classifier, its last layer if the number or the names of classes differ.
     """
-    before, now = given.config, model.config
-    if isinstance(given, MixTransformerClassifier):
-        for theirs, ours in zip(given.encoder.weights, model.encoder.weights, strict=True):
+    before, now = start.config, model.config
+    if isinstance(start, MixTransformerClassifier):
+        for theirs, ours in zip(start.encoder.weights, model.encoder.weights, strict=True):
             ours.assign(theirs)
-        told = f"starting from the encoder of a classifier of {before.num_classes} classes: a fresh decoder"
+        message = f"starting from the encoder of a classifier of {before.num_classes} classes: a fresh decoder"
     else:
         renamed = before.labels is not None and now.labels is not None and before.labels.names != now.labels.names
         fresh = before.num_classes != now.num_classes or renamed
-        for theirs, ours in zip(given.weights, model.weights, strict=True):
+        for theirs, ours in zip(start.weights, model.weights, strict=True):
             if not (fresh and ours.path.startswith("decoder/linear_pred/")):
                 ours.assign(theirs)
         unnamed = " by number, for its classes have no names" if before.labels is None else ""
         kept = "other classes, so a fresh classifier" if fresh else f"its classifier too{unnamed}"
-        told = f"starting from weights of {before.num_classes} classes, the data has {now.num_classes}: {kept}"
+        message = f"starting from weights of {before.num_classes} classes, the data has {now.num_classes}: {kept}"
     if this_place().chief:
-        print(told)
+        print(message)

@@ -21,7 +21,7 @@ from training.distributed.strategy import make_strategy
 from training.optim.accumulate import accumulate
 from training.optim.losses import MeanIoU, SegmentationLoss
 from training.optim.optimizer import SegFormerAdamW, SharedLossScale, averaged
-from training.runs.throughput import Throughput
+from training.runs.callbacks import Throughput
 from training.train import train
 
 IMAGES = noise(24, 64, 64, 3)
@@ -63,9 +63,9 @@ def curve(
         if parts > 1:
             accumulate(model, parts)
     losses: list[float] = []
-    told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(logs["loss"]))
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(logs["loss"]))
     data = tf.data.Dataset.from_tensor_slices((IMAGES, MASKS)).batch(batch_size, drop_remainder=True).repeat()
-    model.fit(data, steps_per_epoch=1, epochs=6, verbose=0, shuffle=False, callbacks=[told])
+    model.fit(data, steps_per_epoch=1, epochs=6, verbose=0, shuffle=False, callbacks=[callback])
     return losses
 
 
@@ -182,7 +182,7 @@ def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: 
 
 
 def test_throughput_tells_slow_data_from_fast(toy_folder: Path) -> None:
-    def told(delay: float) -> dict[str, float]:
+    def measure(delay: float) -> dict[str, float]:
         model = TwoLayers()
         model.compile(optimizer="sgd", loss=SegmentationLoss())
         data = tf.data.Dataset.from_tensors((IMAGES[:2], MASKS[:2])).repeat()
@@ -195,8 +195,8 @@ def test_throughput_tells_slow_data_from_fast(toy_folder: Path) -> None:
             data = data.map(lambda x, y: (tf.ensure_shape(tf.numpy_function(slow, [x], tf.float32), x.shape), y))
         throughput = Throughput(2)
         model.fit(data, steps_per_epoch=5, verbose=0, shuffle=False, callbacks=[throughput])
-        return throughput.told()
+        return throughput.values()
 
-    slow, fast = told(0.3), told(0.0)
+    slow, fast = measure(0.3), measure(0.0)
     assert slow["data_wait"] > fast["data_wait"] + 0.3
     assert slow["images_per_second"] < 3 / 0.3  # a batch is fetched ahead

@@ -85,12 +85,12 @@ def test_one_device_two_replicas_and_two_workers_give_the_same_curve(toy_folder:
         assert difference[:, 0].max() < 1e-4
         assert difference[:, 1].max() < 1e-3
         assert difference[:, 3].max() < 1e-3
-        # Biases before batch normalisation have no gradient but rounding, which Adam makes a step of: the running
+        # Biases before batch normalization have no gradient but rounding, which Adam makes a step of: the running
         # mean follows late, and only the validation loss sees it.
         assert difference[:, 2].max() < 1e-3
     # The chief alone wrote; each worker kept its own backup.
     assert len(list((tmp_path / "workers" / "tensorboard" / "train").iterdir())) == 1
-    assert {p.name for p in (tmp_path / "workers" / "backup").iterdir()} == {
+    assert {p.name for p in (tmp_path / "workers" / "backup").glob("worker*")} == {
         f"worker{i}-epoch{epoch}.{kind}" for i in (0, 1) for epoch in (2, 3) for kind in ("npz", "json")
     }
 

@@ -16,10 +16,10 @@ from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.small import SMALL
 from training.distributed.strategy import make_strategy
-from training.optim.divergence import StopAtDivergence
 from training.optim.optimizer import SegFormerAdamW, SharedLossScale
 from training.runs.backup import Progress
-from training.runs.folder import Keep, Run
+from training.runs.callbacks import SaveRun, StopAtDivergence
+from training.runs.folder import Run
 from training.train import train
 
 
@@ -75,16 +75,16 @@ def test_the_step_that_diverges_ends_the_run_and_nothing_of_it_is_kept(
 
     poison.on_train_batch_begin = break_weights
     monkeypatch.setattr("training.train.StopBetweenSteps", lambda: _Entered(poison))
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as error:
         train(replace(SMALL, data=str(toy_folder), out=run.root, steps=6))
-    line = str(told.value)
+    line = str(error.value)
     assert line.startswith("step 4, at rate 0.0005: the ")
     assert "is no finite number" in line
     assert f"{run.root} keeps what it was after step 2" in line
     assert "--learning-rate" in line
     assert "\n" not in line
     assert len(run.history.read_text().splitlines()) == 2  # the names and epoch 1
-    assert [p.name for p in sorted(run.backup.iterdir())] == ["worker0-epoch1.json", "worker0-epoch1.npz"]
+    assert [p.name for p in sorted(run.backup.glob("worker*"))] == ["worker0-epoch1.json", "worker0-epoch1.npz"]
     for path in (run.last, run.best):
         assert all(np.isfinite(w).all() for w in load_segformer(path).get_weights())
 
@@ -115,7 +115,7 @@ class _Model:
 
 
 def test_skipped_steps_are_counted_until_they_are_too_many() -> None:
-    stop, model = StopAtDivergence(10, rate=lambda n: 0.1 * n, kept=lambda: "kept"), _Model(scaled=True)
+    stop, model = StopAtDivergence(10, rate=lambda n: 0.1 * n, advice=lambda: "kept"), _Model(scaled=True)
     stop.set_model(model)
     stop.on_train_begin()
     stop.on_epoch_begin(2)
@@ -123,7 +123,7 @@ def test_skipped_steps_are_counted_until_they_are_too_many() -> None:
     stop.on_train_batch_end(0, {"loss": 1.0})
     for batch in range(1, 32):
         stop.on_train_batch_end(batch, {"loss": 1.0})
-    assert stop.told() == {"skipped_steps": 31}
+    assert stop.values() == {"skipped_steps": 31}
     with pytest.raises(InputError, match=r"^step 53, at rate 0.1: the gradient was no .* 32 times in a row.*; kept$"):
         stop.on_train_batch_end(32, {"loss": 1.0})
     stop.on_epoch_begin(3)
@@ -132,23 +132,23 @@ def test_skipped_steps_are_counted_until_they_are_too_many() -> None:
 
 
 def test_without_a_loss_scale_no_step_is_skipped() -> None:
-    stop, model = StopAtDivergence(10, rate=lambda n: 0.1, kept=lambda: "kept"), _Model(scaled=False)
+    stop, model = StopAtDivergence(10, rate=lambda n: 0.1, advice=lambda: "kept"), _Model(scaled=False)
     stop.set_model(model)
     stop.on_train_begin()
     stop.on_epoch_begin(0)
     model.step()
     stop.on_train_batch_end(0, {"loss": 1.0})
-    assert stop.told() == {}
+    assert stop.values() == {}
     with pytest.raises(InputError, match=r"^step 2, at rate 0.1: the gradient is no finite number; kept$"):
         stop.on_train_batch_end(1, {"loss": 1.0})
 
 
 def test_a_validation_without_numbers_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[Path] = []
-    monkeypatch.setattr(Keep, "save_weights", staticmethod(lambda model, path: saved.append(path)))
+    monkeypatch.setattr(SaveRun, "save_weights", staticmethod(lambda model, path: saved.append(path)))
     model = build_segformer("tiny", num_classes=3)
     model.compile(optimizer=SegFormerAdamW(1e-3))
-    keep = Keep(Run(tmp_path), Progress(epoch=1), score="mean_iou")
+    keep = SaveRun(Run(tmp_path), Progress(epoch=1), score="mean_iou")
     keep.set_model(model)
     for loss, score in ((np.nan, 0.9), (1.0, np.nan), (np.inf, 0.8)):
         keep.on_epoch_end(0, {"val_loss": loss, "val_mean_iou": score})
@@ -164,7 +164,7 @@ def test_weights_that_are_not_finite_are_neither_kept_nor_read(
     model.compile(optimizer=SegFormerAdamW(1e-3))
     bias = model.decoder.linear_pred.bias
     bias.assign(np.array([0, 0, np.inf, 0, 0, 0], np.float32))
-    keep = Keep(Run(tmp_path / "run"), Progress(), score="mean_iou")
+    keep = SaveRun(Run(tmp_path / "run"), Progress(), score="mean_iou")
     keep.set_model(model)
     keep.on_epoch_begin(0)
     with pytest.raises(InputError, match=r"epoch 1 left decoder/linear_pred/bias without finite numbers"):

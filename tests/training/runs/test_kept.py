@@ -1,4 +1,4 @@
-"""What a training keeps when its validation fails, and what a run that goes on may be asked anew."""
+"""What a training keeps when its validation fails, and the options that a resumed run may change."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ import pytest
 from segformer_tf import build_segformer
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
-from tests.training.small import SMALL
 from tests.training.runs.test_resume import assert_same_end
-from training.runs.backup import Backup, Progress
+from tests.training.small import SMALL
 from training.config import PretrainConfig, TrainConfig
+from training.data.open import open_source
 from training.optim.optimizer import SegFormerAdamW
-from training.runs.resume_options import told_changes, with_changes
+from training.runs.backup import Backup, Progress
 from training.runs.folder import Run
 from training.tasks.segmentation import Segmentation, bounded_size
-from training.data.open import open_source
 from training.train import _smaller, resume, train
 
 
@@ -52,7 +51,7 @@ def test_a_validation_out_of_memory_loses_no_epoch(
         for word in ("out of memory", "2 images of 128x128", "--eval-size", f"--resume {config.out}", "--batch-size"):
             assert word in str(first.value)
         assert "\n" not in str(first.value)
-    assert [p.name for p in (tmp_path / "run" / "backup").iterdir()] == ["worker0-epoch1.npz"]
+    assert [p.name for p in (tmp_path / "run" / "backup").glob("worker*")] == ["worker0-epoch1.npz"]
     assert (tmp_path / "run" / "weights" / "last.keras").exists()
     resume(tmp_path / "run")
     assert "epoch 1 was trained, but not validated" in capsys.readouterr().out
@@ -98,14 +97,14 @@ def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(
     config = replace(config, deterministic=False, steps=2, epoch_steps=500)
     run = train(config)
     note = run.backup / "worker0-epoch1.json"
-    found = json.loads(note.read_text())
-    assert found.pop("size") == [128, 128]  # older backups have none
-    note.write_text(json.dumps({**found, "best": 2.0}))  # of another size, and so not to be compared
+    before = json.loads(note.read_text())
+    assert before.pop("size") == [128, 128]  # older backups have none
+    note.write_text(json.dumps({**before, "best": 2.0}))  # of another size, and so not to be compared
     words = ["train", "--resume", str(run.root), "--eval-size", "64", "96", "--accumulate", "2", "--steps", "4"]
     main(words)
-    told = capsys.readouterr().out
-    assert "--eval-size: 128 128 -> 64 96; scores from here on are of this size, and the best weights are" in told
-    assert "--steps: 2 -> 4; the rate" in told
+    output = capsys.readouterr().out
+    assert "--eval-size: 128 128 -> 64 96; scores from here on are of this size, and the best weights are" in output
+    assert "--steps: 2 -> 4; the rate" in output
     saved = json.loads((run.root / "config.json").read_text())
     assert [saved[n] for n in ("eval_size", "accumulate", "steps", "epoch_steps")] == [[64, 96], 2, 4, 2]
     changed = json.loads((run.root / "environment.json").read_text())[-1]["changed"]
@@ -116,29 +115,30 @@ def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(
         "epoch_steps": [500, 2],
     }
     assert len(rows(run.root)) == 2
-    found = json.loads((run.backup / "worker0-epoch2.json").read_text())
-    assert (found["best"], found["size"]) == (found["history"][1]["val_mean_iou"], [64, 96])
+    progress = json.loads((run.backup / "worker0-epoch2.json").read_text())
+    assert (progress["best"], progress["size"]) == (progress["history"][1]["val_mean_iou"], [64, 96])
     assert int(keras.models.load_model(run.last).optimizer.iterations) == 4
 
 
 def test_what_a_run_keeps_from_its_start() -> None:
     config = replace(SMALL, eval_size=(64, 64))
-    assert with_changes(config, {}) == config
+    assert config.with_changes({}) == config
     with pytest.raises(InputError, match=r"takes --accumulate, --eval-size, --steps alone.* Received: --learning-rate"):
-        with_changes(config, {"steps": 8, "learning_rate": 1e-3})
+        config.with_changes({"steps": 8, "learning_rate": 1e-3})
     with pytest.raises(InputError, match=r"can only grow, from 4\. Received: 2"):
-        with_changes(config, {"steps": 2})
+        config.with_changes({"steps": 2})
     with pytest.raises(InputError, match="takes --accumulate, --steps alone"):
-        with_changes(PretrainConfig(), {"eval_size": (64, 64)})
-    assert told_changes(config, config) == []
+        PretrainConfig().with_changes({"eval_size": (64, 64)})
+    assert config.changes_since(config) == []
 
 
 def test_options_that_were_spelled_out_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr("training.train.resume", lambda folder, kind, changes: asked.append(changes) or Run(folder))
-    main(["train", "--resume", str(tmp_path), "--steps", "40000"])  # the default, and yet asked for
-    main(["train", "--resume", str(tmp_path)])
-    assert asked == [{"steps": 40_000}, {}]
+    steps: list[int] = []
+    monkeypatch.setattr("training.train.train", lambda config, before: steps.append(config.steps) or Run(config.out))
+    Run.create(tmp_path / "run", replace(SMALL, data="data", steps=500))
+    main(["train", "--resume", str(tmp_path / "run"), "--steps", "40000"])  # the default, and yet explicit
+    main(["train", "--resume", str(tmp_path / "run")])
+    assert steps == [40_000, 500]
 
 
 @pytest.mark.parametrize(

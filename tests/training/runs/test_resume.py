@@ -19,8 +19,8 @@ import pytest
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.errors import InputError
 from tests.training.small import COMMAND, SMALL
-from training.runs.backup import Backup, Progress
 from training.optim.optimizer import SegFormerAdamW
+from training.runs.backup import Backup, Progress
 from training.runs.folder import Run, alone_in, write_json
 from training.train import resume, train
 
@@ -55,23 +55,23 @@ def state(run: Path, epoch: int) -> dict[str, np.ndarray]:
 
 
 def progress(state: dict[str, np.ndarray]) -> dict:
-    """What a backup knows of the past, but for how long it took."""
-    told = json.loads(str(state.pop("progress")))
-    for row in (*told["history"], told["trained"]):
+    """The progress in a backup, without times."""
+    values = json.loads(str(state.pop("progress")))
+    for row in (*values["history"], values["trained"]):
         row.pop("images_per_second"), row.pop("data_wait")
-    return told
+    return values
 
 
 def assert_same_end(one: Path, other: Path, *, epochs: int) -> None:
-    expected, found = state(one, epochs), state(other, epochs)
-    assert progress(expected) == progress(found)
-    assert expected.keys() == found.keys()
+    expected, actual = state(one, epochs), state(other, epochs)
+    assert progress(expected) == progress(actual)
+    assert expected.keys() == actual.keys()
     assert any("seed_generator_state" in name for name in expected)
     for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
     for name in ("best", "last"):
-        expected, found = (load_segformer(run / "weights" / f"{name}.keras").get_weights() for run in (one, other))
-        for a, b in zip(expected, found, strict=True):
+        expected, actual = (load_segformer(run / "weights" / f"{name}.keras").get_weights() for run in (one, other))
+        for a, b in zip(expected, actual, strict=True):
             np.testing.assert_array_equal(a, b)
     notes = [json.loads((run / "backup" / f"worker0-epoch{epochs}.json").read_text()) for run in (one, other)]
     assert notes[0]["best"] == notes[1]["best"]
@@ -165,22 +165,23 @@ def test_a_backup_cut_short_leaves_the_one_before(
 
 
 @pytest.mark.parametrize(
-    ("newest", "told"), [([7, 0], "worker 1 has no backup, others have one of epoch 3"), ([0, 0], None), ([6, 5], None)]
+    ("newest", "message"),
+    [([7, 0], "worker 1 has no backup, others have one of epoch 3"), ([0, 0], None), ([6, 5], None)],
 )
 def test_workers_agree_on_an_epoch_or_stop(
-    newest: list[int], told: str | None, model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    newest: list[int], message: str | None, model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.runs.backup._of_all_workers", lambda number, strategy: newest)
     backup = Backup(tmp_path)
     for epoch in (2, 3):
         backup.save(model, Progress(epoch=epoch, trained={"loss": 1.0}))
         backup.note(Progress(epoch=epoch))
-    if told:
-        with pytest.raises(InputError, match=told):
+    if message:
+        with pytest.raises(InputError, match=message):
             backup.restore(model)
         return
-    found = backup.restore(model)
-    assert found == (Progress(epoch=2) if any(newest) else Progress())
+    restored = backup.restore(model)
+    assert restored == (Progress(epoch=2) if any(newest) else Progress())
     assert not any(newest) or sorted(p.name for p in tmp_path.iterdir()) == [
         "worker0-epoch2.json",
         "worker0-epoch2.npz",
@@ -257,7 +258,7 @@ def test_resume_needs_a_run_and_the_data_of_its_start(toy_folder: Path, trained:
     assert [(run.root / f"{name}.json").read_text() for name in ("config", "environment")] == kept
     odd = {"steps": "10", "crop": [64], "seed": None, "scale": 1, "class_weights": "no", "data": 5, "batch_size": 2.5}
     cases = [(json.dumps({**saved, name: value}), f"{name} cannot be") for name, value in odd.items()]
-    for text, told in (("{", "not a run's configuration"), (json.dumps({**saved, "stepz": 3}), "stepz"), *cases):
+    for text, message in (("{", "not a run's configuration"), (json.dumps({**saved, "stepz": 3}), "stepz"), *cases):
         (run.root / "config.json").write_text(text)
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             resume(run.root)

@@ -29,7 +29,7 @@ from training.data import class_augment as aug
 from training.data.classes import open_classes
 from training.data.pipeline import plain_input_errors
 from training.optim.accumulate import accumulate
-from training.optim.class_losses import IGNORED, ClassificationLoss, TopK
+from training.optim.losses import IGNORED, ClassificationLoss, TopK
 from training.runs.folder import Run
 from training.tasks.classification import Classification
 from training.train import resume, train
@@ -122,20 +122,20 @@ def test_a_run_that_goes_on_ends_as_one_left_alone(run: Run, tmp_path: Path) -> 
 def test_the_segmenter_starts_from_the_encoder(
     run: Run, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    before, run_epochs = [], training._run_epochs
+    before, fit = [], training._fit
 
     def watched(model: keras.Model, *rest: object) -> None:
         before.append((model.config, [np.array(v) for v in model.encoder.weights]))
-        run_epochs(model, *rest)
+        fit(model, *rest)
 
-    monkeypatch.setattr(training, "_run_epochs", watched)
+    monkeypatch.setattr(training, "_fit", watched)
     config = replace(SMALL, data=str(toy_folder), weights=run.root, steps=2, drop_path=0.3)
     segmenter = load_segformer(train(replace(config, out=tmp_path / "run")).last)
     assert "encoder of a classifier of 3 classes: a fresh decoder" in capsys.readouterr().out
     ((now, weights),) = before
     assert (now.drop_path_rate, now.num_classes, now.decoder_width) == (0.3, 6, 32)
-    given, trained = load_encoder(run.best).encoder.weights, segmenter.encoder.weights
-    for ours, theirs in zip(weights, given, strict=True):
+    pretrained, trained = load_encoder(run.best).encoder.weights, segmenter.encoder.weights
+    for ours, theirs in zip(weights, pretrained, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not np.array_equal(weights[-1], trained[-1])
     with pytest.raises(InputError, match=r"pre: another network than --variant b0: .*; give --variant tiny$"):
@@ -162,25 +162,25 @@ def test_errors_in_the_data_are_one_line(photos: Path, tmp_path: Path) -> None:
             task.open(None)
             next(iter(task.train_batches(0, tf.distribute.InputContext())))
 
-    def told(message: str, root: Path = tmp_path / "data") -> None:
+    def refused(message: str, root: Path = tmp_path / "data") -> None:
         with pytest.raises(InputError, match=message) as error:
             read_one(root)
         assert len(str(error.value).splitlines()) == 1
 
-    told(r"none/train: no such folder; expected \S+none/train/CLASS/\*\.jpg$", tmp_path / "none")
+    refused(r"none/train: no such folder; expected \S+none/train/CLASS/\*\.jpg$", tmp_path / "none")
     data = shutil.copytree(photos, tmp_path / "data")
     for path in (data / "train").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:2000])
-    told(r"^\S+/train/(blue|green|red)/\d\d\.png: not a readable image \([^\n]*\)$")
+    refused(r"^\S+/train/(blue|green|red)/\d\d\.png: not a readable image \([^\n]*\)$")
     (data / "val" / "mauve").mkdir()
-    told(r"val/mauve: no image \(\.jpg, ")
+    refused(r"val/mauve: no image \(\.jpg, ")
     shutil.copy(photos / "val" / "red" / "00.png", data / "val" / "mauve")
-    told("splits train and val must have the same classes; 1 only in one, such as mauve in val$")
+    refused("splits train and val must have the same classes; 1 only in one, such as mauve in val$")
     for name in ("blue", "green"):
         shutil.rmtree(data / "train" / name)
-    told("expected two classes or more in split train. Received: red$")
+    refused("expected two classes or more in split train. Received: red$")
     shutil.rmtree(data / "train" / "red")
-    told("no folder of a class in it")
+    refused("no folder of a class in it")
 
 
 def test_a_run_goes_on_by_its_own_verb_alone(
@@ -193,17 +193,18 @@ def test_a_run_goes_on_by_its_own_verb_alone(
             main([verb, "--resume", str(tmp_path / name)])
         expected = f"a run of segformer {other}; go on with segformer {other} --resume {tmp_path / name}"
         assert capsys.readouterr().err == f"segformer: {tmp_path / name}: {expected}\n"
-    path = tmp_path / "street" / "config.json"
+    root = tmp_path / "street"
+    path = root / "config.json"
     saved = json.loads(path.read_text())
     assert saved.pop("task") == "segmentation"
     path.write_text(json.dumps(saved))  # as runs were before there were two tasks
-    assert TrainConfig.read(path).crop == (64, 64)
+    assert TrainConfig.read(root).crop == (64, 64)
     with pytest.raises(InputError, match="a run of segformer train"):
-        PretrainConfig.read(path)
+        PretrainConfig.read(root)
     for odd in ("detection", 3, ["segmentation"]):
         path.write_text(json.dumps({**saved, "task": odd}))
         with pytest.raises(InputError, match="not a run's configuration"):
-            TrainConfig.read(path)
+            TrainConfig.read(root)
     for words, message in (
         (["--steps", "5"], "expected --data DATA"),
         (["--data", "x", "--label-smoothing", "1"], "0 to"),
