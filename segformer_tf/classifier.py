@@ -102,7 +102,7 @@ def build_classifier(
     Raises:
         InputError: an unknown variant, a bad field, or bad names.
 
-    Example:
+    Examples:
         >>> model = build_classifier("b0", labels=["cat", "dog"])
         >>> model(np.zeros((1, 224, 224, 3), "float32")).shape
         TensorShape([1, 2])

@@ -378,7 +378,7 @@ def build_segformer(
     Raises:
         InputError: an unknown variant, a bad field, or a size below 29.
 
-    Example:
+    Examples:
         >>> model = build_segformer("b0", num_classes=150)
         >>> model(np.zeros((1, 512, 512, 3), "float32")).shape
         TensorShape([1, 128, 128, 150])

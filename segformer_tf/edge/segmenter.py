@@ -119,7 +119,7 @@ class Segmenter:
         InputError: no such file, a damaged one, no labels, no runtime, a runtime that refuses the file, or options that
             a file from elsewhere lacks or contradicts.
 
-    Example:
+    Examples:
         >>> result = Segmenter("model.tflite")("photo.jpg")
         >>> result.overlay().show()
     """
