@@ -39,7 +39,7 @@ def test_unknown_words_are_refused_with_the_nearest(capsys: pytest.CaptureFixtur
         ("train {data} --eval-size 20 20", "at least 29 pixels. Received: 20x20"),
         ("train {data} --out {tmp}/run --variant b9", "variant must be one of"),
         ("train {data} --out {tmp}/run --drop-path 1.5", "drop_path_rate must be in"),
-        ("train {data} --out {tmp}/file/run", "file/run: cannot be"),
+        ("train {data} --out {tmp}/file/run", "/file: the folder cannot be made (a file is there)"),
         ("train {data} --seed -1", "--seed must be from 0 to"),
         ("train {data} --seed 4294967296", "--seed must be from 0 to"),
         ("train --steps 5", "expected --data DATA and options of a new run"),
