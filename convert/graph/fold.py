@@ -6,22 +6,24 @@ Each rewrite is exact. A map is a pair (kernel, bias), applied as ``x @ kernel +
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
-Array = NDArray[np.float64]
-Map = tuple[Array, Array]  # kernel, bias
-Affine = tuple[Array, Array]  # gamma, beta
+Array: TypeAlias = np.ndarray
+Kernel: TypeAlias = Float64[Array, "*window inputs outputs"]
+Bias: TypeAlias = Float64[Array, "outputs"]
+Map: TypeAlias = tuple[Kernel, Bias]
+Affine: TypeAlias = tuple[Float64[Array, "inputs"], Float64[Array, "inputs"]]  # gamma, beta
 
 
-def array(variable: Any) -> Array:
+def array(variable: Any) -> Float64[Array, "*shape"]:
     """A Keras variable as float64."""
     return np.asarray(variable, np.float64)
 
 
-def scale_in(kernel: Array, gamma: Array) -> Array:
+def scale_in(kernel: Kernel, gamma: Float64[Array, "inputs"]) -> Kernel:
     """``(x * gamma) @ kernel`` as ``x @ scale_in(kernel, gamma)``; of a padded convolution too."""
     return kernel * gamma[:, None]
 
@@ -31,7 +33,7 @@ def affine(norm: Any) -> Affine:
     return array(norm.gamma), array(norm.beta)
 
 
-def affine_in(kernel: Array, bias: Array, pending: Affine) -> Map:
+def affine_in(kernel: Kernel, bias: Bias, pending: Affine) -> Map:
     """``(x * gamma + beta) @ kernel + bias`` as one map: folds a normalization's affine part into what follows.
 
     Of a convolution only without padding, for padding's zeros come after beta.
@@ -41,7 +43,7 @@ def affine_in(kernel: Array, bias: Array, pending: Affine) -> Map:
     return scale_in(kernel, gamma), bias + beta @ taps
 
 
-def centered(kernel: Array, bias: Array) -> Map:
+def centered(kernel: Kernel, bias: Bias) -> Map:
     """``y - mean(y)`` of ``y = x @ kernel + bias`` as one map.
 
     Every reader of a residual stream is a LayerNorm, which subtracts the mean: when each writer writes none, no reader
@@ -50,7 +52,11 @@ def centered(kernel: Array, bias: Array) -> Map:
     return kernel - kernel.mean(-1, keepdims=True), bias - bias.mean()
 
 
-def then(first: Map, kernel: Array, bias: Array) -> Map:
+def then(
+    first: tuple[Float64[Array, "inputs channels"], Float64[Array, "channels"]],
+    kernel: Float64[Array, "channels outputs"],
+    bias: Bias,
+) -> tuple[Float64[Array, "inputs outputs"], Bias]:
     """A 1x1 map after a map, as one."""
     return first[0] @ kernel, first[1] @ kernel + bias
 

@@ -8,29 +8,35 @@ Order and ranges: arXiv 2105.15203, section 4.1, and the authors' data pipeline.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
+from jaxtyping import Bool, Float32, Int, UInt8
 
 from segformer_tf.config import normalize
 from segformer_tf.labels import IGNORE_ID
 
-Pair = tuple[Any, Any]
+Tensor: TypeAlias = tf.Tensor
+Seed: TypeAlias = Int[Tensor, "2"]
+Image: TypeAlias = Float32[Tensor, "height width 3"]
+Mask: TypeAlias = UInt8[Tensor, "height width"]
+Pair: TypeAlias = tuple[Image, Mask]  # of one size
+NewPair: TypeAlias = tuple[Float32[Tensor, "new_height new_width 3"], UInt8[Tensor, "new_height new_width"]]
 Normalize = Callable[[Any], Any]  # `SegFormerConfig.normalize` on float32 images
 
 CROP_TRIES = 10
 
 
 def augment(
-    image: Any,
-    mask: Any,
-    seed: Any,
+    image: UInt8[Tensor, "height width 3"],
+    mask: Mask,
+    seed: Seed,
     *,
     crop: tuple[int, int],
     scale: tuple[float, float],
     base: tuple[int, int] | None = None,
     normalize: Normalize = normalize,
-) -> Pair:
+) -> NewPair:
     """Scale jitter, random crop, flip, photometric distortion, normalization, padding.
 
     Args:
@@ -54,8 +60,8 @@ def augment(
 
 
 def scale_jitter(
-    image: Any, mask: Any, seed: Any, *, scale: tuple[float, float], base: tuple[int, int] | None = None
-) -> Pair:
+    image: Image, mask: Mask, seed: Seed, *, scale: tuple[float, float], base: tuple[int, int] | None = None
+) -> NewPair:
     """Resize both by one factor that keeps the aspect ratio; bilinear image without antialiasing, nearest mask.
 
     The factor is uniform in `scale`. With `base` it is the largest that fits into `base` times a factor uniform in
@@ -70,7 +76,7 @@ def scale_jitter(
     return tf.image.resize(image, size), tf.image.resize(mask[..., None], size, method="nearest")[..., 0]
 
 
-def random_crop(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int]) -> Pair:
+def random_crop(image: Image, mask: Mask, seed: Seed, *, crop: tuple[int, int]) -> NewPair:
     """The same random window of both, smaller than `crop` where they are smaller.
 
     A window in which one class has 75 % or more of the valid pixels is drawn again, up to `CROP_TRIES` times.
@@ -93,13 +99,13 @@ def random_crop(image: Any, mask: Any, seed: Any, *, crop: tuple[int, int]) -> P
     return image, tf.slice(mask, offset, size)
 
 
-def random_flip(image: Any, mask: Any, seed: Any) -> Pair:
+def random_flip(image: Image, mask: Mask, seed: Seed) -> Pair:
     """Mirror both left to right with probability 0.5."""
     flip = coin(seed)
     return tf.where(flip, image[:, ::-1], image), tf.where(flip, mask[:, ::-1], mask)
 
 
-def photometric_distortion(image: Any, seed: Any) -> Any:
+def photometric_distortion(image: Image, seed: Seed) -> Image:
     """Brightness ±32, contrast 0.5..1.5, saturation 0.5..1.5, hue ±18 of 180, each with probability 0.5.
 
     Contrast comes before or after saturation and hue by a coin flip. Values stay in 0..255.
@@ -121,7 +127,7 @@ def photometric_distortion(image: Any, seed: Any) -> Any:
     return tf.cond(do[4], lambda: image, lambda: add_contrast(image))
 
 
-def pad(image: Any, mask: Any, *, crop: tuple[int, int]) -> Pair:
+def pad(image: Image, mask: Mask, *, crop: tuple[int, int]) -> NewPair:
     """Pad to `crop` at the right and bottom: the image with 0, the mean color, the mask with `IGNORE_ID`."""
     missing = tf.maximum(crop - tf.shape(mask), 0)
     border = tf.stack([tf.zeros(2, tf.int32), missing], axis=1)  # (2, 2): before, after
@@ -130,10 +136,10 @@ def pad(image: Any, mask: Any, *, crop: tuple[int, int]) -> Pair:
     return tf.ensure_shape(image, (*crop, 3)), tf.ensure_shape(mask, crop)
 
 
-def coin(seed: Any) -> Any:
+def coin(seed: Seed) -> Bool[Tensor, ""]:
     """A boolean that is true half of the time."""
     return tf.random.stateless_uniform((), seed) < 0.5
 
 
-def _clip(image: Any) -> Any:
+def _clip(image: Image) -> Image:
     return tf.clip_by_value(image, 0.0, 255.0)

@@ -7,12 +7,15 @@ section 6), with the ranges of DeiT and torchvision.
 from __future__ import annotations
 
 from math import log
-from typing import Any
+from typing import TypeAlias
 
 import tensorflow as tf
+from jaxtyping import Float32, Int32, UInt8
 
 from segformer_tf.config import normalize
-from training.data.augment import coin, photometric_distortion
+from training.data.augment import Seed, Tensor, coin, photometric_distortion
+
+View: TypeAlias = Float32[Tensor, "new_height new_width 3"]
 
 AREA = (0.08, 1.0)  # of the crop, as a share of the image
 RATIO = (3 / 4, 4 / 3)  # of the crop, width over height
@@ -20,7 +23,7 @@ CROP_TRIES = 10
 EVAL_SHARE = 0.875  # side of the center crop, as a share of the resized image's
 
 
-def training_view(image: Any, seed: Any, *, size: tuple[int, int]) -> Any:
+def training_view(image: UInt8[Tensor, "height width 3"], seed: Seed, *, size: tuple[int, int]) -> View:
     """Random resized crop, flip, photometric distortion, normalization.
 
     Args:
@@ -38,7 +41,7 @@ def training_view(image: Any, seed: Any, *, size: tuple[int, int]) -> Any:
     return tf.ensure_shape(normalize(photometric_distortion(image, seeds[2])), (*size, 3))
 
 
-def evaluation_view(image: Any, *, size: tuple[int, int]) -> Any:
+def evaluation_view(image: UInt8[Tensor, "height width 3"], *, size: tuple[int, int]) -> View:
     """Resize to just cover ``size / 0.875``, keeping the aspect ratio, crop the center, and normalize.
 
     Same image and result as `training_view`. For a square, the shorter side becomes ``size / 0.875``.
@@ -52,7 +55,7 @@ def evaluation_view(image: Any, *, size: tuple[int, int]) -> Any:
     return tf.ensure_shape(normalize(image), (*size, 3))
 
 
-def crop_window(size: Any, seed: Any) -> Any:
+def crop_window(size: Int32[Tensor, "2"], seed: Seed) -> Int32[Tensor, "4"]:
     """A window of random area, shape and place in an image of `size` (height, width), (2,) int32.
 
     The area is uniform in `AREA`, the ratio log-uniform in `RATIO`. The result is the first of `CROP_TRIES` draws that

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
+from jaxtyping import Float, Float32, Int64, UInt8
 
 from segformer_tf.labels import IGNORE_ID
 from segformer_tf.layers import PACKAGE
@@ -16,8 +16,10 @@ from segformer_tf.layers import PACKAGE
 IGNORED = -1  # class of the samples that fill up a batch of classification; they count nothing
 
 
-def upsample_logits(logits: Any, mask: Any) -> Any:
-    """(B, h, w, C) logits to (B, H, W, C) float32, the mask's size, by one half-pixel bilinear resize."""
+def upsample_logits(
+    logits: Float[tf.Tensor, "batch h w classes"], mask: UInt8[tf.Tensor, "batch height width"]
+) -> Float32[tf.Tensor, "batch height width classes"]:
+    """Logits at the mask's size, by one half-pixel bilinear resize."""
     return tf.image.resize(tf.cast(logits, tf.float32), tf.shape(mask)[1:3], method="bilinear")
 
 
@@ -85,14 +87,14 @@ def over_replicas(value: Any) -> tuple[Any, int]:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value), context.num_replicas_in_sync
 
 
-def rare_class_weights(pixels: NDArray[np.int64], power: float) -> list[float]:
+def rare_class_weights(pixels: Int64[np.ndarray, "classes"], power: float) -> list[float]:
     """Class weights: ``1 / ln(1.02 + share of the class's pixels)`` to a power.
 
     Power 1 is ENet's formula (arXiv 1606.02147, section 5.2), with which rare classes are predicted too often; power 0
     gives 1 for all classes.
 
     Args:
-        pixels: (C,) number of pixels of each class.
+        pixels: of each class, in the training masks.
     """
     return (np.log(1.02 + pixels / max(pixels.sum(), 1)) ** -power).tolist()
 
