@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.table import Table
 
 from segformer_tf import Labels, build_segformer
@@ -64,3 +65,12 @@ def test_dollars_are_no_formula_in_a_picture(tmp_path: Path) -> None:
     plot_confusion(np.eye(2, dtype=np.int64), tmp_path / "confusion.png", names=DOLLARS)
     plot_panel([[np.zeros((8, 8, 3), np.uint8)] * 2], tmp_path / "panel.png", titles=[DOLLARS])
     assert {path.name for path in tmp_path.iterdir()} == {"confusion.png", "panel.png"}
+
+
+def test_a_panel_has_a_legend(tmp_path: Path) -> None:
+    color, without, panel = (12, 200, 99), tmp_path / "without.png", tmp_path / "panel.png"
+    legend = [(name, color) for name in DOLLARS]
+    for out, entries in ((without, []), (panel, legend)):
+        plot_panel([[np.zeros((8, 8, 3), np.uint8)] * 2], out, titles=[DOLLARS], legend=entries)
+    assert not (np.asarray(Image.open(without).convert("RGB")) == color).all(-1).any()
+    assert (np.asarray(Image.open(panel).convert("RGB")) == color).all(-1).sum() > 100

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from segformer_tf.files import atomic
@@ -29,8 +30,14 @@ def plot_history(rows: Sequence[dict[str, float]], out: Path, *, score: str) -> 
     _save(figure, out)
 
 
-def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[Sequence[str]]) -> None:
-    """A grid of (H, W, 3) uint8 RGB pictures, each with its title."""
+def plot_panel(
+    rows: Sequence[Sequence[Pixels]],
+    out: Path,
+    *,
+    titles: Sequence[Sequence[str]],
+    legend: Sequence[tuple[str, tuple[int, int, int]]] = (),
+) -> None:
+    """A grid of (H, W, 3) uint8 RGB pictures, each with its title, above a legend of names and colors, 0..255."""
     columns = len(titles[0])
     figure = Figure(figsize=(4 * columns, 3 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -39,6 +46,11 @@ def plot_panel(rows: Sequence[Sequence[Pixels]], out: Path, *, titles: Sequence[
             axes.imshow(picture)
             axes.set_axis_off()
             axes.set_title(title, parse_math=False)  # a class may be called $x$
+    if legend:
+        patches = [Patch(facecolor=[value / 255 for value in color], edgecolor="black") for _, color in legend]
+        names = [name for name, _ in legend]
+        for text in figure.legend(patches, names, loc="outside lower center", ncols=2 * columns).get_texts():
+            text.set_parse_math(False)
     _save(figure, out)
 
 

@@ -18,7 +18,7 @@ from segformer_tf.config import check_image_shape, normalize
 from segformer_tf.errors import InputError
 from segformer_tf.mask import logits_to_mask
 from segformer_tf.model import SegFormer, build_segformer
-from segformer_tf.overlay import overlay
+from segformer_tf.overlay import class_ids, overlay
 from segformer_tf.sampling import evenly_spaced
 from training.config import TrainConfig
 from training.data.augment import Normalize
@@ -131,12 +131,14 @@ class Segmentation:
     def draw(self, model: SegFormer, out: Path) -> None:
         """A row per sample: image, truth, prediction."""
         samples, batch = self._shown
-        rows, labels = [], self.source.labels
+        rows, labels, masks = [], self.source.labels, []
         for i, (image, truth) in enumerate(samples):  # one at a time: --batch-size may be 1 because memory is short
             logits = np.asarray(model(batch[i : i + 1], training=False))[0]
             prediction = logits_to_mask(logits, (image.shape[0], image.shape[1]))
             rows.append([image, overlay(image, truth, labels), overlay(image, prediction, labels)])
-        plot_panel(rows, out, titles=[("image", "truth", "prediction")] * len(rows))
+            masks += [truth.ravel(), prediction.ravel()]
+        legend = [(labels.names[i], labels.colors[i]) for i in class_ids(np.concatenate(masks))]
+        plot_panel(rows, out, titles=[("image", "truth", "prediction")] * len(rows), legend=legend)
 
     @property
     def _size(self) -> tuple[int, int]:
