@@ -5,7 +5,6 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
-from convert.quantize.recipes import markdown_table
 from segformer_tf.cli import VERBS, make_app
 
 ROOT = Path(__file__).parents[1]
@@ -14,7 +13,7 @@ PACKAGES = ("segformer_tf", "training", "convert")
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replaces `<!-- commands -->` and its like; called by MkDocs for each page."""
-    for content in (commands, markdown_table, arrows, tree):
+    for content in (commands, arrows, tree):
         marker = f"<!-- {content.__name__} -->"
         if marker in markdown:
             markdown = markdown.replace(marker, content())

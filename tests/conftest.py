@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -93,6 +94,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[
     def path(name: str, write: Callable[[Path], object]) -> Path:
         with FileLock(root / f"{name}.lock"):
             if not (root / f"{name}.done").exists():
+                shutil.rmtree(root / name, ignore_errors=True)  # a writer that failed halfway
                 write(root / name)
                 (root / f"{name}.done").touch()
         return root / name

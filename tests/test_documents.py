@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from convert.quantize.recipes import markdown_table
 from segformer_tf.cli import VERBS, make_app
 from training.config import RunConfig
 from training.protocols import EvalProtocol
@@ -81,3 +82,7 @@ def test_a_walk_is_short_and_names_each_file_once(verb: str, most: int) -> None:
     files = re.findall(r"^\d+\. `(\S+\.py)`", text, re.MULTILINE)
     assert len(files) == len(set(files))
     assert 10 < len(files) <= most
+
+
+def test_the_manual_has_the_table_of_recipes() -> None:
+    assert markdown_table().strip() in (ROOT / "docs/export.md").read_text("utf-8")

@@ -16,7 +16,8 @@ def locked(path: Path, *, when_busy: Callable[[], None]) -> Iterator[None]:
     Args:
         when_busy: called if another process holds it; when it returns, we wait.
     """
-    lock = FileLock(path)
+    # Never a lock by the mere existence of a file: a kill would leave it. Other users may hold it, too.
+    lock = FileLock(path, mode=0o666, fallback_to_soft=False)
     try:
         try:
             lock.acquire(blocking=False)

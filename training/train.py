@@ -105,6 +105,8 @@ def train(config: RunConfig, before: RunConfig | None = None) -> Run:
     place = this_place()
     if place.count > 1 and config.out is None:
         raise InputError("--out is needed with several workers, the same for all")
+    if before is None and config.out and place.chief:  # again once the data is read, by `Run.create`
+        Run.refuse_existing(config.out)
     strategy = make_strategy(config.devices)  # before anything makes TensorFlow look at its devices
     if config.batch_size % (strategy.num_replicas_in_sync * config.accumulate):
         raise InputError(

@@ -36,17 +36,17 @@ def to_tflite(graph: Graph, *, metadata: bytes | None = None) -> bytes:
             subgraph.tensors.append(_tensor(tensor, model.buffers))
         return tensors[tensor]
 
-    subgraph.inputs = [index(tensor) for tensor in graph.inputs]
+    subgraph.inputs = np.array([index(tensor) for tensor in graph.inputs], np.int32)
     for op in graph.ops:
         operator = schema.OperatorT()
         operator.opcodeIndex = codes.setdefault((op.kind, version(op)), len(codes))
-        operator.inputs = [index(tensor) for tensor in op.inputs]
-        operator.outputs = [index(op.output)]
+        operator.inputs = np.array([index(tensor) for tensor in op.inputs], np.int32)
+        operator.outputs = np.array([index(op.output)], np.int32)
         if table := _OPTIONS.get(op.kind.replace("_", "").lower()):
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, table)
             operator.builtinOptions = _options(op, table)
         subgraph.operators.append(operator)
-    subgraph.outputs = [index(tensor) for tensor in graph.outputs]
+    subgraph.outputs = np.array([index(tensor) for tensor in graph.outputs], np.int32)
     model.subgraphs = [subgraph]
     model.operatorCodes = [_code(kind, number) for kind, number in codes]
     model.signatureDefs = [_signature(graph, tensors)]

@@ -17,6 +17,8 @@ from typing import IO, Self
 
 from segformer_tf.errors import InputError, first_line
 
+_START = b"\0answers follow\n"  # before it comes what a start-up file (sitecustomize, a .pth) prints
+
 
 class ChildProcess:
     """Runs a function in a new process and exchanges bytes with it; a context manager.
@@ -56,6 +58,7 @@ class ChildProcess:
         )
         self._turn = Lock()
         self._failed: InputError | None = None
+        self._started = False
         self._end = weakref.finalize(self, _end, self._process, self._errors)
 
     @contextmanager
@@ -88,6 +91,8 @@ class ChildProcess:
         """Receive `count` bytes, or a line."""
         assert self._process.stdout is not None
         with self._time_limit():
+            while not self._started and (line := self._process.stdout.readline()):
+                self._started = line.endswith(_START)
             answer = self._process.stdout.readline() if count is None else self._process.stdout.read(count)
         if not answer or (count is not None and len(answer) < count):
             raise self._failure()
@@ -158,4 +163,5 @@ def answer_stream() -> Callable[[bytes], None]:
         answers.write(answer)
         answers.flush()
 
+    send(_START)
     return send

@@ -11,7 +11,7 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from segformer_tf.config import check_bits
 from segformer_tf.edge.isolated import IsolatedModel
@@ -74,7 +74,8 @@ class Result:
         mask = Image.fromarray(self.mask)
         mask.putpalette([value for color in self.labels.colors for value in color])
         paths = self.paths(folder, name)
-        for path, picture in zip(paths, (mask, self.overlay(legend=True)), strict=True):
+        overlay = self.overlay(legend=bool(features.check("freetype2")))  # a Pillow without it has no scalable font
+        for path, picture in zip(paths, (mask, overlay), strict=True):
             with atomic(path) as part:
                 picture.save(part)
         return paths

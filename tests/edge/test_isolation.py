@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from segformer_tf.edge.runtime import _try_elsewhere, installed_runtimes
+from segformer_tf.errors import InputError
 
 BLOCKED = "import sys\nfor n in ('tensorflow', 'keras', 'torch', 'matplotlib'): sys.modules[n] = None\n"
 
@@ -66,3 +70,11 @@ def test_what_needs_tensorflow_says_so_in_a_line() -> None:
     assert done.stderr.splitlines() == [
         "segformer: keras is not installed; in the repository: pip install '.[train,convert]'"
     ]
+
+
+def test_what_a_start_up_file_prints_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('hello')")
+    (tmp_path / "bad.tflite").write_bytes(b"TFL3garbage")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    with pytest.raises(InputError, match=r"bad\.tflite"):
+        _try_elsewhere(tmp_path / "bad.tflite", installed_runtimes()[0], None)

@@ -174,7 +174,7 @@ def test_bad_images_and_masks_are_one_line(config: TrainConfig, toy_folder: Path
     assert not (tmp_path / "none").exists()
 
 
-def test_taken_traineds_are_left_alone(config: TrainConfig, trained: Path) -> None:
+def test_taken_run_folders_are_left_alone(config: TrainConfig, trained: Path) -> None:
     with pytest.raises(InputError, match="exists already; go on with --resume"):
         train(replace(config, out=trained))
 

@@ -45,13 +45,19 @@ class Run:
         Raises:
             InputError: it exists, or cannot be made.
         """
-        if root.exists():
-            raise InputError(f"{root}: exists already; go on with --resume {root}, or choose another --out")
+        cls.refuse_existing(root)
         with new_folder(root) as part:
             (part / "weights").mkdir()
             write_json(part / "config.json", config.to_dict())
             write_json(part / "environment.json", [environment()])
         return cls(root)
+
+    @staticmethod
+    def refuse_existing(root: Path) -> None:
+        """Raises InputError where something stands in the way of a new run."""
+        if root.exists():
+            resume = f"go on with --resume {root}, or " if (root / "config.json").exists() else ""
+            raise InputError(f"{root}: exists already; {resume}choose another --out")
 
     @classmethod
     def join(cls, root: Path, config: RunConfig) -> Run:

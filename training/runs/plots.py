@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from segformer_tf.files import atomic
@@ -24,6 +25,7 @@ def plot_history(rows: Sequence[dict[str, float]], out: Path, *, score: str) -> 
             points = [(row["epoch"] + 1, row[key]) for row in rows if key in row]
             axes.plot(*np.transpose(points or [(np.nan, np.nan)]), marker=".", label=label)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(name.replace("_", " "))
         axes.grid(alpha=0.3)
         axes.legend()
@@ -39,7 +41,8 @@ def plot_panel(
 ) -> None:
     """A grid of (H, W, 3) uint8 RGB pictures, each with its title, above a legend of names and colors, 0..255."""
     columns = len(titles[0])
-    figure = Figure(figsize=(4 * columns, 3 * len(rows)), layout="constrained")
+    height = 3 * len(rows) + 0.25 * -(-len(legend) // (2 * columns))
+    figure = Figure(figsize=(4 * columns, height), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes_row, row, row_titles in zip(grid, rows, titles, strict=True):
         for axes, picture, title in zip(axes_row, row, row_titles, strict=True):

@@ -71,10 +71,10 @@ class Segmentation:
         inherited = self._start.config.image_bits if self._start else None
         bits = settle_bits(config, both, new=run is None, inherited=inherited)
         eval_size = config.eval_size or self._default_size()
-        self.config = config.resolved(self.source.name, bits=bits, eval_size=eval_size)
         if run is None:
             allow, quiet = config.allow_missing_classes, not this_place().chief
             self._pixels = check_masks(self.source, self.validation, allow_missing=allow, quiet=quiet)
+        self.config = config.resolved(self.source.name, bits=bits, eval_size=eval_size)  # chooses a free folder: last
         return self.config
 
     def _default_size(self) -> tuple[int, int]:

@@ -196,6 +196,7 @@ def test_the_command_takes_each_recipe_of_the_table() -> None:
         _, bound, _ = make_app("export").parse_args([*arguments, name], exit_on_error=False, print_error=False)
         assert bound.arguments["recipe"] == name
         assert f"\n| `{name}` | " in markdown_table()
+        assert all((RECIPES[name].weights, RECIPES[name].activations, RECIPES[name].purpose))
     with pytest.raises(CoercionError, match="w8a16"):
         make_app("export").parse_args([*arguments, "int4"], exit_on_error=False, print_error=False)
 

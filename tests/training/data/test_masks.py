@@ -66,7 +66,10 @@ def test_names_are_distinct_in_any_case(names: tuple[str, str], tmp_path: Path) 
         ({"classes": [{**ROWS[0], "id": 0.5}, ROWS[1]]}, "not a usable manifest .*whole number, not 0.5"),
         ({"classes": [{**ROWS[0], "id": True}, ROWS[1]]}, "not a usable manifest .*whole number, not True"),
         ({"classes": [{**ROWS[0], "color": [[0, 0, 0], [0, 0, 300]]}, ROWS[1]]}, "three integers 0..255"),
-        ({"classes": [{**ROWS[0], "color": []}, ROWS[1]]}, "not a usable manifest"),
+        ({"classes": [{**ROWS[0], "color": []}, ROWS[1]]}, r"three numbers, \[red, green, blue\]. Received: \[\]"),
+        ({"classes": [{**ROWS[0], "color": "#ff0000"}, ROWS[1]]}, "three numbers, .* Received: '#ff0000'"),
+        ({"classes": ["road", "sky"]}, '"classes" must be a list of objects'),
+        ({"classes": {"road": 0}}, '"classes" must be a list of objects'),
         ({"exif": "upright"}, '"exif" must be "apply" or "ignore". Received: \'upright\''),
     ],
 )
@@ -255,6 +258,13 @@ def test_masks_that_may_have_lost_their_values_are_refused(tmp_path: Path) -> No
         only_mask(root)
     Image.fromarray(EVERY).save(path, tiffinfo={274: 1})
     np.testing.assert_array_equal(only_mask(root), EVERY)
+
+
+def test_images_of_one_name_do_not_share_a_mask(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", [EVERY])
+    Image.new("RGB", (8, 8)).save(root / "train" / "images" / "0.bmp")
+    with pytest.raises(InputError, match=r"images of one name share a mask: 0\.bmp, 0\.\w+; give"):
+        only_mask(root)
 
 
 def test_a_mask_of_another_name_is_named(tmp_path: Path) -> None:

@@ -100,11 +100,11 @@ def test_color_masks_are_read_by_the_manifests_colors(broken: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": None}, "not a usable manifest"),
+        ({"classes": None}, '"classes" must be a list of objects'),
         ({"classes": [{"id": 0, "name": "a"}]}, "missing key 'color'"),
         ({"classes": [{"id": 300, "name": "a", "color": [0, 0, 0]}]}, r"ids must be distinct, 0\.\.255"),
         ({"ignore": [0]}, "not both a class and ignored"),
-        ({"ignore": [[1, 2]]}, "not a usable manifest"),
+        ({"ignore": [[1, 2]]}, "a color must be three numbers"),
         ({"classes": []}, "expected 1 to 255 class names"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -202,6 +203,26 @@ def test_one_process_a_run(tmp_path: Path) -> None:
         pass
     with alone_in(tmp_path):
         pass
+
+
+def test_a_disk_without_locks_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "backup" / ".lock").touch()  # left by a run that was killed
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with alone_in(tmp_path), alone_in(tmp_path):
+        pass
+
+
+def test_an_out_folder_that_exists_is_refused_before_the_data_is_read(toy_folder: Path, tmp_path: Path) -> None:
+    config = replace(SMALL, data=str(toy_folder / "missing"), out=tmp_path)
+    with pytest.raises(InputError, match="exists already; choose another --out"):
+        train(config)
+    (tmp_path / "config.json").touch()
+    with pytest.raises(InputError, match="exists already; go on with --resume"):
+        train(config)
 
 
 def test_ctrl_c_ends_between_two_steps(toy_folder: Path, tmp_path: Path) -> None:

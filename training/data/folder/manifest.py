@@ -95,6 +95,8 @@ class Manifest:
     @classmethod
     def _parse(cls, data: Any, folder: str) -> Manifest:
         _refuse_misspelt(data, _KEYS)
+        if not isinstance(data["classes"], list) or not all(isinstance(row, dict) for row in data["classes"]):
+            raise InputError(f'"classes" must be a list of objects. Expected {_EXAMPLE}')
         for row in data["classes"]:
             _refuse_misspelt(row, _CLASS_KEYS)
         rows = sorted(data["classes"], key=lambda row: min(_ids(row["id"])))
@@ -110,7 +112,7 @@ class Manifest:
         for key in ("name", "color"):
             if lacking := [own[0] for own, row in zip(ids, rows, strict=True) if key not in row]:
                 raise InputError(f"class {lacking[0]}: missing key {key!r}")
-        lists = [row["color"] if isinstance(row["color"][0], list) else [row["color"]] for row in rows]
+        lists = [row["color"] if _is_list_of_lists(row["color"]) else [row["color"]] for row in rows]
         colors = [[_color(color) for color in own] for own in lists]
         if odd := [row["name"] for row in rows if not isinstance(row["name"], str | int)]:
             raise InputError(f"a class name is a text. Received: {odd[0]!r}")
@@ -195,7 +197,13 @@ def _ids(value: Any) -> tuple[int, ...]:
     return ids
 
 
+def _is_list_of_lists(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], list)
+
+
 def _color(value: Any) -> Color:
+    if not isinstance(value, list) or len(value) != 3:
+        raise InputError(f"a color must be three numbers, [red, green, blue]. Received: {value!r}")
     red, green, blue = map(_integer, value)
     if not all(0 <= v <= 255 for v in (red, green, blue)):
         raise InputError(f"a color is three integers 0..255. Received: {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,6 +152,10 @@ def _mask_files(split: Path, images: list[Path], folder: Path) -> list[Path]:
     by_suffix = sorted(MASK_SUFFIXES, reverse=True)  # a PNG comes last, to replace a TIFF of its name
     mask_of = {path.stem: path for suffix in by_suffix for path in files if path.suffix.lower() == suffix}
     stems = {path.stem for path in images}
+    if len(stems) < len(images):
+        same = next(one for one, two in itertools.pairwise(sorted(images)) if one.stem == two.stem)
+        names = ", ".join(sorted(path.name for path in images if path.stem == same.stem))
+        raise InputError(f"{split}: images of one name share a mask: {names}; give them other names")
     if lone := sorted(stems - mask_of.keys()):
         near = sorted(path.name for path in files if path.stem.startswith(lone[0]) and path.stem not in stems)
         if odd := sorted(path.name for path in files if path.stem in lone):
