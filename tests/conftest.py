@@ -60,9 +60,9 @@ settings.load_profile("few")
 
 # Files of many seconds, the longest first, so that two workers end at about the same time.
 LONG = (
-    *("test_workers", "test_resume", "test_export", "test_kept", "test_import", "test_gpu_delegate", "test_datasets"),
-    *("test_parity", "test_pretrain", "test_train", "test_scaling", "test_benchmark", "test_fuzz", "test_notebook"),
-    *("test_peers", "test_gpu", "test_memory", "test_segformer", "test_preprocessor"),
+    *("test_workers", "test_export", "test_resume", "test_scaling", "test_pretrain", "test_kept", "test_datasets"),
+    *("test_import", "test_gpu_delegate", "test_parity", "test_train", "test_segformer", "test_fuzz", "test_notebook"),
+    *("test_benchmark", "test_peers", "test_gpu", "test_memory", "test_preprocessor"),
 )
 
 
@@ -167,8 +167,33 @@ def trained(toy_folder: Path, shared: Callable) -> Path:
     return shared("trained", lambda out: train(replace(SMALL, data=str(toy_folder), out=out)))
 
 
+@pytest.fixture(scope="session")
+def left_alone(toy_folder: Path, shared: Callable) -> Path:
+    """The run folder of an `EXACT` training on `toy_folder` that nothing stopped, as `quick`; do not change it."""
+    from tests.training.small import EXACT
+    from training.train import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        _train_quickly(patch)
+        return shared("left_alone", lambda out: train(replace(EXACT, data=str(toy_folder), out=out)))
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trains without tracing and plotting, for tests of a few steps whose subject is neither."""
+    _train_quickly(monkeypatch)
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes empty pictures."""
+    _plot_nothing(monkeypatch)
+
+
+def _train_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.Model, "run_eagerly", property(lambda self: True, lambda self, value: None))
+    _plot_nothing(monkeypatch)
+
+
+def _plot_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).touch())

@@ -15,7 +15,8 @@ from segformer_tf import scratch
 
 # A process of the command that leaves what TensorFlow and TFDS leave, and then ends by `end`.
 LEAVES = """
-import os, sys, tempfile, time
+import os, signal, sys, tempfile, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it
 from segformer_tf import cli
 from segformer_tf.errors import InputError
 from segformer_tf.scratch import begin_scratch

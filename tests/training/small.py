@@ -1,6 +1,7 @@
 """A training that takes seconds; `data` and `out` are each test's own. And the command in a process of its own."""
 
 import sys
+from dataclasses import replace
 
 from training.config import TrainConfig
 
@@ -15,15 +16,30 @@ SMALL = TrainConfig(
     learning_rate=1e-3,
 )
 
+# A run of it that is stopped and goes on must end with the same bits.
+EXACT = replace(SMALL, drop_path=0.3, ema=0.9, deterministic=True)
+
+_COMMAND = """
+from segformer_tf.cli import script
+script()
+"""
+_NO_PLOTS = """
+from pathlib import Path
+from matplotlib.figure import Figure
+Figure.savefig = lambda self, path, **_: Path(path).touch()
+"""
 # Workers look for one another every second rather than every 30, and graphs are run as they are written.
 _QUICK = """
 import tensorflow as tf
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 CollectiveAllReduceExtended._check_health_interval = 1
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-from segformer_tf.cli import script
-script()
 """
-
-QUICK = [sys.executable, "-c", _QUICK, "train"]
-COMMAND = [sys.executable, "-c", "from segformer_tf.cli import script; script()", "train"]
+# As under the fixture `quick`.
+_EAGER = """
+import keras
+keras.Model.run_eagerly = property(lambda self: True, lambda self, value: None)
+"""
+QUICK = [sys.executable, "-c", _QUICK + _NO_PLOTS + _COMMAND, "train"]
+EAGER = [sys.executable, "-c", _EAGER + _NO_PLOTS + _COMMAND, "train"]
+COMMAND = [sys.executable, "-c", _COMMAND, "train"]

@@ -113,7 +113,7 @@ def test_weights_to_start_from(config: TrainConfig, tmp_path: Path, capsys: pyte
     looks = {"image_mean": (127.5, 127.5, 127.5), "image_std": (127.5, 127.5, 127.5)}
     start = build_segformer("tiny", num_classes=9, norm_epsilon=1e-5, **looks)
     start.save(tmp_path / "start.keras")
-    slow = replace(config, learning_rate=1e-30, weight_decay=0.0, weights=tmp_path / "start.keras")
+    slow = replace(config, steps=2, learning_rate=1e-30, weight_decay=0.0, weights=tmp_path / "start.keras")
     model = load_segformer(train(replace(slow, out=tmp_path / "run")).root / "weights" / "last.keras")
     assert "weights of 9 classes, the data has 6: other classes, so a fresh" in capsys.readouterr().out
     assert model.config.norm_epsilon == 1e-5

@@ -26,10 +26,10 @@ from tests.training.small import SMALL
 from training.data.folder.source import FolderSource
 from training.data.masks import look_up, read_mask
 from training.data.open import open_source
+from training.data.tfds import toy
 from training.data.tfds.builders import Ade20k, find_pairs
 from training.data.tfds.data_sets import DATA_SETS
 from training.data.tfds.source import TfdsSource, _from_feature
-from training.data.tfds.toy import SPLITS
 from training.train import train
 
 
@@ -412,11 +412,16 @@ def test_values_outside_the_mapping_name_the_sample(tmp_path: Path, tfds_dir: Pa
         open_source("tfds:ade20k", "val")[0]
 
 
-def test_two_processes_that_want_one_data_set_take_turns(tfds_dir: Path) -> None:
-    code = "from training.data.tfds.source import TfdsSource; print(len(TfdsSource('toy_shapes', 'val')))"
-    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    counts = [process.communicate(timeout=300)[0].split()[-1] for process in both]
-    assert counts[0] == counts[1] == str(SPLITS["val"])
+def test_two_processes_that_want_one_data_set_take_turns(tfds_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"train": 80, "val": 10, "test": 10}
+    monkeypatch.setattr(toy, "SPLITS", few)
+    code = "from training.data.tfds import source, toy; print(flush=True)"
+    code += f"; toy.SPLITS = {few}; print(len(source.TfdsSource('toy_shapes', 'val')))"
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    other.stdout.readline()  # it is about to begin
+    assert len(TfdsSource("toy_shapes", "val")) == 10
+    assert other.communicate(timeout=300)[0].split()[-1] == "10"
 
 
 def test_hidden_files_are_no_images(tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ def test_a_run_keeps_the_average_and_goes_on_from_the_weights(toy_folder: Path, 
     assert not np.array_equal(mean, plain.weights[0])
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: Path) -> None:
     run = train(
         replace(
@@ -162,6 +163,7 @@ def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: 
             out=tmp_path / "run",
             batch_size=4,
             steps=2,
+            eval_size=(64, 64),
             devices=2,
             accumulate=2,
             precision="mixed_float16",

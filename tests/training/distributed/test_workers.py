@@ -24,6 +24,8 @@ from training.data.pipeline import train_batches
 from training.distributed.strategy import Place, _answers, _meet, make_strategy, this_place
 from training.train import train
 
+WHOLE = replace(SMALL, batch_size=4, steps=6, eval_size=(64, 64), head_multiplier=1.0, drop_path=0.0, dropout=0.0)
+
 
 def cluster(index: int, ports: list[int]) -> str:
     workers = [f"localhost:{port}" for port in ports]
@@ -55,7 +57,7 @@ def start_workers(*words: object) -> list[subprocess.Popen]:
 def options(data: Path, out: Path, *, steps: int) -> list[object]:
     return [
         *("--data", data, "--out", out, "--variant", "tiny", "--steps", steps, "--epoch-steps", 2),
-        *("--batch-size", 4, "--crop", 64, 64, "--warmup-steps", 1, "--learning-rate", "1e-3"),
+        *("--batch-size", 4, "--crop", 64, 64, "--eval-size", 64, 64, "--warmup-steps", 1, "--learning-rate", "1e-3"),
         *("--head-multiplier", 1, "--drop-path", 0, "--dropout", 0),
     ]
 
@@ -67,41 +69,37 @@ def curve(run: Path) -> np.ndarray:
         return np.array([[float(row[name]) for name in names] for row in csv.DictReader(file)])
 
 
-def test_one_device_two_replicas_and_two_workers_give_the_same_curve(toy_folder: Path, tmp_path: Path) -> None:
-    workers = start_workers(*options(toy_folder, tmp_path / "workers", steps=6))
-    config = replace(
-        SMALL, data=str(toy_folder), batch_size=4, steps=6, head_multiplier=1.0, drop_path=0.0, dropout=0.0
-    )
-    train(replace(config, out=tmp_path / "one"))
-    train(replace(config, out=tmp_path / "replicas", devices=2))
-    for worker in workers:
-        error = worker.communicate(timeout=300)[1]
-        assert worker.returncode == 0, error
-    expected = curve(tmp_path / "one")
-    assert expected.shape == (3, 4)
+@pytest.fixture(scope="module")
+def one_device(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """The curve of a run on one device."""
+    return curve(train(replace(WHOLE, data=str(toy_folder), out=tmp_path_factory.mktemp("one") / "run")).root)
+
+
+def assert_same_curve(actual: np.ndarray, expected: np.ndarray) -> None:
+    assert actual.shape == expected.shape == (3, 4)
     assert np.abs(np.diff(expected[:, 0])).min() > 0.01  # a curve, not a line
-    for name in ("replicas", "workers"):
-        difference = np.abs(curve(tmp_path / name) - expected)
-        assert difference[:, 0].max() < 1e-4
-        assert difference[:, 1].max() < 1e-3
-        assert difference[:, 3].max() < 1e-3
-        # Biases before batch normalization have no gradient but rounding, which Adam makes a step of: the running
-        # mean follows late, and only the validation loss sees it.
-        assert difference[:, 2].max() < 1e-3
-    # The chief alone wrote; each worker kept its own backup.
-    assert len(list((tmp_path / "workers" / "tensorboard" / "train").iterdir())) == 1
-    assert {p.name for p in (tmp_path / "workers" / "backup").iterdir() if p.name != ".lock"} == {
-        f"worker{i}-epoch{epoch}.{kind}" for i in (0, 1) for epoch in (2, 3) for kind in ("npz", "json")
-    }
+    difference = np.abs(actual - expected)
+    assert difference[:, 0].max() < 1e-4
+    assert difference[:, 1].max() < 1e-3
+    assert difference[:, 3].max() < 1e-3
+    # Biases before batch normalization have no gradient but rounding, which Adam makes a step of: the running
+    # mean follows late, and only the validation loss sees it.
+    assert difference[:, 2].max() < 1e-3
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_two_replicas_give_the_curve_of_one_device(one_device: np.ndarray, toy_folder: Path, tmp_path: Path) -> None:
+    run = train(replace(WHOLE, data=str(toy_folder), out=tmp_path / "run", devices=2))
+    assert_same_curve(curve(run.root), one_device)
 
 
 @pytest.mark.parametrize(("victim", "kind"), [(1, "npz"), pytest.param(0, "json", marks=pytest.mark.slow)])
-def test_when_a_worker_is_lost_the_other_says_so_and_both_can_go_on(
-    victim: int, kind: str, toy_folder: Path, tmp_path: Path
+def test_when_a_worker_is_lost_the_other_says_so_and_both_go_on_to_the_curve_of_one_device(
+    victim: int, kind: str, one_device: np.ndarray, toy_folder: Path, tmp_path: Path
 ) -> None:
     """In a validation, or after it."""
     run = tmp_path / "run"
-    workers = start_workers(*options(toy_folder, run, steps=12))
+    workers = start_workers(*options(toy_folder, run, steps=6))
     while not (run / "backup" / f"worker{victim}-epoch2.{kind}").exists():
         assert workers[0].poll() is None, workers[0].communicate()[1]
         time.sleep(0.05)
@@ -115,12 +113,19 @@ def test_when_a_worker_is_lost_the_other_says_so_and_both_can_go_on(
     assert f"--resume {run}" in last
     assert "Traceback" not in error
     before = curve(run)
-    for worker in start_workers("--resume", run):
+    again = start_workers("--resume", run)
+    for worker in again:
         error = worker.communicate(timeout=300)[1]
         assert worker.returncode == 0, error
-    assert len(curve(run)) == 6
+    assert_same_curve(curve(run), one_device)
     assert len(before) >= 1
     np.testing.assert_array_equal(curve(run)[: len(before)], before)  # it went on, not back
+    # The chief alone wrote; each worker kept its own backup.
+    writers = {int(path.name.split(".")[-3]) for path in (run / "tensorboard" / "train").iterdir()}
+    assert writers == {workers[0].pid, again[0].pid}
+    assert {p.name for p in (run / "backup").iterdir() if p.name != ".lock"} == {
+        f"worker{i}-epoch{epoch}.{kind}" for i in (0, 1) for epoch in (2, 3) for kind in ("npz", "json")
+    }
 
 
 def test_a_worker_waits_for_the_others_by_name_and_can_be_stopped(toy_folder: Path, tmp_path: Path) -> None:

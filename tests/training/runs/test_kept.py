@@ -15,7 +15,7 @@ from segformer_tf import build_segformer
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.runs.test_resume import assert_same_end
-from tests.training.small import SMALL
+from tests.training.small import EXACT, SMALL
 from training.config import PretrainConfig, TrainConfig
 from training.data.open import open_source
 from training.optim.optimizer import SegFormerAdamW
@@ -27,7 +27,7 @@ from training.train import _smaller, resume, train
 
 @pytest.fixture
 def config(toy_folder: Path, tmp_path: Path) -> TrainConfig:
-    return replace(SMALL, data=str(toy_folder), out=tmp_path / "run", drop_path=0.3, ema=0.9, deterministic=True)
+    return replace(EXACT, data=str(toy_folder), out=tmp_path / "run")
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -41,9 +41,8 @@ def no_memory(*_: object, **__: object) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_validation_out_of_memory_loses_no_epoch(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    config: TrainConfig, left_alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    alone = train(replace(config, out=tmp_path / "alone"))
     with monkeypatch.context() as patched:
         patched.setattr("training.data.pipeline.fit_image", no_memory)
         with pytest.raises(InputError) as first:
@@ -55,11 +54,11 @@ def test_a_validation_out_of_memory_loses_no_epoch(
     assert (tmp_path / "run" / "weights" / "last.keras").exists()
     resume(tmp_path / "run")
     assert "epoch 1 was trained, but not validated" in capsys.readouterr().out
-    assert_same_end(alone.root, tmp_path / "run", epochs=2)
+    assert_same_end(left_alone, tmp_path / "run", epochs=2)
     timeless = [[{k: v for k, v in row.items() if k not in ("images_per_second", "data_wait")} for row in rows(run)]
-                for run in (alone.root, tmp_path / "run")]  # fmt: skip
+                for run in (left_alone, tmp_path / "run")]  # fmt: skip
     assert timeless[0] == timeless[1]
-    assert list(rows(alone.root)[0]) == list(rows(tmp_path / "run")[0])
+    assert list(rows(left_alone)[0]) == list(rows(tmp_path / "run")[0])
 
 
 @pytest.mark.usefixtures("quick")

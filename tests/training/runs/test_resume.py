@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,16 +20,16 @@ import pytest
 
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.errors import InputError
-from tests.training.small import COMMAND, SMALL
+from tests.training.small import COMMAND, EAGER, SMALL
 from training.optim.optimizer import SegFormerAdamW
 from training.runs.backup import Backup, Progress
 from training.runs.folder import Run, alone_in, write_json
 from training.train import resume, train
 
 
-def start(*words: object, **environment: str) -> subprocess.Popen:
+def start(*words: object, command: Sequence[str] = COMMAND, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [*COMMAND, *map(str, words)],
+        [*command, *map(str, words)],
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -80,18 +81,18 @@ def assert_same_end(one: Path, other: Path, *, epochs: int) -> None:
     assert [p.name for p in other.rglob("*.part*")] == []
 
 
-def test_a_killed_run_ends_as_one_left_alone(toy_folder: Path, tmp_path: Path) -> None:
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    finish(*options(toy_folder, alone, epochs=4))
-    process = start(*options(toy_folder, killed, epochs=4))
+@pytest.mark.usefixtures("quick")
+def test_a_killed_run_ends_as_one_left_alone(left_alone: Path, toy_folder: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    process = start(*options(toy_folder, killed, epochs=2), command=EAGER)
     while not list((killed / "backup").glob("worker0-epoch*.npz")):
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    assert not (killed / "backup" / "worker0-epoch4.npz").exists()
-    finish("--resume", killed)
-    assert_same_end(alone, killed, epochs=4)
+    assert not (killed / "backup" / "worker0-epoch2.npz").exists()
+    resume(killed)
+    assert_same_end(left_alone, killed, epochs=2)
     assert len(json.loads((killed / "environment.json").read_text())) == 2
 
 
@@ -100,7 +101,8 @@ def test_a_run_killed_before_its_first_backup_starts_where_it_started(toy_folder
     start = tmp_path / "start.keras"
     build_segformer("tiny", num_classes=6).save(start)
     config = replace(SMALL, data=str(toy_folder), weights=start, steps=2, deterministic=True)
-    alone, killed = train(replace(config, out=tmp_path / "alone")), train(replace(config, out=tmp_path / "killed"))
+    alone = train(replace(config, out=tmp_path / "alone"))
+    killed = Run(shutil.copytree(alone.root, tmp_path / "killed"))
     shutil.rmtree(killed.backup)  # the kill came after the weights and before the backup
     resume(killed.root)
     assert_same_end(alone.root, killed.root, epochs=1)
@@ -255,12 +257,12 @@ def test_backups_that_do_not_fit_give_one_line(model: keras.Model, tmp_path: Pat
 
 @pytest.mark.usefixtures("quick")
 def test_a_run_without_a_backup_resumes_from_its_start(toy_folder: Path, tmp_path: Path) -> None:
-    config = replace(SMALL, data=str(toy_folder), out=tmp_path / "run", eval_size=(128, 128))
+    config = replace(SMALL, data=str(toy_folder), out=tmp_path / "run", steps=2, eval_size=(128, 128))
     Run.create(tmp_path / "run", config)
     run = resume(tmp_path / "run")
-    assert len(run.history.read_text().splitlines()) == 3
+    assert len(run.history.read_text().splitlines()) == 2
     assert resume(run.root).root == run.root  # one that is finished has nothing left to do
-    assert len(run.history.read_text().splitlines()) == 3
+    assert len(run.history.read_text().splitlines()) == 2
 
 
 @pytest.mark.usefixtures("quick")

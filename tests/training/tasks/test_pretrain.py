@@ -38,11 +38,11 @@ COLORS = {"blue": (30, 40, 210), "green": (30, 190, 40), "red": (210, 40, 30)}
 
 PRETRAIN = PretrainConfig(
     variant="tiny",
-    steps=50,
-    epoch_steps=25,
+    steps=24,
+    epoch_steps=12,
     warmup_steps=5,
     batch_size=8,
-    crop=(64, 64),
+    crop=(48, 48),
     learning_rate=4e-3,
     drop_path=0.1,
     deterministic=True,
