@@ -43,7 +43,7 @@ DATA = Path(os.environ.get("SEGFORMER_TF_DATA", Path(__file__).parents[2] / "sha
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-# Graphs of a few steps are not worth optimizing; processes that tests start do optimize theirs.
+# Graphs of a few steps are not worth optimizing; workers and other processes that tests start do optimize theirs.
 if not tf.config.list_physical_devices("GPU"):
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 

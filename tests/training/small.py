@@ -28,12 +28,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 Figure.savefig = lambda self, path, **_: Path(path).touch()
 """
-# Workers look for one another every second rather than every 30, and graphs are run as they are written.
+# Workers look for one another every second rather than every 30.
 _QUICK = """
-import tensorflow as tf
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 CollectiveAllReduceExtended._check_health_interval = 1
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 """
 # As under the fixture `quick`.
 _EAGER = """
