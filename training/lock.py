@@ -24,7 +24,7 @@ def locked(path: Path, *, when_busy: Callable[[], None]) -> Iterator[None]:
         except Timeout:
             when_busy()
             lock.acquire()
-    except (NotImplementedError, OSError):
+    except (NotImplementedError, OSError):  # what filelock raises on a disk without locks
         pass
     try:
         yield
