@@ -5,7 +5,7 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
-from segformer_tf.cli import VERBS, make_app
+from segformer_tf.cli import VERBS, find_verb, make_app
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("segformer_tf", "training", "convert")
@@ -25,8 +25,9 @@ def commands() -> str:
     pages = []
     for verb in VERBS:
         app = make_app(verb)
-        app[verb].default_parameter = app.default_parameter  # not inherited where a verb is rendered by itself
-        pages.append(app[verb].generate_docs(heading_level=2, usage_name=f"segformer {verb}"))
+        command = find_verb(app, verb)
+        command.default_parameter = app.default_parameter  # not inherited where a verb is rendered by itself
+        pages.append(command.generate_docs(heading_level=2, usage_name=f"segformer {verb}"))
     return "\n\n".join(pages)
 
 

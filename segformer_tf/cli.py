@@ -23,11 +23,13 @@ VERBS = {
         "Convert a PyTorch checkpoint of any of four code bases.",
     ),
     "export": ("convert.cli:export", "Convert to a TFLite file, quantized and verified."),
-    "predict": ("segformer_tf.edge.cli:predict", "Segment images with a TFLite file; needs no TensorFlow."),
-    "benchmark": ("segformer_tf.edge.cli:benchmark", "Time TFLite files side by side; needs no TensorFlow."),
+    "predict": ("segformer_tf.edge.predict.cli:predict", "Segment images with a TFLite file; needs no TensorFlow."),
+    "benchmark": ("segformer_tf.edge.benchmark.cli:benchmark", "Time TFLite files side by side; needs no TensorFlow."),
     "verify": ("convert.compare.cli:verify", "Compare a model with a checkpoint or another model, step by step."),
     "info": ("convert.cli:info", "Say what a model file holds."),
 }
+# Verbs of two words, by the first.
+GROUPS = {"data": "Bring labels in from other tools, and look at a data set before you train on it."}
 
 
 def make_app(verb: str | None = None) -> App:
@@ -43,9 +45,25 @@ def make_app(verb: str | None = None) -> App:
         suppress_keyboard_interrupt=False,  # `main` prints a line
         help="SegFormer from training to the phone: train, export to TFLite, segment on the device.",
     )
+    for name, summary in GROUPS.items():
+        app.command(App(name=name, help=summary, default_parameter=app.default_parameter))
     for name, (function, summary) in VERBS.items():
-        app.command(function, name=name, help=None if name == verb else summary)
+        *group, last = name.split()
+        parent = find_verb(app, " ".join(group))
+        parent.command(function, name=last, help=None if name == verb else summary)
     return app
+
+
+def find_verb(app: App, verb: str) -> App:
+    """The command of a verb of `VERBS`, or of a group of them; `app` itself for ""."""
+    for name in verb.split():
+        app = app[name]
+    return app
+
+
+def verb_of(arguments: list[str]) -> str | None:
+    """The verb that `arguments` begin with, if any."""
+    return next((verb for verb in VERBS if arguments[: len(verb.split())] == verb.split()), None)
 
 
 def script() -> None:
@@ -72,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; ends the process with 0, or with 1 and one line on standard error."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        make_app(next(iter(arguments), None))(arguments, result_action="return_value")
+        make_app(verb_of(arguments))(arguments, result_action="return_value")
     except InputError as error:
         print(f"segformer: {error}", file=sys.stderr)
         sys.exit(1)

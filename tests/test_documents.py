@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from convert.quantize.recipes import markdown_table
-from segformer_tf.cli import VERBS, make_app
+from segformer_tf.cli import VERBS, find_verb, make_app, verb_of
 from training.config import RunConfig
 from training.protocols import EvalProtocol
 
@@ -34,7 +34,7 @@ def unknown_options(text: str) -> set[str]:
     known = {
         name
         for verb in VERBS
-        for argument in make_app(verb)[verb].assemble_argument_collection()
+        for argument in find_verb(make_app(verb), verb).assemble_argument_collection()
         for name in argument.names
     }
     return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) - known - FOREIGN_OPTIONS
@@ -51,8 +51,8 @@ def test_every_printed_command_is_understood(document: str) -> None:
     printed = commands((ROOT / document).read_text("utf-8"))
     assert printed
     for line in printed:
-        verb, *arguments = shlex.split(line, comments=True)[1:]
-        _, bound, _ = make_app(verb).parse_args([verb, *arguments], exit_on_error=False, print_error=False)
+        arguments = shlex.split(line, comments=True)[1:]
+        _, bound, _ = make_app(verb_of(arguments)).parse_args(arguments, exit_on_error=False, print_error=False)
         if config := next((value for value in bound.arguments.values() if isinstance(value, RunConfig)), None):
             config.check()
         if protocol := next((value for value in bound.arguments.values() if isinstance(value, EvalProtocol)), None):

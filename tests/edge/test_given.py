@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from segformer_tf.cli import make_app
-from segformer_tf.edge import predict_arguments
-from segformer_tf.edge.predict_arguments import model_and_images
+from segformer_tf.edge.predict import arguments as predict_arguments
+from segformer_tf.edge.predict.arguments import model_and_images
 from segformer_tf.errors import InputError
 
 

@@ -19,11 +19,11 @@ from segformer_tf.edge import (
     installed_runtimes,
     logits_to_mask,
     open_interpreter,
-    predict_arguments,
     read_model_info,
 )
 from segformer_tf.edge.benchmark.timing import time_files
 from segformer_tf.edge.isolated import IsolatedModel
+from segformer_tf.edge.predict import arguments
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 
@@ -232,7 +232,7 @@ def test_predict_without_a_model_takes_that_of_the_clone(
     tiny_files: dict, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predict_arguments, "DEFAULT_MODEL", Path("models") / "other.tflite")
+    monkeypatch.setattr(arguments, "DEFAULT_MODEL", Path("models") / "other.tflite")
     images = str(toy_folder / "test" / "images")
     with pytest.raises(SystemExit):
         main(["predict", images])

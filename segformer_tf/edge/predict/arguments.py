@@ -97,7 +97,7 @@ def _refuse_no_images(path: Path) -> None:
 
 
 def _default_model() -> Path:
-    for path in (Path(__file__).parents[2] / DEFAULT_MODEL, DEFAULT_MODEL):
+    for path in (Path(__file__).parents[3] / DEFAULT_MODEL, DEFAULT_MODEL):
         if path.is_file():
             print(f"model: {path}", file=sys.stderr)
             return path

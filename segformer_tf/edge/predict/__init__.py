@@ -1,0 +1,1 @@
+"""The verb `predict`: images in, masks and overlays out."""

@@ -1,0 +1,79 @@
+"""The verb `predict`, without TensorFlow."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from segformer_tf.edge.foreign_options import ForeignOptions
+from segformer_tf.edge.predict.arguments import model_and_images
+from segformer_tf.edge.predict.images import output_names, predict_images
+from segformer_tf.edge.segmenter import Result, Segmenter
+from segformer_tf.files import make_folder, refuse_existing
+from segformer_tf.labels import Labels
+
+
+def predict(
+    *files: Path,
+    out: Path = Path("predictions"),
+    runtime: str | None = None,
+    threads: int | None = None,
+    labels: Path | None = None,
+    size: tuple[int, int] | None = None,
+    foreign: Annotated[ForeignOptions | None, Parameter(name="*")] = None,
+    bits: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Segment images with a TFLite file; needs no TensorFlow.
+
+    Writes NAME_mask.png (palette PNG, index = class id) and NAME_overlay.png (with a legend) for every image, and
+    predictions.json with the classes and their shares.
+
+    For instance:
+
+        segformer predict photo.jpg --out seen/
+
+        segformer predict model.tflite photo.jpg --out seen/
+
+        segformer predict model.tflite photos/ --out seen/ --runtime tflite-runtime
+
+    A file from elsewhere needs the names of its classes, and the options that its metadata lacks:
+
+        segformer predict theirs.tflite photos/ --labels names.txt --mean 127.5 --std 127.5
+
+    Parameters
+    ----------
+    files
+        A file made by `segformer export`, then images or folders of images. Without a model, the street scenes model
+        of this repository is used.
+    out
+        Folder for the pictures; made if it is missing.
+    runtime
+        litert, tflite-runtime, or litert-gpu, which uses a GPU or SwiftShader. Default: the fastest installed one on
+        the CPU.
+    threads
+        CPU threads. Default: all cores, four at most. On a busy machine tflite-runtime is far faster with 1.
+    labels
+        Text file of class names, one per line, for a .tflite from elsewhere; one name is enough for one channel.
+    size
+        Height and width, for a .tflite that takes images of any size.
+    bits
+        Bits in use, 8 to 16, in images of more than 8 bits per channel. Default: as in the model's training, or 16.
+    overwrite
+        Replace the files of an earlier run.
+    """
+    model, paths = model_and_images(files)
+    names = output_names(paths)
+    contract = asdict((foreign or ForeignOptions()).contract(size))
+    own_labels = Labels.read(labels) if labels else None
+    segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=own_labels, bits=bits, **contract)
+    if not overwrite:
+        refuse_existing([out / "predictions.json", *(path for name in names for path in Result.paths(out, name))])
+    make_folder(out)
+    for note in filter(None, (segmenter.license, segmenter.said)):
+        print(f"{model}: {note}", file=sys.stderr)
+    predict_images(segmenter, dict(zip(names, paths, strict=True)), out)
