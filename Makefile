@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 
-.PHONY: demo test test-fast test-gpu test-gpu-delegate test-arm fuzz lint bench clean
+.PHONY: demo test test-fast test-gpu test-gpu-delegate test-arm test-cpp fuzz lint bench clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
@@ -15,7 +15,7 @@ test: .venv/test
 
 # While you work: what takes seconds is left out.
 test-fast: .venv/test
-	$(PYTEST) -m "not long and not slow and not network and not gpu and not arm and not gpu_delegate"
+	$(PYTEST) -m "not long and not slow and not network and not gpu and not arm and not cpp and not gpu_delegate"
 
 # Needs a GPU.
 test-gpu: .venv/test
@@ -30,7 +30,14 @@ test-arm: .venv/test .arm
 	$(BIN)/python -m pytest tests/arm -m arm
 
 .arm: tests/arm/boards.py | .venv/test
-	$(BIN)/python tests/arm/boards.py
+	$(BIN)/python -m tests.arm.boards
+
+# The C++ client of examples/cpp, built against Debian's TensorFlow Lite. Needs g++, cmake and Debian's apt.
+test-cpp: .venv/test .cpp
+	$(BIN)/python -m pytest tests/cpp -m cpp
+
+.cpp: tests/cpp/tflite.py tests/debian.py | .venv/test
+	$(BIN)/python -m tests.cpp.tflite
 
 # Random input for ten minutes, or MINUTES.
 MINUTES ?= 10
@@ -55,7 +62,7 @@ bench: .venv/demo
 	$(BIN)/segformer benchmark $(MODELS)
 
 clean:
-	rm -rf .venv .arm build *.egg-info
+	rm -rf .venv .arm .cpp build *.egg-info
 
 # A stamp file per set of extras; all share one environment.
 .venv/bin/python:

@@ -18,9 +18,9 @@ DOCUMENTS = ("README.md", "models/README.md", *sorted(f"docs/{path.name}" for pa
 WITH_COMMANDS = [
     document
     for document in DOCUMENTS
-    if Path(document).name not in ("commands.md", "api.md", "architecture.md", "development.md")
+    if Path(document).name not in ("commands.md", "api.md", "architecture.md", "development.md", "languages.md")
 ]
-FOREIGN_OPTIONS = {"--ntasks-per-node", "--gpus-per-node", "--nodes", "--rounds", "--ours", "--help"}
+FOREIGN_OPTIONS = {"--ntasks-per-node", "--gpus-per-node", "--nodes", "--rounds", "--ours", "--help", "--build"}
 
 
 def commands(text: str) -> list[str]:

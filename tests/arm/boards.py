@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.debian import run, unpack_debian
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / ".arm"
@@ -35,46 +36,14 @@ def main() -> None:
     for folder in (part, old):
         shutil.rmtree(folder, ignore_errors=True)
     part.mkdir()
-    _unpack_debian(part / "root", part / "apt")
+    unpack_debian(_PACKAGES, part / "root", part / "apt", architecture="arm64")
     _install_wheels(part / "site")
     for cpu, number in BOARDS.items():
         _make_board(part / cpu, emulator, cpu, number)
-    shutil.rmtree(part / "apt")
     if FOLDER.exists():
         FOLDER.rename(old)
     part.rename(FOLDER)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _unpack_debian(root: Path, apt: Path) -> None:
-    """Python and the libraries that it needs, with an apt of its own: that of the machine learns nothing of ARM."""
-    for folder in ("state/lists/partial", "cache/archives/partial"):
-        (apt / folder).mkdir(parents=True)
-    (apt / "status").touch()
-    settings = {
-        "APT::Architecture": "arm64",
-        "APT::Architectures": "arm64",
-        "APT::Install-Recommends": "false",
-        "APT::Sandbox::User": "",  # apt's own user may not reach this folder
-        "Acquire::Languages": "none",
-        "Dir::State": apt / "state",
-        "Dir::State::status": apt / "status",
-        "Dir::Cache": apt / "cache",
-        "Debug::NoLocking": "true",
-    }
-    command = [
-        "apt-get",
-        "-qq",
-        "--yes",
-        *(part for name, value in settings.items() for part in ("-o", f"{name}={value}")),
-    ]
-    _run([*command, "update"], "apt-get finds no packages for arm64")
-    _run(
-        [*command, "--download-only", "install", *_PACKAGES],
-        "Python 3.11 is in Debian 12, which apt is not set up with",
-    )
-    for package in sorted((apt / "cache/archives").glob("*.deb")):
-        _run(["dpkg", "-x", str(package), str(root)], f"{package.name} cannot be unpacked")
 
 
 def _install_wheels(site: Path) -> None:
@@ -83,7 +52,7 @@ def _install_wheels(site: Path) -> None:
     platforms = [*(f"manylinux_2_{minor}_aarch64" for minor in glibc), "manylinux2014_aarch64"]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(site), "--python-version", "3.11"]
     command += ["--implementation", "cp", "--only-binary=:all:", *(f"--platform={name}" for name in platforms)]
-    _run([*command, *_WHEELS], "pip finds no wheels for aarch64")
+    run([*command, *_WHEELS], "pip finds no wheels for aarch64")
 
 
 def _make_board(board: Path, emulator: str, cpu: str, number: str) -> None:
@@ -102,13 +71,6 @@ def _make_board(board: Path, emulator: str, cpu: str, number: str) -> None:
         f'"{home}/usr/bin/python3.11" "$@"\n'
     )
     python.chmod(0o755)
-
-
-def _run(command: list[str], reason: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"{command[0]} ended with {done.returncode}"])[-1]
-        sys.exit(f"{reason} ({last})")
 
 
 if __name__ == "__main__":
