@@ -61,6 +61,11 @@ MODELS ?= $(wildcard runs/demo/*.tflite)
 bench: .venv/demo
 	$(BIN)/segformer benchmark $(MODELS)
 
+# What `segformer plan` times.
+.PHONY: plan-graphs
+plan-graphs: .venv/demo
+	$(BIN)/python -m benchmarks.plan_graphs
+
 clean:
 	rm -rf .venv .arm .cpp build *.egg-info
 

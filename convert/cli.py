@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from convert.quantize.recipes import RECIPES
+from segformer_tf.config import VARIANTS
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, open_interpreter
 from segformer_tf.errors import InputError
@@ -40,6 +41,7 @@ def export(
     calibration: Path | None = None,
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     class_map: bool = False,
+    num_classes: int | None = None,
     license: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -58,12 +60,14 @@ def export(
 
         segformer export model.keras --format transformers --out for_torch
 
+        segformer export b0 --num-classes 11 --size 384 512 --out to_time.tflite
+
         segformer export runs/b0-camvid --format keras --license "CamVid: research use only" --out to_share.keras
 
     Parameters
     ----------
     model
-        A .keras file, or a run folder (its best weights).
+        A .keras file, a run folder (its best weights), or b0 to b5 for an untrained network, to time it.
     format
         tflite; keras: a .keras file of float16 weights without the optimizer; or transformers: a folder with
         model.safetensors, config.json and preprocessor_config.json, for PyTorch.
@@ -82,6 +86,8 @@ def export(
         Add an output, mask, int32 class ids [1, H, W] at the input's size, for apps without this library; about twice
         the time. It comes before the logits, because MediaPipe makes its own masks of the last output; MediaPipe
         takes no class map of int8_io.
+    num_classes
+        Classes of an untrained network.
     license
         Terms of the weights, kept in the file and printed when it is used. Default: those of the model.
     overwrite
@@ -91,6 +97,8 @@ def export(
         raise InputError(f"--format {format} takes no --recipe, --calibration, --runtime or --class-map")
     if format == "keras" and size:
         raise InputError("--format keras takes no --size")
+    if (num_classes is None) == (str(model) in VARIANTS and not model.exists()):
+        raise InputError(f"--num-classes goes with an untrained network ({', '.join(VARIANTS)}). Received: {model}")
     if not overwrite:
         refuse_existing([out])
     for name in runtime or []:
@@ -99,7 +107,7 @@ def export(
     from convert.export import export_tflite
     from segformer_tf.checkpoint import load_segformer, run_size
 
-    loaded = load_segformer(model)
+    loaded = load_segformer(model) if num_classes is None else _untrained(model.name, num_classes)
     if license is not None:
         loaded.config = replace(loaded.config, license=license)
     height, width = size or run_size(model) or loaded.image_size
@@ -138,6 +146,14 @@ def export(
         print(f"not tried on the GPU: {exported.untried}", file=sys.stderr)
     if not images:
         console.print("compared on synthetic images: give --calibration DIR to compare on yours")
+
+
+def _untrained(variant: str, num_classes: int) -> SegFormer:
+    from segformer_tf.model import build_segformer
+
+    model = build_segformer(variant, num_classes=num_classes)
+    model.config = replace(model.config, license="untrained, for timing only: its masks mean nothing")
+    return model
 
 
 def _export_keras(loaded: SegFormer, out: Path) -> None:

@@ -25,6 +25,7 @@ VERBS = {
     "export": ("convert.cli:export", "Convert to a TFLite file, quantized and verified."),
     "predict": ("segformer_tf.edge.predict.cli:predict", "Segment images with a TFLite file; needs no TensorFlow."),
     "benchmark": ("segformer_tf.edge.benchmark.cli:benchmark", "Time TFLite files side by side; needs no TensorFlow."),
+    "plan": ("segformer_tf.edge.plan.cli:plan", "Predict which network fits this machine; needs no TensorFlow."),
     "verify": ("convert.compare.cli:verify", "Compare a model with a checkpoint or another model, step by step."),
     "info": ("convert.cli:info", "Say what a model file holds."),
 }
