@@ -18,6 +18,10 @@ VERBS = {
     "train": ("training.cli:train", "Train a SegFormer on a folder of images and masks, or on a TFDS data set."),
     "pretrain": ("training.cli:pretrain", "Pretrain the encoder as a classifier of images."),
     "evaluate": ("training.cli:evaluate", "Score a model on a split: per-class IoU and mean IoU."),
+    "data import": (
+        "training.data.formats.cli:import_labels",
+        "Convert labels of labelme, COCO, CVAT, Label Studio, YOLO and others to a folder to train on.",
+    ),
     "import": (
         "convert.checkpoints.cli:import_checkpoint",
         "Convert a PyTorch checkpoint of any of four code bases.",
@@ -98,7 +102,11 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "segformer_tf").split(".")[0] in ("segformer_tf", "training", "convert"):
             raise
-        how = {"torch": "pip install torch==2.13.0", "huggingface_hub": "pip install huggingface_hub"}
+        how = {
+            "torch": "pip install torch==2.13.0",
+            "huggingface_hub": "pip install huggingface_hub",
+            "yaml": "in the repository: pip install '.[data]'",
+        }
         hint = how.get(error.name or "", "in the repository: pip install '.[train,convert]'")
         print(f"segformer: {error.name} is not installed; {hint}", file=sys.stderr)
         sys.exit(1)

@@ -1,0 +1,161 @@
+"""The story of an import: recognize, read, compare with the images, cut into splits, draw and write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segformer_tf.errors import InputError
+from segformer_tf.files import new_folder
+from segformer_tf.labels import IGNORE_ID
+from training.data.folder.manifest import Exif
+from training.data.folder.source import LIES_OVER
+from training.data.formats.export import BACKGROUND, Export, Picture
+from training.data.formats.folder_writer import Link, Place, Unlabeled, Written, write_folder
+from training.data.formats.pairs import Naming
+from training.data.formats.placement import check_images, unique_names
+from training.data.formats.recognize import FormatName, read, recognize
+from training.data.formats.source import open_source
+from training.data.formats.split import SHARES, check_shares, cut, groups_of, states_splits, straddling
+
+_SHOWN = 8  # names in a line
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """How to import; see the verb for what they mean.
+
+    Attributes:
+        format: None recognizes it.
+        images: folder of the images, if they lie elsewhere.
+        split: shares of train, val and perhaps test; None keeps what the export states.
+        seed, group: of the split.
+        link: how an image comes into the new folder.
+        unlabeled: what pixels in no shape are.
+        exif: what annotations lie over, where sizes do not tell.
+        naming: of masks, in pairs.
+        names: of classes, where masks have none.
+    """
+
+    format: FormatName | None = None
+    images: Path | None = None
+    split: Sequence[float] | None = None
+    seed: int = 0
+    group: str | None = None
+    link: Link = "hard"
+    unlabeled: Unlabeled = "background"
+    exif: Exif | None = None
+    naming: Naming = field(default_factory=Naming)
+    names: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an import did.
+
+    Attributes:
+        format: of the export.
+        written: what the new folder holds.
+        notes: lines for the user.
+        warnings: lines that matter for training.
+    """
+
+    format: FormatName
+    written: Written
+    notes: list[str]
+    warnings: list[str]
+
+
+def import_export(path: Path, out: Path, options: ImportOptions) -> Report:
+    """Write an export as a folder of ours; nothing is written where something does not fit.
+
+    Args:
+        path: folder, annotation file or .zip.
+        out: the new folder.
+        options: see `ImportOptions`.
+
+    Raises:
+        InputError: whatever does not fit, with its file and field.
+    """
+    if out.exists():
+        raise InputError(f"{out}: exists already; give another --out, or remove it")
+    if options.split is not None:
+        check_shares(options.split)
+    if options.link == "symlink" and path.suffix.lower() == ".zip":
+        raise InputError("--link symlink: the images of a .zip are unpacked for a moment only; unpack it first")
+    with open_source(path, options.images, out) as source:
+        format = options.format or recognize(source, options.naming)
+        export = read(source, format, options.naming, options.names)
+        export.pictures.sort(key=lambda picture: source.relative(picture.image))
+        exif = check_images(export, options.exif)
+        relative = [str(source.relative(picture.image).with_suffix("")) for picture in export.pictures]
+        splits, notes, warnings = _split(export.pictures, groups_of(relative, options.group), options)
+        names = unique_names(relative, [picture.image for picture in export.pictures])
+        places = [Place(split, name) for split, name in zip(splits, names, strict=True)]
+        ways = {"link": options.link, "unlabeled": options.unlabeled}
+        with new_folder(out) as part:
+            written = write_folder(part, export, places, name=out.name, exif=exif, **ways)  # type: ignore[arg-type]
+    if exif:
+        notes.append(f"EXIF turns some photographs; annotations lie over {LIES_OVER[exif]}")
+    return Report(
+        format, written, [*export.notes, *notes, *_pixel_notes(export, written)], [*warnings, *_missing(written)]
+    )
+
+
+def _split(
+    pictures: Sequence[Picture], groups: Sequence[str], options: ImportOptions
+) -> tuple[list[str], list[str], list[str]]:
+    """The split of each picture, where it comes from, and what is wrong with it."""
+    stated, notes, warnings = [picture.split for picture in pictures], list[str](), list[str]()
+    if options.split is None and states_splits(stated):
+        splits = [split or "" for split in stated]
+        notes.append("the splits are those of the export")
+        if "val" not in splits:
+            share = SHARES[1] / (SHARES[0] + SHARES[1])
+            places = [i for i, split in enumerate(splits) if split == "train"]
+            halves = cut([groups[i] for i in places], (1 - share, share), options.seed)
+            for i, split in zip(places, halves, strict=True):
+                splits[i] = split
+            notes.append(f"val, which it has not, is cut from train by --seed {options.seed}")
+        torn = straddling(groups, splits) if options.group else []
+        if torn:
+            shown = torn[0].replace("\0", " ")
+            warnings.append(f"{len(torn)} groups, such as {shown!r}, are in several of its splits; --split cuts anew")
+        return splits, notes, warnings
+    if options.split is None and any(stated):
+        notes.append("the export states a split of some images alone: all are cut anew")
+    notes.append(f"cut into splits by --seed {options.seed}")
+    return cut(groups, options.split or SHARES, options.seed), notes, warnings
+
+
+def _pixel_notes(export: Export, written: Written) -> list[str]:
+    """Lines on pixels in no shape, and on what was left out."""
+    notes = []
+    total = sum(int(count.sum()) for count in written.pixels.values())
+    if export.decode is None and BACKGROUND in written.names:
+        place = written.names.index(BACKGROUND)
+        share = sum(int(count[place]) for count in written.pixels.values()) / total
+        notes.append(f"background: {_percent(share)} of the pixels; --unlabeled ignore leaves out those in no shape")
+    elif ignored := sum(int(count[-1]) for count in written.pixels.values()):
+        notes.append(f"ignored: {_percent(ignored / total)} of the pixels (mask value {IGNORE_ID})")
+    for reason, (count, first) in export.dropped.reasons.items():
+        notes.append(f"left out: {count} x {reason}; the first is {first}")
+    return notes
+
+
+def _missing(written: Written) -> list[str]:
+    """A line on classes that no mask of train shows."""
+    train = written.pixels["train"][:-1]
+    missing = [name for name, pixels in zip(written.names, train, strict=True) if not pixels]
+    if not missing:
+        return []
+    shown = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if missing[_SHOWN:] else "")
+    return [
+        f"no mask of train shows {shown}; another --seed may, or take them out of dataset.json, or train with "
+        "--allow-missing-classes"
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.1g} %"

@@ -1,0 +1,144 @@
+"""Two folders, of images and of masks, or one folder with both; splits may be inside or around them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segformer_tf.errors import InputError
+from segformer_tf.labels import IGNORE_ID, Color
+from training.data.formats.export import BACKGROUND, Classes, Export, Picture, decode_colors, decode_values
+from training.data.formats.pairing import by_key, mask_files, pair
+from training.data.formats.source import Source
+from training.data.masks import Mask, RawMask, read_mask
+
+_MASK_WORDS = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "ann", "gt", "seg"}
+_IMAGE_WORDS = {"image", "images", "img", "imgs", "photos", "rgb"}
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What a mask's name has beyond its image's.
+
+    Attributes:
+        prefix, suffix: before and after; both "" if names are the same.
+    """
+
+    prefix: str = ""
+    suffix: str = ""
+
+    def image_stem(self, stem: str) -> str | None:
+        """The image's name for a mask's; None for what is no mask."""
+        if len(stem) > len(self.prefix + self.suffix) and stem.startswith(self.prefix) and stem.endswith(self.suffix):
+            return stem[len(self.prefix) : len(stem) - len(self.suffix)]
+        return None
+
+    def __bool__(self) -> bool:
+        return bool(self.prefix or self.suffix)
+
+
+def recognize(source: Source, naming: Naming) -> bool:
+    """Whether there is a mask, by its folder or its name."""
+    return any(_mask_key(source, file, naming) for file in mask_files(source))
+
+
+def read(source: Source, naming: Naming, names: Sequence[str] | None = None) -> Export:
+    """Pair files by name.
+
+    Args:
+        source: the files.
+        naming: of the masks.
+        names: of the classes, by value; None finds out which values or colors occur.
+
+    Raises:
+        InputError: files that are not in pairs, or masks of more than 255 values or colors.
+    """
+    pictures = pair_files(source, naming)
+    if names is None:
+        return _by_content(pictures)
+    classes = Classes()
+    labels = {value: classes.add(name) for value, name in enumerate(names)}
+    if len(classes.names) < len(names):
+        raise InputError("--labels: a name comes twice")
+    return Export(pictures, classes.names, decode=decode_values(labels, {IGNORE_ID}, "--labels"))
+
+
+def pair_files(source: Source, naming: Naming) -> list[Picture]:
+    """A picture for each mask; raises InputError where files are not in pairs."""
+    masks = [(key, file) for file in mask_files(source) if (key := _mask_key(source, file, naming))]
+    taken = {file for _, file in masks}
+    images = [("/".join(_folders(source, file, file.stem)), file) for file in source.images if file not in taken]
+    return pair(by_key(images, "name"), by_key(masks, "name"), source)
+
+
+def _mask_key(source: Source, file: Path, naming: Naming) -> str | None:
+    """The key of a mask's image; None for what is no mask.
+
+    Where masks are named apart, their name decides; or else one of their folders.
+    """
+    if naming:
+        stem = naming.image_stem(file.stem)
+        return None if stem is None else "/".join(_folders(source, file, stem))
+    words = [_word(part)[1] for part in source.relative(file).parts[:-1]]
+    return "/".join(_folders(source, file, file.stem)) if any(word in _MASK_WORDS for word in words) else None
+
+
+def _folders(source: Source, file: Path, stem: str) -> list[str]:
+    """The folders of a file, without words for images and masks, and its stem."""
+    rests = [_word(part)[0] for part in source.relative(file).parts[:-1]]
+    return [*filter(None, rests), stem]
+
+
+def _word(folder: str) -> tuple[str, str]:
+    """A folder's name without a word for images or masks, and that word: train_labels is train and labels."""
+    name = folder.lower()
+    if name in _MASK_WORDS | _IMAGE_WORDS:
+        return "", name
+    if match := re.fullmatch(r"(img|ann)_dir", name):  # mmsegmentation
+        return "", match[1]
+    match = re.fullmatch(r"(.*?)[_-]?(masks?|labels?|annot|annotations|images?|imgs?)", name)
+    return (match[1], match[2]) if match else (folder, "")
+
+
+def _by_content(pictures: Sequence[Picture]) -> Export:
+    """Classes from the values or colors that occur."""
+    values, colors = set[int](), set[Color]()
+    for picture in pictures:
+        assert picture.mask is not None
+        raw = read_mask(picture.mask)
+        if raw.values.ndim == 3:
+            shown = raw.values if raw.hidden is None else raw.values[~raw.hidden]
+            colors |= set(map(tuple, np.unique(shown.reshape(-1, 3), axis=0).tolist()))
+        else:
+            values |= set(np.flatnonzero(raw.histogram()).tolist())
+        if len(values) > IGNORE_ID + 1 or len(colors) > IGNORE_ID:
+            raise InputError(
+                f"{picture.mask}: more than {IGNORE_ID} colors or values by now; a mask has one for each class, "
+                "without smoothed borders"
+            )
+    if values and colors:
+        raise InputError(f"{pictures[0].mask} and others: some masks are gray, some are in color")
+    classes = Classes()
+    if colors:
+        label_of = {color: classes.add("color " + " ".join(map(str, color)), color) for color in sorted(colors)}
+        decode: Callable[[RawMask], Mask] = decode_colors(label_of, set(), "what occurs")
+        return Export(list(pictures), classes.names, classes.colors, decode=decode, notes=[_unnamed(len(colors))])
+    if values == {0, IGNORE_ID}:
+        labels = {0: classes.add(BACKGROUND), IGNORE_ID: classes.add("foreground", (255, 255, 255))}
+        notes = ["masks hold 0 and 255 alone: taken as background and foreground"]
+        return Export(
+            list(pictures), classes.names, classes.colors, decode=decode_values(labels, set(), ""), notes=notes
+        )
+    labels = {value: classes.add(f"class {value}") for value in sorted(values - {IGNORE_ID})}
+    notes = [_unnamed(len(labels)), *(["255 occurs and is ignored"] if IGNORE_ID in values else [])]
+    return Export(list(pictures), classes.names, decode=decode_values(labels, {IGNORE_ID}, "what occurs"), notes=notes)
+
+
+def _unnamed(count: int) -> str:
+    return (
+        f"{count} classes, from what the masks hold: write their names into dataset.json, or give --labels FILE"
+    )

@@ -1,0 +1,197 @@
+"""The files of an export, listed once: an annotation's image is looked up in that list, never opened by its path.
+
+So a path that leads out of the export, or an absolute one, leads nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from segformer_tf.errors import InputError, first_line
+from segformer_tf.files import make_folder
+from segformer_tf.image import IMAGE_SUFFIXES, refuse_url
+
+SPLITS = {  # what folders and files are called, by ours
+    "train": "train",
+    "training": "train",
+    "train2017": "train",
+    "train2014": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "val2017": "val",
+    "val2014": "val",
+    "test": "test",
+    "testing": "test",
+    "test2017": "test",
+}
+_TEXTS = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
+_MOST_BYTES = 1 << 30  # of a small archive; a large one may hold this many times its size:
+_MOST_TIMES = 100
+_HASH = re.compile(r"[0-9a-f]{8}-")  # Label Studio puts it before the names of uploads
+
+
+class Source:
+    """A folder, or one annotation file in a folder.
+
+    Attributes:
+        root: the folder.
+        files: every file of it that is not hidden, in order; of an annotation file, that file alone.
+    """
+
+    def __init__(self, path: Path, images: Path | None = None) -> None:
+        self.root = path if path.is_dir() else path.parent
+        listed = list(_walk(self.root))
+        self.files = listed if path.is_dir() else [path]
+        self._image_root = images or self.root
+        found = listed if images is None else list(_walk(images))
+        self.images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
+        self._known = set(self.images)
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        for image in self.images:
+            self._by_name[image.name].append(image)
+
+    def with_suffix(self, *suffixes: str) -> list[Path]:
+        """Files of these suffixes, in lower case."""
+        return [file for file in self.files if file.suffix.lower() in suffixes]
+
+    def named(self, name: str) -> list[Path]:
+        """Files of this name."""
+        return [file for file in self.files if file.name == name]
+
+    def relative(self, file: Path) -> PurePosixPath:
+        """Where a file lies, below the root or below the images' folder."""
+        root = self.root if file.is_relative_to(self.root) else self._image_root
+        return PurePosixPath(file.relative_to(root).as_posix())
+
+    def split_of(self, file: Path) -> str | None:
+        """The split that one of the folders above a file names, the innermost."""
+        return next(
+            (SPLITS[part.lower()] for part in reversed(self.relative(file).parts[:-1]) if part.lower() in SPLITS), None
+        )
+
+    def image(self, reference: str, annotation: Path, where: str) -> Path:
+        """The image that an annotation names.
+
+        It lies where the name says, seen from the annotation file or from the root; or else it is the one image of that
+        file name, or of those the one with the most folders of the name.
+
+        Args:
+            reference: a path of any system or a URL.
+            annotation: the file that names it.
+            where: names the annotation in errors.
+
+        Raises:
+            InputError: no such image, or several.
+        """
+        parts = _parts(reference)
+        inside = self._by_path(parts, annotation.parent) or self._by_path(parts, self._image_root)
+        if inside:
+            return inside
+        name = parts[-1] if parts else ""
+        same = self._by_name.get(name, []) or self._by_name.get(_HASH.sub("", name, count=1), [])
+        if not same:
+            raise InputError(
+                f"{where}: no image {name!r} below {self._image_root}; --images says where they lie{_kinds(name)}"
+            )
+        ranked = sorted(same, key=lambda path: _common_end(path.parts, parts), reverse=True)
+        if len(ranked) > 1 and _common_end(ranked[0].parts, parts) == _common_end(ranked[1].parts, parts):
+            raise InputError(f"{where}: image {reference!r} may be {ranked[0]} or {ranked[1]}")
+        return ranked[0]
+
+    def _by_path(self, parts: tuple[str, ...], folder: Path) -> Path | None:
+        """The listed image at `parts` from `folder`."""
+        path = Path(os.path.normpath(folder.joinpath(*parts))) if parts else folder
+        return path if path in self._known else None
+
+
+@contextmanager
+def open_source(path: Path, images: Path | None, beside: Path) -> Iterator[Source]:
+    """The files of an export.
+
+    Args:
+        path: a folder, an annotation file or a .zip, which is unpacked for as long as the context lasts.
+        images: folder of the images, where they lie elsewhere.
+        beside: a .zip is unpacked beside this path.
+
+    Raises:
+        InputError: no such file or folder, or a .zip that is broken, encrypted or not to be trusted.
+    """
+    refuse_url(path)
+    if images is not None and not images.is_dir():
+        raise InputError(f"--images {images}: no such folder")
+    path, images = Path(os.path.normpath(path)), images and Path(os.path.normpath(images))
+    if path.is_file() and path.suffix.lower() == ".zip":
+        make_folder(beside.parent)
+        with TemporaryDirectory(prefix=f".{beside.name}.", dir=beside.parent) as folder:
+            _unpack(path, Path(folder))
+            yield Source(Path(folder), images)
+    elif path.is_dir() or path.is_file():
+        yield Source(path, images)
+    else:
+        raise InputError(f"{path}: no such file or folder")
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Files below a folder in order, also through links to folders, each folder once; hidden ones are skipped."""
+    seen: set[str] = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            names.clear()
+            continue
+        seen.add(real)
+        names[:] = sorted(name for name in names if not name.startswith((".", "__MACOSX")))
+        yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
+
+
+def _parts(reference: str) -> tuple[str, ...]:
+    """Folders and name of a path or URL; of ``/data/local-files/?d=a/b.jpg``, which Label Studio writes, a/b.jpg."""
+    if "?d=" in reference:
+        reference = parse_qs(urlsplit(reference).query).get("d", [""])[0]
+    elif "://" in reference:
+        reference = unquote(urlsplit(reference).path)
+    path = PurePosixPath(reference.replace("\\", "/").replace("\0", ""))
+    return tuple(part for part in path.parts if part not in ("/", "."))
+
+
+def _common_end(one: tuple[str, ...], two: tuple[str, ...]) -> int:
+    """How many parts are the same, from the last but one backwards: the names are alike already."""
+    pairs = zip(reversed(one[:-1]), reversed(two[:-1]), strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(two)) - 1)
+
+
+def _kinds(name: str) -> str:
+    suffix = PurePosixPath(name).suffix.lower()
+    return "" if suffix in IMAGE_SUFFIXES else f" (images are {', '.join(IMAGE_SUFFIXES)})"
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Unpack images and annotations; raises InputError for a name that leads out, or for too many bytes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            most = max(_MOST_BYTES, _MOST_TIMES * path.stat().st_size)
+            if sum(member.file_size for member in members) > most:
+                raise InputError(f"{path}: unpacks to more than {most} bytes; unpack it yourself if you trust it")
+            for member in members:
+                parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+                if ".." in parts or parts[:1] == ("/",) or any(":" in part for part in parts):
+                    raise InputError(f"{path}: holds {member.filename!r}, which leads out of the archive")
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    raise InputError(f"{path}: holds {member.filename!r}, a link")
+                if Path(member.filename).suffix.lower() in (*_TEXTS, *IMAGE_SUFFIXES):
+                    archive.extract(member, folder)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be unpacked ({first_line(error)})") from None
