@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +104,19 @@ class Classes:
         if color is not None:
             self.colors.setdefault(label, color)
         return label
+
+
+def sort_classes(export: Export) -> Export:
+    """The same export with its classes in alphabetical order, for formats that do not list them."""
+    names = sorted(export.names, key=lambda name: (name != BACKGROUND, name.casefold(), name))
+    label_of = {label: names.index(name) for label, name in enumerate(export.names)}
+
+    def renamed(picture: Picture) -> Picture:
+        shapes = (replace(shape, label=label_of.get(shape.label, shape.label)) for shape in picture.shapes)
+        return replace(picture, shapes=tuple(shapes))
+
+    colors = {label_of[label]: color for label, color in export.colors.items()}
+    return replace(export, pictures=[renamed(picture) for picture in export.pictures], names=names, colors=colors)
 
 
 def decode_values(label_of: dict[int, int], ignored: set[int], known_to: str) -> Callable[[RawMask], Mask]:

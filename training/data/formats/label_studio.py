@@ -17,7 +17,7 @@ import numpy as np
 from segformer_tf.errors import InputError
 from segformer_tf.image import IMAGE_SUFFIXES
 from training.data.formats.brush import Brush
-from training.data.formats.export import Classes, Dropped, Export, Picture
+from training.data.formats.export import Classes, Dropped, Export, Picture, sort_classes
 from training.data.formats.fields import field, of_kind, points, read_json
 from training.data.formats.shapes import Geometry, Polygon, Shape
 from training.data.formats.source import Source
@@ -51,7 +51,7 @@ def read(source: Source) -> Export:
                 raise InputError(f"{where}: missing 'data'; is this JSON-MIN? Export the project as JSON")
             if picture := _picture(source, file, task, where, classes, dropped):
                 pictures.append(picture)
-    return Export(pictures, classes.names, dropped=dropped)
+    return sort_classes(Export(pictures, classes.names, dropped=dropped))
 
 
 def _picture(

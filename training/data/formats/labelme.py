@@ -19,7 +19,7 @@ import numpy as np
 from segformer_tf.errors import InputError
 from segformer_tf.image import open_picture
 from segformer_tf.labels import IGNORE_ID
-from training.data.formats.export import Classes, Dropped, Export, Picture
+from training.data.formats.export import Classes, Dropped, Export, Picture, sort_classes
 from training.data.formats.fields import field, of_kind, points, read_json
 from training.data.formats.shapes import Ellipse, Geometry, Polygon, Region, Shape, rectangle
 from training.data.formats.source import Source
@@ -66,7 +66,7 @@ def read(source: Source) -> Export:
         pictures.append(Picture(image, str(file), size, tuple(shapes), split=source.split_of(file)))
     notes = [f"{other} JSON files that are not labelme's are skipped"] if other else []
     exif: Any = "apply" if modern else None
-    return Export(pictures, classes.names, dropped=dropped, notes=notes, exif=exif)
+    return sort_classes(Export(pictures, classes.names, dropped=dropped, notes=notes, exif=exif))
 
 
 def _major(version: object) -> int:

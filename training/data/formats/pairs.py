@@ -139,6 +139,4 @@ def _by_content(pictures: Sequence[Picture]) -> Export:
 
 
 def _unnamed(count: int) -> str:
-    return (
-        f"{count} classes, from what the masks hold: write their names into dataset.json, or give --labels FILE"
-    )
+    return f"{count} classes, from what the masks hold: write their names into dataset.json, or give --labels FILE"

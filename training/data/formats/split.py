@@ -81,8 +81,8 @@ def cut(groups: Sequence[str], shares: Sequence[float], seed: int) -> list[str]:
     if len(order) < len(wanted):
         what = "images" if len(order) == len(groups) else "groups"
         raise InputError(
-            f"{len(order)} {what} cannot be cut into {len(wanted)} splits; --split 0.5 0.5 makes two, and --group decides "
-            "what stays together"
+            f"{len(order)} {what} cannot be cut into {len(wanted)} splits; --split 0.5 0.5 makes two, and --group "
+            "decides what stays together"
         )
     random.Random(seed).shuffle(order)
     lacking, split_of, empty = dict(wanted), dict[str, str](), set(wanted)
