@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +26,7 @@ def import_labels(
     out: Path,
     format: FormatName | None = None,
     images: Path | None = None,
-    split: list[float] | None = None,
+    split: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
     seed: int = 0,
     group: str | None = None,
     link: Link = "hard",

@@ -51,9 +51,7 @@ def read(source: Source) -> Export:
             continue
         pictures += _read_file(source, file, data, classes, dropped)
         licenses |= {str(row.get("name")) for row in data.get("licenses") or [] if isinstance(row, dict)}
-    notes = (
-        [f"{skipped} other JSON files are skipped: there are some named instances…"] if instances and skipped else []
-    )
+    notes = [f"{skipped} JSON files not named instances… are skipped"] if instances and skipped else []
     license = licenses.pop() if len(licenses) == 1 else ""
     return Export(pictures, classes.names, dropped=dropped, notes=notes, license="" if license == "None" else license)
 

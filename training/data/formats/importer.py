@@ -91,7 +91,7 @@ def import_export(path: Path, out: Path, options: ImportOptions) -> Report:
         exif = check_images(export, options.exif)
         relative = [str(source.relative(picture.image).with_suffix("")) for picture in export.pictures]
         splits, notes, warnings = _split(export.pictures, groups_of(relative, options.group), options)
-        names = unique_names(relative, [picture.image for picture in export.pictures])
+        names = unique_names(splits, relative, [picture.image for picture in export.pictures])
         places = [Place(split, name) for split, name in zip(splits, names, strict=True)]
         ways = {"link": options.link, "unlabeled": options.unlabeled}
         with new_folder(out) as part:

@@ -43,7 +43,7 @@ def check_images(export: Export, exif: Exif | None) -> Exif | None:
         sizes = list(pool.map(_annotated_size, export.pictures))
     turned = [i for i, head in enumerate(heads) if head.turn != 1]
     tell = {i: way for i in turned if (way := _tells(sizes[i], heads[i]))}
-    ways = {way: i for i, way in tell.items()}
+    ways = {way: i for i, way in reversed(tell.items())}  # the first of each
     if len(ways) > 1:
         upright, stored = (export.pictures[ways[way]].where for way in ("apply", "ignore"))
         raise InputError(
@@ -81,10 +81,11 @@ def _tells(size: tuple[int, int] | None, head: Head) -> Exif | None:
     return "apply" if size == head.upright else "ignore" if size == head.stored else None
 
 
-def unique_names(relative: Sequence[str], images: Sequence[Path]) -> list[str]:
-    """A name for each image: its own, with folders where another has the same, with its suffix where need be.
+def unique_names(splits: Sequence[str], relative: Sequence[str], images: Sequence[Path]) -> list[str]:
+    """A name for each image: its own, with folders where another of its split has the same, with its suffix if need be.
 
     Args:
+        splits: of each image.
         relative: where each lies, without suffix.
         images: the files.
     """
@@ -94,8 +95,7 @@ def unique_names(relative: Sequence[str], images: Sequence[Path]) -> list[str]:
         [f"{text.replace('/', '_')}_{image.suffix[1:].lower()}" for text, image in zip(relative, images, strict=True)],
         [f"{i}_{image.stem}" for i, image in enumerate(images)],
     ):
-        count = Counter(name.casefold() for name in names)
-        if len(count) == len(names):
-            break
-        names = [long if count[name.casefold()] > 1 else name for name, long in zip(names, longer, strict=True)]
+        keys = [(split, name.casefold()) for split, name in zip(splits, names, strict=True)]
+        count = Counter(keys)
+        names = [long if count[key] > 1 else name for name, key, long in zip(names, keys, longer, strict=True)]
     return names

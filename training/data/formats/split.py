@@ -62,8 +62,8 @@ def straddling(groups: Sequence[str], splits: Sequence[str]) -> list[str]:
 def cut(groups: Sequence[str], shares: Sequence[float], seed: int) -> list[str]:
     """The split of each picture.
 
-    Groups come in an order that the seed decides, each into the split that lacks most pictures. A split of a share
-    above 0 gets a group at least.
+    Groups come by size, those of one size as the seed decides, each into the split that lacks most pictures. A split
+    of a share above 0 gets a group at least.
 
     Args:
         groups: of each picture, in an order that does not depend on the machine.
@@ -85,6 +85,7 @@ def cut(groups: Sequence[str], shares: Sequence[float], seed: int) -> list[str]:
             "decides what stays together"
         )
     random.Random(seed).shuffle(order)
+    order.sort(key=members.__getitem__, reverse=True)  # small ones fill up
     lacking, split_of, empty = dict(wanted), dict[str, str](), set(wanted)
     for place, group in enumerate(order):
         left = len(order) - place

@@ -105,17 +105,15 @@ def _images(source: Source, config: dict[str, Any], file: Path) -> dict[Path, st
 
 def _listed(source: Source, prefix: str, entry: str, file: Path, where: str) -> list[Path]:
     """Images of a folder, or of a text file that lists them; folders are looked up among those of the images."""
-    if entry.endswith(".txt"):
-        wanted = PurePosixPath(entry.replace("\\", "/")).name
-        lists = source.named(wanted)
-        if len(lists) != 1:
-            raise InputError(f"{where}: expected one file {wanted}. Received: {len(lists)}")
-        return [
-            source.image(line.strip(), lists[0], f"{lists[0]}: line {i}")
-            for i, line in enumerate(read_lines(lists[0]), 1)
-            if line.strip()
-        ]
     own, below = (_folders(text) for text in (entry, f"{prefix}/{entry}"))
+    if entry.endswith(".txt"):
+        named = source.named(own[-1]) if own else []
+        exact = [text for text in named if source.relative(text).parts in (own, below)]
+        if len(exact or named) != 1:
+            raise InputError(f"{where}: expected one file {entry}. Received: {len(named)} of that name")
+        (text,) = exact or named
+        lines = enumerate(read_lines(text), 1)
+        return [source.image(line.strip(), text, f"{text}: line {i}") for i, line in lines if line.strip()]
     for folder in (below, own, *(own[i:] for i in range(1, len(own)))):
         found = [image for image in source.images if source.relative(image).parts[: len(folder)] == folder]
         if folder and found:

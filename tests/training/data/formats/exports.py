@@ -65,7 +65,7 @@ def truth(*shapes: tuple[str, Any], rest: str = "background", size: tuple[int, i
 
 def run(source: Path, out: Path, **options: Any) -> tuple[Report, dict[str, np.ndarray]]:
     """Import, and the class names of every mask that was written, by split and stem."""
-    options.setdefault("split", (0.5, 0.5) if "split" not in options else options["split"])
+    options.setdefault("split", (0.5, 0.5))
     report = import_export(source, out, ImportOptions(**options))
     manifest = json.loads((out / "dataset.json").read_text("utf-8"))
     names = np.full(256, "ignored", "<U20")

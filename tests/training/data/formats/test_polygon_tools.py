@@ -34,6 +34,7 @@ from tests.training.data.formats.exports import (
 )
 from training.data.formats.brush import decode_values
 
+PARTS = [[1.2, 19.1], [5.8, 19.4], [3.3, 23.2]], [[27.2, 1.3], [31.4, 1.9], [30.3, 6.2]]
 STAMP = np.random.default_rng(1).random((5, 7)) < 0.5
 
 
@@ -65,12 +66,13 @@ def test_labelme(tmp_path: Path) -> None:
     source = two_images(tmp_path / "in")
     png = BytesIO()
     Image.fromarray(STAMP).save(png, "PNG")
+    stamp = base64.b64encode(png.getvalue()).decode()
     shapes = [
         polygon("wall", WALL),
         polygon("roof", ROOF),
         {"label": "sun", "points": [[26.2, 4.3], [28.93, 5.17]], "shape_type": "circle"},
         {"label": "door", "points": [[9, 21], [3, 13]], "shape_type": "rectangle"},
-        {"label": "bush", "points": [[20, 17], [26, 21]], "shape_type": "mask", "mask": base64.b64encode(png.getvalue()).decode()},
+        {"label": "bush", "points": [[20, 17], [26, 21]], "shape_type": "mask", "mask": stamp},
         polygon("__ignore__", DOOR),
         {"label": "wall", "points": [[1, 1]], "shape_type": "point"},
         {"label": "wall", "points": [[1, 1], [5, 5], [9, 1]], "shape_type": "linestrip"},
@@ -111,11 +113,11 @@ def test_coco(tmp_path: Path) -> None:
     annotations = [
         {"category_id": 30, "segmentation": {"size": list(SIZE), "counts": counts}},
         {"category_id": 4, "segmentation": packed},
-        {"category_id": 4, "segmentation": [flat([[1.2, 19.1], [5.8, 19.4], [3.3, 23.2]]), flat([[27.2, 1.3], [31.4, 1.9], [30.3, 6.2]])]},
+        {"category_id": 4, "segmentation": [flat(part) for part in PARTS]},
         {"category_id": 30, "segmentation": [], "bbox": [1, 2, 3, 4]},
         {"category_id": 30, "keypoints": [1, 2, 2]},
         {"category_id": 5, "segmentation": [flat(DOOR)]},
-        {"category_id": 30, "iscrowd": 1, "segmentation": {"size": list(SIZE), "counts": [0, SIZE[0] * 4, SIZE[0] * (SIZE[1] - 4)]}},
+        {"category_id": 30, "iscrowd": 1, "segmentation": {"size": list(SIZE), "counts": [0, 96, 672]}},
     ]  # fmt: skip
     write(tmp_path / "in" / "annotations" / "instances_default.json", coco(annotations))
     report, masks = run(tmp_path / "in", tmp_path / "out")
@@ -123,7 +125,7 @@ def test_coco(tmp_path: Path) -> None:
     crowd[:, :4] = True
     expected = truth(
         ("ignored", crowd), ("wall", WALL_MASK), ("roof", hole),
-        ("roof", [[1.2, 19.1], [5.8, 19.4], [3.3, 23.2]]), ("roof", [[27.2, 1.3], [31.4, 1.9], [30.3, 6.2]]),
+        ("roof", PARTS[0]), ("roof", PARTS[1]),
     )  # fmt: skip
     np.testing.assert_array_equal(by_stem(masks)["a"], expected)
     assert report.written.names == ("background", "roof", "wall")  # by id
@@ -217,14 +219,17 @@ def test_label_studio(tmp_path: Path) -> None:
     rgba = np.random.default_rng(0).integers(0, 4, (*SIZE, 4), np.uint8)
     rgba[..., 3] = alpha
     percent = (np.array(ROOF) / SIZE[::-1] * 100).tolist()
+    strokes = {"format": "rle", "rle": encode_brush(rgba.ravel()), "brushlabels": ["wall"]}
+    box = {"x": 1, "y": 2, "width": 9, "height": 9, "rectanglelabels": ["roof"]}
+    other = "/data/local-files/?d=set/b.jpg"
     tasks = [
         label_studio([
-            {"type": "brushlabels", "value": {"format": "rle", "rle": encode_brush(rgba.ravel()), "brushlabels": ["wall"]}},
+            {"type": "brushlabels", "value": strokes},
             {"type": "polygonlabels", "value": {"points": percent, "closed": True, "polygonlabels": ["roof"]}},
-            {"type": "rectanglelabels", "value": {"x": 1, "y": 2, "width": 9, "height": 9, "rectanglelabels": ["roof"]}},
+            {"type": "rectanglelabels", "value": box},
             {"type": "polygon", "value": {"points": percent}},
         ]),
-        label_studio([{"type": "labels", "value": {"points": percent, "labels": ["roof"]}}], "/data/local-files/?d=set/b.jpg"),
+        label_studio([{"type": "labels", "value": {"points": percent, "labels": ["roof"]}}], other),
         {"id": 3, "data": {"image": "c.jpg"}, "annotations": []},
     ]  # fmt: skip
     write(tmp_path / "in" / "project.json", tasks)
@@ -266,7 +271,10 @@ def yolo_line(label: int, points: list) -> str:
     return " ".join([str(label), *(f"{v:.9f}" for v in shares.ravel())])
 
 
-def write_yolo(root: Path, yaml: str = "path: ../datasets/x\ntrain: images/train\nval: images/val\nnames: {0: roof, 1: wall}\n") -> Path:  # fmt: skip
+YAML = "path: ../datasets/x\ntrain: images/train\nval: images/val\nnames: {0: roof, 1: wall}\n"
+
+
+def write_yolo(root: Path, yaml: str = YAML) -> Path:
     for split in ("train", "val"):
         image(root / "images" / split / f"{split}.jpg")
     write(
@@ -323,7 +331,7 @@ def test_yolo_lists_of_images(tmp_path: Path) -> None:
         ("names: [roof]\ntrain: nowhere", "'train': no image in 'nowhere'"),
         ("names: [roof]\ntrain: 3", "'train': expected a text"),
         ("names: [roof]\ntrain: images\nval: images/val", "in another split as well"),
-        ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [[*b, *b]]", "'names': expected a text. Received: 1 entries"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [[*b, *b]]", "'names': expected a text. Received: 2 entries"),
     ],
 )
 def test_broken_yaml_is_refused(yaml: str, message: str, tmp_path: Path) -> None:
