@@ -22,6 +22,9 @@ FOREIGN = {
     "mmsegmentation": ["img_dir/train/a.jpg", "ann_dir/train/a.png"],
     "SegNet's CamVid": ["train/a.png", "trainannot/a.png"],
     "images/train": ["images/train/a.jpg", "masks/train/a.png"],
+    "CVAT": ["annotations.xml", "images/a.jpg"],
+    "CamVid": ["class_dict.csv", "train/a.png", "train_labels/a_L.png"],
+    "an export of a labeling tool": ["a.json", "a.jpg"],
     "one split alone": ["images/a.jpg", "masks/a.png"],
 }
 
@@ -43,6 +46,7 @@ def test_foreign_layouts_are_recognized(name: str, manifest: bool, tmp_path: Pat
     with pytest.raises(InputError, match=rf"it looks like {name}.*expected here are dataset\.json and") as refused:
         open_source(str(root), "train")
     assert len(str(refused.value).splitlines()) == 1
+    assert f"to convert it: segformer data import {root} --out data)" in str(refused.value)
 
 
 def test_a_split_given_as_data_set_is_recognized(tmp_path: Path) -> None:

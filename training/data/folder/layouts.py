@@ -7,49 +7,51 @@ from itertools import chain, islice
 from pathlib import Path
 
 _OURS = "expected here are dataset.json and {train,val,test}/{images,masks}"
+_MANIFEST = "dataset.json"
 _ONE_SPLIT = "one split alone"
-_CITYSCAPES = "Cityscapes itself comes as --data tfds:cityscapes"
-_IN_PAIRS = "a mask there is x_mask.png beside x.jpg"
-_DRAW = "outlines must be drawn as masks first"
 
-# Name, patterns of what the folder holds, and what to do.
+# Name, and patterns of what the folder holds.
 _LAYOUTS = (
-    ("PASCAL VOC", ("JPEGImages", "SegmentationClass"), "VOC 2012 itself comes as --data tfds:voc2012"),
-    ("ADE20K", ("images/training", "annotations/training"), "ADE20K itself comes as --data tfds:ade20k"),
-    ("Cityscapes", ("leftImg8bit", "gtFine"), _CITYSCAPES),
-    ("Cityscapes", ("*_leftImg8bit.png", "*_gtFine_*.png"), _CITYSCAPES),
-    ("Roboflow's masks", ("train/_classes.csv",), _IN_PAIRS),
-    ("Roboflow's masks", ("train/*_mask.png",), _IN_PAIRS),
-    ("Roboflow's COCO", ("train/_annotations.coco.json",), _DRAW),
-    ("COCO", ("annotations/*.json",), f"{_DRAW}; --data tfds:coco_stuff has masks"),
-    ("YOLO", ("data.yaml",), _DRAW),
-    ("YOLO", ("images/train", "labels/train/*.txt"), _DRAW),
-    ("YOLO", ("train/images", "train/labels/*.txt"), _DRAW),
-    ("ours under another name", ("train/images", "train/labels/*.png"), "rename labels to masks in every split"),
-    ("mmsegmentation", ("img_dir", "ann_dir"), "move img_dir/train to train/images and ann_dir/train to train/masks"),
-    ("SegNet's CamVid", ("train", "trainannot"), "move train to train/images and trainannot to train/masks"),
-    (
-        "images/train, with the split inside",
-        ("images/train",),
-        "move images/train to train/images, and likewise the masks",
-    ),
-    (_ONE_SPLIT, ("images", "masks"), "move a part of both folders to train, another to val"),
+    ("PASCAL VOC", ("JPEGImages", "SegmentationClass")),
+    ("masks of CVAT", ("labelmap.txt", "SegmentationClass")),
+    ("ADE20K", ("images/training", "annotations/training")),
+    ("Cityscapes", ("leftImg8bit", "gtFine")),
+    ("Cityscapes", ("*_leftImg8bit.png", "*_gtFine_*.png")),
+    ("Roboflow's masks", ("train/_classes.csv",)),
+    ("Roboflow's masks", ("train/*_mask.png",)),
+    ("Roboflow's COCO", ("train/_annotations.coco.json",)),
+    ("COCO", ("annotations/*.json",)),
+    ("CVAT", ("annotations.xml",)),
+    ("YOLO", ("data.yaml",)),
+    ("YOLO", ("images/train", "labels/train/*.txt")),
+    ("YOLO", ("train/images", "train/labels/*.txt")),
+    ("CamVid", ("class_dict.csv",)),
+    ("ours under another name", ("train/images", "train/labels/*.png")),
+    ("mmsegmentation", ("img_dir", "ann_dir")),
+    ("SegNet's CamVid", ("train", "trainannot")),
+    ("images/train, with the split inside", ("images/train",)),
+    (_ONE_SPLIT, ("images", "masks")),
+    ("an export of a labeling tool", ("*.json",)),
 )
 _MOST_FOLDERS = 200  # to look into
 
 
 def layout_hint(root: Path) -> str:
     """What a folder looks like and what to do, for the end of an error; "" where the layout is unknown."""
-    if (root.parent / "dataset.json").is_file():
+    if (root.parent / _MANIFEST).is_file():
         return f" (this is one split of {root.parent}; give --data {root.parent})"
     inner = (path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)))  # archives hold VOCdevkit/VOC2012
     folders = chain([root], (path for path in inner if path.is_dir() and path.name[0] != "."))
     with suppress(OSError):  # a folder without permission
         for folder in islice(folders, _MOST_FOLDERS):
-            for name, holds, hint in _LAYOUTS:
+            for name, holds in _LAYOUTS:
                 if name == _ONE_SPLIT and folder != root:  # ours, but for dataset.json
                     continue
-                if all(next(folder.glob(pattern), None) for pattern in holds):
+                matches = [
+                    next((path for path in folder.glob(pattern) if path.name != _MANIFEST), None) for pattern in holds
+                ]
+                if all(matches):
                     inside = "" if folder == root else f"{folder.relative_to(root)} in it: "
-                    return f" ({inside}it looks like {name}: {', '.join(holds)}; {_OURS}; {hint})"
+                    what = f"{inside}it looks like {name}: {', '.join(holds)}"
+                    return f" ({what}; {_OURS}; to convert it: segformer data import {root} --out data)"
     return ""

@@ -16,7 +16,7 @@ from training.data.formats.source import Source
 from training.data.tfds.data_sets import DATA_SETS
 
 _IMAGE = re.compile(r"(.+)_leftImg8bit")
-_MASK = re.compile(r"(.+)_gt(?:Fine|Coarse)_label(Train)?Ids")
+_MASK = re.compile(r"(.+)_gtFine_label(Train)?Ids")
 
 
 def recognize(source: Source) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 from training.data.formats.export import Classes, Dropped, Export, Picture
-from training.data.formats.fields import field, of_kind, points, read_json
+from training.data.formats.fields import field, of_kind, points, read_json, shorten
 from training.data.formats.shapes import Geometry, Polygon, Runs, Shape
 from training.data.formats.source import SPLITS, Source
 
@@ -50,10 +50,17 @@ def read(source: Source) -> Export:
         if not {"images", "annotations", "categories"} <= data.keys() and not instances and len(files) > 1:
             continue
         pictures += _read_file(source, file, data, classes, dropped)
-        licenses |= {str(row.get("name")) for row in data.get("licenses") or [] if isinstance(row, dict)}
+        licenses |= _licenses(data)
     notes = [f"{skipped} JSON files not named instances… are skipped"] if instances and skipped else []
     license = licenses.pop() if len(licenses) == 1 else ""
-    return Export(pictures, classes.names, dropped=dropped, notes=notes, license="" if license == "None" else license)
+    return Export(pictures, classes.names, dropped=dropped, notes=notes, license=license)
+
+
+def _licenses(data: dict[str, Any]) -> set[str]:
+    """The names of licenses, for what they are worth."""
+    rows = data.get("licenses")
+    names = [row.get("name") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return {" ".join(name.split())[:200] for name in names if isinstance(name, str)}
 
 
 def _read_file(source: Source, file: Path, data: dict[str, Any], classes: Classes, dropped: Dropped) -> list[Picture]:
@@ -63,11 +70,16 @@ def _read_file(source: Source, file: Path, data: dict[str, Any], classes: Classe
         for i, row in enumerate(field(data, "categories", list, str(file)))
     ]
     ids = [field(row, "id", int, f"{file}: categories[{i}]") for i, row in enumerate(rows)]
+    annotations = [row for row in field(data, "annotations", list, str(file)) if isinstance(row, dict)]
+    used = {row.get("category_id") for row in annotations if isinstance(row.get("category_id"), int)}
+    parents = {row["supercategory"] for row in rows if isinstance(row.get("supercategory"), str)}
     for i in sorted(range(len(rows)), key=ids.__getitem__):
         where = f"{file}: categories[{i}]"
         if ids[i] in label_of:
             raise InputError(f"{where}: 'id' {ids[i]} is that of another category")
-        label_of[ids[i]] = classes.add(field(rows[i], "name", str, where))
+        name = field(rows[i], "name", str, where)
+        if ids[i] in used or name not in parents or rows[i].get("supercategory") == name:
+            label_of[ids[i]] = classes.add(name)  # Roboflow puts the project's name above all, as a class of its own
     images: dict[int, dict[str, Any]] = {}
     for i, row in enumerate(field(data, "images", list, str(file))):
         where = f"{file}: images[{i}]"
@@ -75,7 +87,7 @@ def _read_file(source: Source, file: Path, data: dict[str, Any], classes: Classe
         if identity in images:
             raise InputError(f"{where}: 'id' {identity} is that of another image")
         images[identity] = {**row, "where": where, "shapes": [], "crowds": []}
-    for i, value in enumerate(field(data, "annotations", list, str(file))):
+    for i, value in enumerate(data["annotations"]):
         where = f"{file}: annotations[{i}]"
         annotation = of_kind(value, dict, where)
         identity = field(annotation, "image_id", int, where)
@@ -85,7 +97,8 @@ def _read_file(source: Source, file: Path, data: dict[str, Any], classes: Classe
         if label is None:
             dropped.add("unknown category_id", where)
             continue
-        crowd = field(annotation, "iscrowd", int, where, 0) == 1
+        if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
+            raise InputError(f"{where}: 'iscrowd' must be 0 or 1. Received: {shorten(crowd)}")
         if crowd:
             label = IGNORE_ID
             dropped.add("iscrowd: its pixels are ignored", where)

@@ -95,8 +95,9 @@ def _picture(
             order = numeral(child.get("z_order", "0"), int, f"{at}: 'z_order'")
             layers.append((order, Shape(classes.add(label), geometry)))
     shapes = tuple(shape for _, shape in sorted(layers, key=lambda layer: layer[0]))
-    split = SPLITS.get(element.get("subset", "").lower())
-    return Picture(source.image(name, file, where), where, size, shapes, split=split)
+    subset = element.get("subset", "")  # images/SUBSET/NAME in an export of a project
+    image, split = source.image(f"{subset}/{name}", file, where), SPLITS.get(subset.lower())
+    return Picture(image, where, size, shapes, split=split)
 
 
 def _geometry(element: Element, where: str, dropped: Dropped) -> Geometry | None:

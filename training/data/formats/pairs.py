@@ -16,6 +16,7 @@ from training.data.formats.pairing import by_key, mask_files, pair
 from training.data.formats.source import Source
 from training.data.masks import Mask, RawMask, read_mask
 
+_MOST = 64  # classes without names
 _MASK_WORDS = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "ann", "gt", "seg"}
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "photos", "rgb"}
 
@@ -55,7 +56,7 @@ def read(source: Source, naming: Naming, names: Sequence[str] | None = None) -> 
         names: of the classes, by value; None finds out which values or colors occur.
 
     Raises:
-        InputError: files that are not in pairs, or masks of more than 255 values or colors.
+        InputError: files that are not in pairs, or masks of more than 64 values or colors without names.
     """
     pictures = pair_files(source, naming)
     if names is None:
@@ -115,10 +116,10 @@ def _by_content(pictures: Sequence[Picture]) -> Export:
             colors |= set(map(tuple, np.unique(shown.reshape(-1, 3), axis=0).tolist()))
         else:
             values |= set(np.flatnonzero(raw.histogram()).tolist())
-        if len(values) > IGNORE_ID + 1 or len(colors) > IGNORE_ID:
+        if len(values | colors) > _MOST:
             raise InputError(
-                f"{picture.mask}: more than {IGNORE_ID} colors or values by now; a mask has one for each class, "
-                "without smoothed borders"
+                f"{picture.mask}: more than {_MOST} colors or values by now; a mask has one for each class, without "
+                "smoothed borders; if they are classes, --labels FILE names them"
             )
     if values and colors:
         raise InputError(f"{pictures[0].mask} and others: some masks are gray, some are in color")

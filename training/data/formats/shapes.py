@@ -19,7 +19,8 @@ from segformer_tf.errors import InputError
 from training.data.formats.fields import Points
 from training.data.masks import Mask
 
-_CROSSINGS = 1 << 22  # of edges with rows, at a time
+_CROSSINGS = 1 << 20  # of edges with rows, at a time
+_BLOCK = 1 << 21  # pixels of a polygon, at a time
 
 
 class Region(NamedTuple):
@@ -76,25 +77,38 @@ class Polygon:
         (left, top), (right, bottom) = starts.min(0), starts.max(0)
         top, bottom = _pixels(top, bottom, size[0])
         left, right = _pixels(left, right, size[1])
-        height, width = bottom - top, right - left
-        if not height or not width:
-            return Region(0, 0, np.zeros((0, 0), np.bool_))
-        down = starts[:, 1] <= ends[:, 1]  # both neighbors of an edge compute with the same ends
-        x0, y0 = np.where(down[:, None], starts, ends).T
-        x1, y1 = np.where(down[:, None], ends, starts).T
-        first, last = (np.clip(np.ceil(y - 0.5), top, bottom).astype(np.int64) for y in (y0, y1))
-        count = last - first
-        crossings = np.zeros(height * (width + 1), np.int64)
-        for part in _parts(count):
-            n = count[part]
-            edge = np.repeat(np.arange(len(count))[part], n)
-            row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(n) - n, n)
-            share = (row + 0.5 - y0[edge]) / (y1 - y0)[edge]
-            x = x0[edge] + share * (x1 - x0)[edge]
-            column = np.clip(np.ceil(x - 0.5), left, right).astype(np.int64)  # the first center that is not left of it
-            crossings += np.bincount((row - top) * (width + 1) + column - left, minlength=len(crossings))
-        odd = (crossings & 1).astype(np.bool_).reshape(height, width + 1)
-        return Region(top, left, np.logical_xor.accumulate(odd, axis=1)[:, :-1])
+        inside = np.zeros((bottom - top, right - left), np.bool_)
+        down = starts[:, 1, None] <= ends[:, 1, None]  # both neighbors of an edge compute with the same ends
+        edges = np.hstack([np.where(down, starts, ends), np.where(down, ends, starts)])
+        rows = max(1, _BLOCK // (right - left + 1))
+        for start in range(top, bottom, rows):
+            part = inside[start - top : start - top + rows]
+            _fill(part, edges, start, left)
+        return Region(top, left, inside)
+
+
+def _fill(inside: NDArray[np.bool_], edges: NDArray[np.float64], top: int, left: int) -> None:
+    """Set the pixels with an odd number of edges to their left.
+
+    Args:
+        inside: (h, w) a part of the picture.
+        edges: (N, 4) x0, y0, x1, y1 with y0 <= y1, in the picture.
+        top, left: where the part lies.
+    """
+    height, width = inside.shape
+    rows = np.clip(np.ceil(edges[:, 1::2] - 0.5) - top, 0, height)  # whose centers they cross
+    first, last = rows.astype(np.int64).T
+    crosses = last > first
+    (x0, y0, x1, y1), first, count = edges[crosses].T, first[crosses], (last - first)[crosses]
+    crossings = np.zeros(height * (width + 1), np.int64)
+    for part in _parts(count):
+        edge = np.repeat(np.arange(len(count))[part], count[part])
+        row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count[part]) - count[part], count[part])
+        x = x0[edge] + (top + row + 0.5 - y0[edge]) / (y1 - y0)[edge] * (x1 - x0)[edge]
+        column = np.clip(np.ceil(x - 0.5) - left, 0, width).astype(np.int64)  # the first center that is not left of it
+        crossings += np.bincount(row * (width + 1) + column, minlength=len(crossings))
+    odd = (crossings & 1).astype(np.bool_).reshape(height, width + 1)
+    inside[:] = np.logical_xor.accumulate(odd, axis=1)[:, :-1]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,8 +70,8 @@ class Source:
         return [file for file in self.files if file.name == name]
 
     def relative(self, file: Path) -> PurePosixPath:
-        """Where a file lies, below the root or below the images' folder."""
-        root = self.root if file.is_relative_to(self.root) else self._image_root
+        """Where a file lies, below the folder of the images or else below the root."""
+        root = self._image_root if file in self._known else self.root
         return PurePosixPath(file.relative_to(root).as_posix())
 
     def split_of(self, file: Path) -> str | None:
@@ -191,7 +192,7 @@ def _unpack(path: Path, folder: Path) -> None:
                     raise InputError(f"{path}: holds {member.filename!r}, a link")
                 if Path(member.filename).suffix.lower() in (*_TEXTS, *IMAGE_SUFFIXES):
                     archive.extract(member, folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be unpacked ({first_line(error)})") from None

@@ -24,9 +24,9 @@ _KEYS = ("train", "val", "test")
 
 
 def recognize(source: Source) -> bool:
-    """Whether there is a YAML file, or classes.txt, and a folder of text files named labels."""
-    texts = any("labels" in source.relative(file).parts[:-1] for file in source.with_suffix(".txt"))
-    return texts and bool(source.with_suffix(".yaml", ".yml") or source.named("classes.txt"))
+    """Whether there is a text file in a folder named labels, and an image."""
+    texts = (source.relative(file).parts[:-1] for file in source.with_suffix(".txt"))
+    return bool(source.images) and any("labels" in folders for folders in texts)
 
 
 def read(source: Source) -> Export:
@@ -55,7 +55,7 @@ def _read_config(source: Source) -> tuple[dict[str, Any], Path]:
     if not files:
         named = source.named("classes.txt")
         if not named:
-            raise InputError(f"{source.root}: expected data.yaml")
+            raise InputError(f"{source.root}: expected data.yaml or classes.txt, for the names of the classes")
         return {"names": [line for line in read_lines(named[0]) if line.strip()]}, named[0]
     import yaml
 

@@ -261,7 +261,7 @@ def test_classes_of_pairs_without_names(tmp_path: Path) -> None:
     names, mask = classes(in_colors(VALUES, (1, 2, 3), (0, 0, 9), (200, 1, 1)), "colors")
     assert names == ("color 0 0 9", "color 1 2 3", "color 200 1 1")
     np.testing.assert_array_equal(mask == "color 200 1 1", VALUES == 2)
-    with pytest.raises(InputError, match="more than 255 colors or values"):
+    with pytest.raises(InputError, match="more than 64 colors or values"):
         classes(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8), "photograph")
 
 

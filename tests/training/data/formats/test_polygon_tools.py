@@ -154,10 +154,16 @@ def test_roboflows_coco_has_the_same_names_in_every_split(tmp_path: Path) -> Non
     for split in ("train", "valid"):
         image(tmp_path / "in" / split / "a.jpg")
         annotations = [{"category_id": 4, "segmentation": [flat(ROOF if split == "train" else WALL)]}]
-        write(tmp_path / "in" / split / "_annotations.coco.json", coco(annotations, ["a.jpg"]))
-    _, masks = run(archive(tmp_path / "in", tmp_path / "in.zip"), tmp_path / "out", split=None)
+        data = coco(annotations, ["a.jpg"])
+        data["categories"] = [
+            {"id": 0, "name": "houses-x1f", "supercategory": "none"},
+            {"id": 4, "name": "roof", "supercategory": "houses-x1f"},
+        ]
+        write(tmp_path / "in" / split / "_annotations.coco.json", data)
+    report, masks = run(archive(tmp_path / "in", tmp_path / "in.zip"), tmp_path / "out", split=None)
     np.testing.assert_array_equal(masks["train/a"], truth(("roof", ROOF)))
     np.testing.assert_array_equal(masks["val/a"], truth(("roof", WALL)))
+    assert report.written.names == ("background", "roof")  # and not the project's name
 
 
 def test_cvat(tmp_path: Path) -> None:

@@ -64,6 +64,18 @@ def test_edges_that_are_shared_neither_overlap_nor_leave_a_gap() -> None:
     np.testing.assert_array_equal(np.sum(parts, axis=0), 1)
 
 
+@given(st.integers(0, 10**6))
+def test_shared_edges_of_any_slope(seed: int) -> None:
+    """Corners in thirds: many edges pass through a center but for the rounding."""
+    rng = np.random.default_rng(seed)
+    center = rng.integers(20, 60, 2) / 3
+    angles = np.sort(rng.random(7)) * 2 * np.pi
+    ring = np.round((center + 60 * np.stack([np.cos(angles), np.sin(angles)], -1)) * 3) / 3
+    parts = [pixels(outline([center, a, b])) for a, b in zip(ring, np.roll(ring, -1, 0), strict=True)]
+    union = pixels(Polygon((ring,)))
+    np.testing.assert_array_equal(np.logical_xor.reduce(parts), union)
+
+
 def test_holes_and_order() -> None:
     hole = Polygon((np.array(ROOF), np.array(DOOR)))
     np.testing.assert_array_equal(pixels(hole), covered(ROOF) ^ covered(DOOR))
@@ -80,6 +92,7 @@ def test_many_edges_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     star = np.stack([16 + 15 * np.cos(angle) * (1 + np.sin(9 * angle)) / 2, 12 + 11 * np.sin(angle)], -1)
     whole = pixels(Polygon((star,)))
     monkeypatch.setattr(shapes_module, "_CROSSINGS", 7)
+    monkeypatch.setattr(shapes_module, "_BLOCK", 100)
     np.testing.assert_array_equal(pixels(Polygon((star,))), whole)
     np.testing.assert_array_equal(whole, covered(star.tolist()))
 

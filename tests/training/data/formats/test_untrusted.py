@@ -51,6 +51,7 @@ def refusal(source: Path, **options: Any) -> str:
     return str(error.value)
 
 
+DOTS = polygon("x", ROOF[:2])
 GOOD = labelme([polygon("roof", ROOF)], "a.jpg")
 
 
@@ -61,15 +62,15 @@ GOOD = labelme([polygon("roof", ROOF)], "a.jpg")
         ({"shapes": [3]}, "a.json: shapes[0]: expected an object. Received: 3"),
         ({"shapes": [{"points": ROOF}]}, "a.json: shapes[0]: missing 'label'"),
         ({"shapes": [polygon(3, ROOF)]}, "a.json: shapes[0]: 'label': expected a text. Received: 3"),
-        ({"shapes": [polygon("x", [[1, 2], [3]])]}, "a.json: shapes[0]: 'points': expected points [x, y]. Received: [3]"),
+        ({"shapes": [polygon("x", [[1, 2], [3]])]}, "shapes[0]: 'points': expected points [x, y]. Received: [3]"),
         ({"shapes": [polygon("x", [[1, 2], [3, None]])]}, "'points': expected a number. Received: None"),
         ({"shapes": [polygon("x", [[1, 2], [3, True]])]}, "'points': expected a number. Received: True"),
         ({"shapes": [polygon("x", [[1, 2], [3, 1e9]])]}, "'points': expected a number. Received: 1000000000.0"),
         ({"shapes": [polygon("x", [[1, float("nan")]] * 3)]}, "'points': expected a number. Received: nan"),
-        ({"shapes": [{**polygon("x", ROOF[:1]), "shape_type": "circle"}]}, "shapes[0]: a circle has 2 points. Received: 1"),
-        ({"shapes": [{**polygon("x", ROOF[:2]), "shape_type": "mask"}]}, "shapes[0]: missing 'mask'"),
-        ({"shapes": [{**polygon("x", ROOF[:2]), "shape_type": "mask", "mask": "?"}]}, "a.json: 'mask' is not a PNG in base64"),
-        ({"shapes": [{**polygon("x", ROOF[:2]), "shape_type": "mask", "mask": "AAAA"}]}, "a.json: bytes: not a readable mask"),
+        ({"shapes": [{**DOTS, "points": [[1, 2]], "shape_type": "circle"}]}, "shapes[0]: a circle has 2 points. Received: 1"),
+        ({"shapes": [{**DOTS, "shape_type": "mask"}]}, "shapes[0]: missing 'mask'"),
+        ({"shapes": [{**DOTS, "shape_type": "mask", "mask": "?"}]}, "a.json: 'mask' is not a PNG in base64"),
+        ({"shapes": [{**DOTS, "shape_type": "mask", "mask": "AAAA"}]}, "a.json: bytes: not a readable mask"),
         ({"shapes": [polygon("x\ny", ROOF)]}, "a class name is one non-empty line"),
         ({"imagePath": None}, "a.json: 'imagePath': expected a text. Received: None"),
         ({"imagePath": "../../c.jpg"}, "a.json: no image 'c.jpg' below"),
@@ -102,6 +103,9 @@ def change_of(path: list, value: Any) -> Any:
     return change
 
 
+SEGMENTATION = ["annotations", 0, "segmentation"]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -109,20 +113,20 @@ def change_of(path: list, value: Any) -> Any:
         (["annotations", 0], 1, "coco.json: annotations[0]: expected an object. Received: 1"),
         (["annotations", 0, "image_id"], KeyError, "annotations[0]: missing 'image_id'"),
         (["annotations", 0, "image_id"], 99, "annotations[0]: 'image_id' 99 is no image's"),
-        (["annotations", 0, "category_id"], "4", "annotations[0]: 'category_id': expected a whole number. Received: '4'"),
-        (["annotations", 0, "iscrowd"], "no", "annotations[0]: 'iscrowd': expected a whole number"),
-        (["annotations", 0, "segmentation"], 3, "annotations[0]: 'segmentation': expected a list. Received: 3"),
-        (["annotations", 0, "segmentation"], [3], "annotations[0]: 'segmentation'[0]: expected a list"),
-        (["annotations", 0, "segmentation"], [[1, 2, 3, 4, 5, 6, 7]], "'segmentation'[0]: expected x and y in turn. Received: 7"),
-        (["annotations", 0, "segmentation"], [["1"] * 6], "'segmentation'[0]: expected a number. Received: '1'"),
-        (["annotations", 0, "segmentation"], {"counts": [1]}, "'segmentation': missing 'size'"),
-        (["annotations", 0, "segmentation"], {"size": [24], "counts": [1]}, "'size' must be [height, width]. Received: 1"),
-        (["annotations", 0, "segmentation"], {"size": [24, 32], "counts": [1, "2"]}, "'counts': expected a whole number"),
-        (["annotations", 0, "segmentation"], {"size": [24, 32], "counts": [9]}, "add up to 24x32 = 768 pixels. Received: 9"),
-        (["annotations", 0, "segmentation"], {"size": [24, 32], "counts": [10**99]}, "add up to 24x32"),
-        (["annotations", 0, "segmentation"], {"size": [24, 32], "counts": "PPPPPP"}, "'counts'"),
-        (["annotations", 0, "segmentation"], {"size": [24, 32], "counts": ""}, "add up to 24x32 = 768 pixels. Received: 0"),
-        (["annotations", 0, "segmentation"], {"size": [1 << 40, 1 << 40], "counts": [1 << 80]}, "outside its picture"),
+        (["annotations", 0, "category_id"], "4", "'category_id': expected a whole number. Received: '4'"),
+        (["annotations", 0, "iscrowd"], "no", "annotations[0]: 'iscrowd' must be 0 or 1. Received: 'no'"),
+        (SEGMENTATION, 3, "annotations[0]: 'segmentation': expected a list. Received: 3"),
+        (SEGMENTATION, [3], "annotations[0]: 'segmentation'[0]: expected a list"),
+        (SEGMENTATION, [[1, 2, 3, 4, 5, 6, 7]], "'segmentation'[0]: expected x and y in turn. Received: 7"),
+        (SEGMENTATION, [["1"] * 6], "'segmentation'[0]: expected a number. Received: '1'"),
+        (SEGMENTATION, {"counts": [1]}, "'segmentation': missing 'size'"),
+        (SEGMENTATION, {"size": [24], "counts": [1]}, "'size' must be [height, width]. Received: 1"),
+        (SEGMENTATION, {"size": [24, 32], "counts": [1, "2"]}, "'counts': expected a whole number"),
+        (SEGMENTATION, {"size": [24, 32], "counts": [9]}, "24x32 = 768 pixels. Received: 9"),
+        (SEGMENTATION, {"size": [24, 32], "counts": [10**99]}, "add up to 24x32"),
+        (SEGMENTATION, {"size": [24, 32], "counts": "PPPPPP"}, "'counts'"),
+        (SEGMENTATION, {"size": [24, 32], "counts": ""}, "24x32 = 768 pixels. Received: 0"),
+        (SEGMENTATION, {"size": [1 << 40, 1 << 40], "counts": [1 << 80]}, "outside its picture"),
         (["categories", 0, "name"], 5, "categories[0]: 'name': expected a text. Received: 5"),
         (["categories", 1, "id"], 30, "categories[1]: 'id' 30 is that of another category"),
         (["images", 1, "id"], 7, "images[1]: 'id' 7 is that of another image"),
@@ -149,8 +153,8 @@ def test_broken_coco(path: list, value: Any, message: str, folder: Path) -> None
         (f'<polygon points="{pairs_text(ROOF)}"/>', "image 0 ('a.jpg'): <polygon> 0: missing 'label'"),
         (f'<polygon label="roof" z_order="high" points="{pairs_text(ROOF)}"/>', "'z_order': expected a whole number"),
         ('<box label="roof" xtl="1" ytl="2" xbr="3"/>', "<box> 0: 'ybr': expected a number. Received: None"),
-        ('<mask label="roof" rle="1,2" left="0" top="0" width="9" height="9"/>', "add up to 9x9 = 81 pixels. Received: 3"),
-        ('<mask label="roof" rle="" left="0" top="0" width="9" height="9"/>', "'rle': expected a whole number. Received: ''"),
+        ('<mask label="roof" rle="1,2" left="0" top="0" width="9" height="9"/>', "9x9 = 81 pixels. Received: 3"),
+        ('<mask label="roof" rle="" left="0" top="0" width="9" height="9"/>', "'rle': expected a whole number"),
         ('<mask label="roof" rle="81" left="30" top="0" width="9" height="9"/>', "outside its picture of 24x32"),
         ("<polygon", "annotations.xml: not readable XML"),
     ],
@@ -186,7 +190,7 @@ def test_entities_tracks_and_foreign_xml_are_refused(folder: Path) -> None:
         ([{"data": {"image": "a.jpg"}, "annotations": 3}], "task 0: 'annotations': expected a list"),
         ([{"data": {"x": "y"}, "annotations": [{"result": []}]}], "task 0: 'data' names 0 images"),
         ([{"data": {"image": "c.jpg"}, "annotations": [{"result": []}]}], "task 0: no image 'c.jpg'"),
-        ([{"data": {"image": "a.jpg"}, "annotations": [{"result": 3}]}], "task 0: annotations: 'result': expected a list"),
+        ([{"data": {"image": "a.jpg"}, "annotations": [{"result": 3}]}], "annotations: 'result': expected a list"),
     ],
 )  # fmt: skip
 def test_broken_label_studio(change: list, message: str, folder: Path) -> None:
@@ -362,8 +366,8 @@ def test_anything_anywhere_is_refused_in_a_line_or_read(place: tuple, value: Any
         try:
             run(shared_folder / "in", Path(made) / "out", format=name)
         except InputError as error:
-            assert len(str(error).splitlines()) == 1
-            assert not list(Path(made).iterdir())
+            if len(str(error).splitlines()) != 1 or list(Path(made).iterdir()):
+                pytest.fail(str(error))
         finally:
             (shared_folder / "in" / "y.json").unlink(missing_ok=True)
 
@@ -383,8 +387,8 @@ def test_a_mask_that_is_none_leaves_nothing(tmp_path: Path) -> None:
         image(tmp_path / "in" / "images" / f"{name}.jpg")
         mask_file(tmp_path / "in" / "masks" / f"{name}.png", np.zeros(SIZE, np.uint8) + (name == "a"))
     whole = (tmp_path / "in" / "masks" / "b.png").read_bytes()
-    (tmp_path / "in" / "masks" / "b.png").write_bytes(whole[: len(whole) - 20])
-    assert "masks/b.png: not a readable mask" in refusal(tmp_path / "in", names=["a", "b"])
+    (tmp_path / "in" / "masks" / "b.png").write_bytes(whole[: len(whole) // 2])
+    assert "masks/b.png: not a readable" in refusal(tmp_path / "in", names=["a", "b"])
     (tmp_path / "in" / "masks" / "b.png").write_bytes(whole)
     with pytest.raises(InputError, match="mask value 1 is neither a class nor ignored in --labels"):
         run(tmp_path / "in", tmp_path / "out", names=["a"])
