@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from segformer_tf.errors import InputError
 from segformer_tf.files import new_folder
 from segformer_tf.labels import IGNORE_ID
@@ -146,14 +148,15 @@ def _pixel_notes(export: Export, written: Written) -> list[str]:
 
 def _missing(written: Written) -> list[str]:
     """A line on classes that no mask of train shows."""
-    train = written.pixels["train"][:-1]
-    missing = [name for name, pixels in zip(written.names, train, strict=True) if not pixels]
+    missing = np.flatnonzero(written.pixels["train"][:-1] == 0).tolist()
     if not missing:
         return []
-    shown = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if missing[_SHOWN:] else "")
+    names = [written.names[i] for i in missing]
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
+    elsewhere = any(count[missing].any() for count in written.pixels.values())
+    seed = "another --seed may; or " if elsewhere else ""
     return [
-        f"no mask of train shows {shown}; another --seed may, or take them out of dataset.json, or train with "
-        "--allow-missing-classes"
+        f"no mask of train shows {shown}; {seed}take them out of dataset.json, or train with --allow-missing-classes"
     ]
 
 

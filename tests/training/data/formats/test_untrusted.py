@@ -67,7 +67,7 @@ GOOD = labelme([polygon("roof", ROOF)], "a.jpg")
         ({"shapes": [polygon("x", [[1, 2], [3, True]])]}, "'points': expected a number. Received: True"),
         ({"shapes": [polygon("x", [[1, 2], [3, 1e9]])]}, "'points': expected a number. Received: 1000000000.0"),
         ({"shapes": [polygon("x", [[1, float("nan")]] * 3)]}, "'points': expected a number. Received: nan"),
-        ({"shapes": [{**DOTS, "points": [[1, 2]], "shape_type": "circle"}]}, "shapes[0]: a circle has 2 points. Received: 1"),
+        ({"shapes": [{**DOTS, "points": [[1, 2]], "shape_type": "circle"}]}, "a circle has 2 points. Received: 1"),
         ({"shapes": [{**DOTS, "shape_type": "mask"}]}, "shapes[0]: missing 'mask'"),
         ({"shapes": [{**DOTS, "shape_type": "mask", "mask": "?"}]}, "a.json: 'mask' is not a PNG in base64"),
         ({"shapes": [{**DOTS, "shape_type": "mask", "mask": "AAAA"}]}, "a.json: bytes: not a readable mask"),
