@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from rich.progress import track
 
 from segformer_tf.errors import InputError
 from segformer_tf.image import Head, read_head
+from segformer_tf.terminal import plain_console
 from training.data.folder.manifest import Exif
 from training.data.folder.source import LIES_OVER
 from training.data.formats.export import Export, Picture
@@ -38,9 +42,11 @@ def check_images(export: Export, exif: Exif | None) -> Exif | None:
         if picture.image in seen:
             raise InputError(f"{picture.where}: its image {picture.image} is that of {seen[picture.image]}, too")
         seen[picture.image] = picture.where
+    console = plain_console(stderr=True)
+    bar: Any = {"console": console, "transient": True, "disable": not console.is_terminal}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        heads = list(pool.map(lambda picture: read_head(picture.image), export.pictures))
-        sizes = list(pool.map(_annotated_size, export.pictures))
+        pairs = pool.map(_sizes, export.pictures)
+        heads, sizes = zip(*track(pairs, "looking at images", len(export.pictures), **bar), strict=True)
     turned = [i for i, head in enumerate(heads) if head.turn != 1]
     tell = {i: way for i in turned if (way := _tells(sizes[i], heads[i]))}
     ways = {way: i for i, way in reversed(tell.items())}  # the first of each
@@ -68,10 +74,10 @@ def check_images(export: Export, exif: Exif | None) -> Exif | None:
     return over if turned else None
 
 
-def _annotated_size(picture: Picture) -> tuple[int, int] | None:
-    if picture.mask is None:
-        return picture.size
-    return read_head(picture.mask).stored
+def _sizes(picture: Picture) -> tuple[Head, tuple[int, int] | None]:
+    """The head of an image, and the size of what was drawn on it."""
+    head = read_head(picture.image)
+    return head, picture.size if picture.mask is None else read_head(picture.mask).stored
 
 
 def _tells(size: tuple[int, int] | None, head: Head) -> Exif | None:

@@ -26,7 +26,7 @@ def image(path: Path, size: tuple[int, int] = SIZE, orientation: int = 1) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    pixels = np.random.default_rng(abs(hash(path.name)) % 1000).integers(0, 256, (*size, 3), np.uint8)
+    pixels = np.random.default_rng(list(path.name.encode())).integers(0, 256, (*size, 3), np.uint8)
     Image.fromarray(pixels).save(path, exif=exif)
     return path
 
