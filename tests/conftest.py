@@ -26,6 +26,8 @@ from segformer_tf.scratch import begin_scratch
 
 if TYPE_CHECKING:
     from segformer_tf import SegFormer
+    from training.config import TrainConfig
+    from training.runs.folder import Run
 
 # Whatever lands in the temporary folder beside `tmp_path`, also of processes that tests kill, goes when the tests end.
 begin_scratch()
@@ -183,14 +185,24 @@ def trained(toy_folder: Path, shared: Callable) -> Path:
 
 
 @pytest.fixture(scope="session")
-def left_alone(toy_folder: Path, shared: Callable) -> Path:
+def left_alone(toy_folder: Path, shared: Callable, train_quickly: Callable) -> Path:
     """The run folder of an `EXACT` training on `toy_folder` that nothing stopped, as `quick`; do not change it."""
     from tests.training.small import EXACT
+
+    return shared("left_alone", lambda out: train_quickly(replace(EXACT, data=str(toy_folder), out=out)))
+
+
+@pytest.fixture(scope="session")
+def train_quickly() -> Callable[[TrainConfig], Run]:
+    """`training.train.train` as under `quick`, for fixtures of a wider scope."""
     from training.train import train
 
-    with pytest.MonkeyPatch.context() as patch:
-        _train_quickly(patch)
-        return shared("left_alone", lambda out: train(replace(EXACT, data=str(toy_folder), out=out)))
+    def run(config: TrainConfig) -> Run:
+        with pytest.MonkeyPatch.context() as patch:
+            _train_quickly(patch)
+            return train(config)
+
+    return run
 
 
 @pytest.fixture
