@@ -11,25 +11,23 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # `tmp_path` is looked at afterwards
-with contextlib.suppress(ImportError):
-    import torch  # noqa: F401
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
-from matplotlib.figure import Figure
 from PIL import Image
 
-from segformer_tf import SegFormer, build_segformer
 from segformer_tf.scratch import begin_scratch
-from tests.helpers import perturb
-from training.data.tfds.toy import NAMES, draw_sample
+
+if TYPE_CHECKING:
+    from segformer_tf import SegFormer
+    from training.config import TrainConfig
+    from training.runs.folder import Run
 
 # Whatever lands in the temporary folder beside `tmp_path`, also of processes that tests kill, goes when the tests end.
 begin_scratch()
@@ -39,18 +37,30 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 # Real samples: SEGFORMER_TF_DATA or ../shared/data.
 DATA = Path(os.environ.get("SEGFORMER_TF_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
-# Two devices, so that MirroredStrategy is really run.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-# Graphs of a few steps are not worth optimizing; workers and other processes that tests start do optimize theirs.
-if not tf.config.list_physical_devices("GPU"):
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
-# Millions of objects of the libraries stay: not looking at them again saves a tenth of the time.
-gc.collect()
-gc.freeze()
-gc.set_threshold(50_000, 20, 50)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("dist", "no") == "no" or WORKER:  # what hands out tests to workers runs none itself
+        _prepare_tensorflow()
+
+
+def _prepare_tensorflow() -> None:
+    with contextlib.suppress(ImportError):
+        import torch  # noqa: F401
+    import tensorflow as tf
+
+    # Two devices, so that MirroredStrategy is really run.
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    # Graphs of a few steps are not worth optimizing; workers and other processes that tests start do optimize theirs.
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+    # Millions of objects of the libraries stay: not looking at them again saves a tenth of the time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
 
 # The same few examples every time; `make fuzz` takes many, new ones.
 settings.register_profile("few", max_examples=40, deadline=None, derandomize=True)
@@ -76,12 +86,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
+    import keras
+
     keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")
 def tiny() -> SegFormer:
     """A perturbed tiny model of 6 classes; do not change it."""
+    from segformer_tf import build_segformer
+    from tests.helpers import perturb
+
     return perturb(build_segformer("tiny", num_classes=6))
 
 
@@ -109,6 +124,8 @@ def toy_folder(shared: Callable) -> Path:
 
 
 def write_toy_folder(root: Path) -> None:
+    from training.data.tfds.toy import NAMES, draw_sample
+
     for seed, (split, count) in enumerate({"train": 6, "val": 3, "test": 3}.items()):
         for kind in ("images", "masks"):
             (root / split / kind).mkdir(parents=True)
@@ -168,14 +185,24 @@ def trained(toy_folder: Path, shared: Callable) -> Path:
 
 
 @pytest.fixture(scope="session")
-def left_alone(toy_folder: Path, shared: Callable) -> Path:
+def left_alone(toy_folder: Path, shared: Callable, train_quickly: Callable) -> Path:
     """The run folder of an `EXACT` training on `toy_folder` that nothing stopped, as `quick`; do not change it."""
     from tests.training.small import EXACT
+
+    return shared("left_alone", lambda out: train_quickly(replace(EXACT, data=str(toy_folder), out=out)))
+
+
+@pytest.fixture(scope="session")
+def train_quickly() -> Callable[[TrainConfig], Run]:
+    """`training.train.train` as under `quick`, for fixtures of a wider scope."""
     from training.train import train
 
-    with pytest.MonkeyPatch.context() as patch:
-        _train_quickly(patch)
-        return shared("left_alone", lambda out: train(replace(EXACT, data=str(toy_folder), out=out)))
+    def run(config: TrainConfig) -> Run:
+        with pytest.MonkeyPatch.context() as patch:
+            _train_quickly(patch)
+            return train(config)
+
+    return run
 
 
 @pytest.fixture
@@ -191,9 +218,13 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _train_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
     monkeypatch.setattr(keras.Model, "run_eagerly", property(lambda self: True, lambda self, value: None))
     _plot_nothing(monkeypatch)
 
 
 def _plot_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).touch())

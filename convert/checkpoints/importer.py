@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -270,7 +271,8 @@ def _placed(
     path: Path, tensors: Tensors, dialect: Dialect, root: str, config: SegFormerConfig, has_decoder: bool
 ) -> Tensors:
     """Tensors by our names; raises InputError that lists missing, unexpected and mis-shaped keys."""
-    shapes = {v.path: tuple(v.shape) for v in SegFormer(config).weights}
+    with keras.StatelessScope(initialize_variables=False):  # names and shapes alone
+        shapes = {v.path: tuple(v.shape) for v in SegFormer(config).weights}
     parts = dict(dialect.layers(config, root))
     weights: Tensors = {}
     used, missing, misshaped = set(), [], []

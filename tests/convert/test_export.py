@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,16 @@ from training.data.open import open_source
 from training.train import train
 
 
+@cache
+def perturbed(variant: str) -> SegFormer:
+    """One model for all sizes; do not change it."""
+    return perturb(build_segformer(variant, num_classes=11))
+
+
 @pytest.mark.parametrize("variant", ["tiny", "b0"])
 @pytest.mark.parametrize(("height", "width"), [(512, 512), (360, 480), (97, 161)])
 def test_fp32_agrees_with_keras_and_the_papers_decoder(variant: str, height: int, width: int, tmp_path: Path) -> None:
-    model = perturb(build_segformer(variant, num_classes=11))
-    out = tmp_path / "model.tflite"
+    model, out = perturbed(variant), tmp_path / "model.tflite"
     export_tflite(model, out, recipe="fp32", size=(height, width), runtimes=installed_runtimes())
     (image,) = synthetic_images((height, width), 1)
     keras_logits = model.logits(image[None])

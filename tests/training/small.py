@@ -3,6 +3,9 @@
 import sys
 from dataclasses import replace
 
+import keras
+
+from segformer_tf.distributed_fit import MultiWorkerFit
 from training.config import TrainConfig
 
 SMALL = TrainConfig(
@@ -18,6 +21,15 @@ SMALL = TrainConfig(
 
 # A run of it that is stopped and goes on must end with the same bits.
 EXACT = replace(SMALL, drop_path=0.3, ema=0.9, deterministic=True)
+
+
+class Pointwise(MultiWorkerFit, keras.Model):
+    """In place of `build_segformer` where any network will do: one layer, of patches of 4x4 pixels."""
+
+    def __init__(self, variant: str, *, num_classes: int, **_: object) -> None:
+        image = keras.Input((None, None, 3))
+        super().__init__(inputs=image, outputs=keras.layers.Conv2D(num_classes, 4, strides=4)(image), name=variant)
+
 
 _COMMAND = """
 from segformer_tf.cli import script

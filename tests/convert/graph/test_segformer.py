@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import keras
@@ -20,6 +21,12 @@ from tests.helpers import noise, perturb, within
 SIZES = [(64, 64), (64, 96), (97, 161), (29, 31), (33, 200)]
 FOLDS = ("scale_in", "affine_in", "centered", "then", "batch_norm")
 RNG = np.random.default_rng(0)
+
+
+@cache
+def perturbed(variant: str = "tiny", num_classes: int = 6, **options: Any) -> SegFormer:
+    """One model for all sizes and runtimes; whoever changes it changes it back."""
+    return perturb(build_segformer(variant, num_classes=num_classes, **options))
 
 
 def run(content: bytes, image: np.ndarray) -> np.ndarray:
@@ -42,32 +49,30 @@ def agrees(model: SegFormer, size: tuple[int, int], *, runtime: str = "litert", 
 @pytest.mark.parametrize("decoder", ["all_mlp", "mmseg"])
 @pytest.mark.parametrize(("runtime", "tolerance"), [("litert", 1e-5), ("tflite-runtime", 2e-4)])
 def test_graph_is_the_network(size: tuple[int, int], decoder: str, runtime: str, tolerance: float) -> None:
-    model = perturb(build_segformer("tiny", num_classes=6, decoder=decoder))
-    assert agrees(model, size, runtime=runtime, tolerance=tolerance)
+    assert agrees(perturbed(decoder=decoder), size, runtime=runtime, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("variant", ["b0", "b1"])
 def test_graph_is_the_network_at_full_width(variant: str) -> None:
-    model = perturb(build_segformer(variant, num_classes=150))
-    assert agrees(model, (97, 161))
+    assert agrees(perturbed(variant, 150), (97, 161))
 
 
 @pytest.mark.parametrize("runtime", ["litert", "tflite-runtime"])
 def test_graph_normalizes_as_the_model_does(runtime: str) -> None:
     looks = {"image_mean": (127.5, 0.0, 20.0), "image_std": (127.5, 255.0, 1.0)}
-    assert agrees(perturb(build_segformer("tiny", num_classes=6, **looks)), (64, 96), runtime=runtime, tolerance=2e-4)
+    assert agrees(perturbed(**looks), (64, 96), runtime=runtime, tolerance=2e-4)
 
 
 def test_one_weight_is_seen() -> None:
-    model = perturb(build_segformer("tiny", num_classes=6))
-    written = network.network(model, (64, 96))
+    model, image = perturbed(), np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    written = run(to_tflite(network.network(model, (64, 96))), image)
+    assert within(written, model.logits(image), 1e-5)
     for variable in model.weights:
         if "attn/kv/bias" in variable.path:
             continue  # its first half has no effect: see the next test
         kept = variable.numpy()
         variable.assign(kept * 1.05 + 0.01)
-        image = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), np.uint8)
-        assert not within(run(to_tflite(written), image), model.logits(image), 1e-5), variable.path
+        assert not within(written, model.logits(image), 1e-5), variable.path
         variable.assign(kept)
 
 
@@ -91,9 +96,8 @@ def test_a_broken_fold_turns_the_comparison_red(name: str, monkeypatch: pytest.M
         result = whole(*args)
         return result * 1.01 if name == "scale_in" else (result[0] * 1.01, result[1])
 
-    model = perturb(build_segformer("tiny", num_classes=6))
     monkeypatch.setattr(network, name, broken)
-    assert not agrees(model, (64, 96))
+    assert not agrees(perturbed(), (64, 96))
 
 
 def test_each_fold_is_the_plain_form() -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,11 @@ import tensorflow as tf
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.small import COMMAND, QUICK, SMALL
+from training.config import TrainConfig
 from training.data.open import open_source
 from training.data.pipeline import train_batches
 from training.distributed.strategy import Place, _answers, _meet, make_strategy, this_place
+from training.runs.folder import Run
 from training.train import train
 
 WHOLE = replace(SMALL, batch_size=4, steps=6, eval_size=(64, 64), head_multiplier=1.0, drop_path=0.0, dropout=0.0)
@@ -70,9 +73,11 @@ def curve(run: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def one_device(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """The curve of a run on one device."""
-    return curve(train(replace(WHOLE, data=str(toy_folder), out=tmp_path_factory.mktemp("one") / "run")).root)
+def one_device(
+    toy_folder: Path, tmp_path_factory: pytest.TempPathFactory, train_quickly: Callable[[TrainConfig], Run]
+) -> np.ndarray:
+    """The curve of a run on one device, op by op; those that are compared with it run graphs."""
+    return curve(train_quickly(replace(WHOLE, data=str(toy_folder), out=tmp_path_factory.mktemp("one") / "run")).root)
 
 
 def assert_same_curve(actual: np.ndarray, expected: np.ndarray) -> None:

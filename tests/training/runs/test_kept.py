@@ -15,7 +15,7 @@ from segformer_tf import build_segformer
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.runs.test_resume import assert_same_end
-from tests.training.small import EXACT, SMALL
+from tests.training.small import EXACT, SMALL, Pointwise
 from training.config import PretrainConfig, TrainConfig
 from training.data.open import open_source
 from training.optim.optimizer import SegFormerAdamW
@@ -63,6 +63,7 @@ def test_a_validation_out_of_memory_loses_no_epoch(
 
 @pytest.mark.usefixtures("quick")
 def test_pictures_out_of_memory_lose_no_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.tasks.segmentation.build_segformer", Pointwise)
     monkeypatch.setattr("training.tasks.segmentation.plot_panel", no_memory)
     with pytest.raises(InputError, match=r"that was panel\.png, an image of 128x128; .* --eval-size H W of less$"):
         train(config)

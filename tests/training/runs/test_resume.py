@@ -128,8 +128,9 @@ def test_twenty_kills_at_random_moments(toy_folder: Path, tmp_path: Path) -> Non
     assert_same_end(alone, killed, epochs=epochs)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model() -> keras.Model:
+    """Its values are any test's to change."""
     model = build_segformer("tiny", num_classes=3, drop_path_rate=0.3)
     model.compile(optimizer=SegFormerAdamW(1e-3))
     model.optimizer.build(model.trainable_variables)
@@ -230,7 +231,7 @@ def test_an_out_folder_that_exists_is_refused_before_the_data_is_read(toy_folder
 def test_ctrl_c_ends_between_two_steps(toy_folder: Path, tmp_path: Path) -> None:
     run, temporary = tmp_path / "run", tmp_path / "temporary"
     temporary.mkdir()
-    process = start(*options(toy_folder, run, epochs=200), TMPDIR=str(temporary))
+    process = start(*options(toy_folder, run, epochs=200), command=EAGER, TMPDIR=str(temporary))
     while not list((run / "backup").glob("worker0-epoch*.npz")):
         assert process.poll() is None
         time.sleep(0.05)
