@@ -106,6 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
             "torch": "pip install torch==2.13.0",
             "huggingface_hub": "pip install huggingface_hub",
             "yaml": "in the repository: pip install '.[data]'",
+            "rasterio": "in the repository: pip install '.[large]'",
         }
         hint = how.get(error.name or "", "in the repository: pip install '.[train,convert]'")
         print(f"segformer: {error.name} is not installed; {hint}", file=sys.stderr)

@@ -157,6 +157,12 @@ def open_picture(source: Path | BinaryIO, *, formats: tuple[str, ...], kind: str
             yield opened
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise InputError(
+            f"{name}: a {kind} of more than {most} million pixels, too many for "
+            "memory; `segformer predict --slide` reads a TIFF of any size"
+        ) from None
     except Exception as error:  # Pillow's readers raise anything for a broken file
         reason = first_line(error)
         raise InputError(f"{name}: not a readable {kind} ({reason})") from None

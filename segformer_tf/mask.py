@@ -8,17 +8,20 @@ mixed cells, a tenth of a photograph, need interpolation, and full-size logits a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+Size = tuple[int, int]  # height, width
+Part = tuple[slice, slice]  # rows and columns, each with both ends
 
 _BLOCK_BYTES = 1 << 24  # full-size logits that `resized_rows` holds at a time
 _CORNER_VALUES = 1 << 18  # logits held at a time of each corner of the mixed cells
 _PIXEL_VALUES = 1 << 14  # interpolated logits held at a time: they stay in the processor's cache
 
 
-def logits_to_mask(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+def logits_to_mask(logits: NDArray[np.float32], size: Size) -> NDArray[np.uint8]:
     """Arg-max of one half-pixel bilinear resize, without the resized logits; the arithmetic is float64.
 
     Arg-max before the resize would be another mask: the 1/4 grid would show.
@@ -39,7 +42,36 @@ def logits_to_mask(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArra
     if height < 1 or width < 1:
         raise ValueError(f"expected a positive size. Received: {height}x{width}")
     logits = np.ascontiguousarray(logits, np.float32)
-    rows, columns = _cells(logits.shape[0], height), _cells(logits.shape[1], width)
+    return _mask(logits, _cells(logits.shape[0], height), _cells(logits.shape[1], width))
+
+
+def part_to_mask(logits: NDArray[np.float32], grid: Size, size: Size, part: Part) -> NDArray[np.uint8]:
+    """``logits_to_mask(whole, size)[part]``, of only those logits that the part is computed of.
+
+    Args:
+        logits: (h, w, C) float, ``whole[part_reach(grid, size, part)]``.
+        grid: (height, width) of the whole grid of logits.
+        size: (height, width) of the whole mask.
+        part: rows and columns of the mask.
+
+    Returns:
+        (rows, columns) uint8 class ids.
+    """
+    if grid == size:
+        return logits.argmax(-1).astype(np.uint8)
+    cells = (_cells(n_in, n_out, p).shifted() for n_in, n_out, p in zip(grid, size, part, strict=True))
+    return _mask(np.ascontiguousarray(logits, np.float32), *cells)
+
+
+def part_reach(grid: Size, size: Size, part: Part) -> Part:
+    """Rows and columns of a grid that a part of its resize to `size` is computed of."""
+    if grid == size:
+        return part
+    rows, columns = (_cells(n_in, n_out, p).reach for n_in, n_out, p in zip(grid, size, part, strict=True))
+    return rows, columns
+
+
+def _mask(logits: NDArray[np.float32], rows: _Cells, columns: _Cells) -> NDArray[np.uint8]:
     best = logits.argmax(-1).astype(np.uint8)
     upper, lower = best[rows.low], best[rows.high]
     corner = upper[:, columns.low]  # (row cells, column cells)
@@ -60,7 +92,7 @@ def ids_to_mask(ids: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     return ids[rows[:, None], columns]
 
 
-def resized_rows(logits: NDArray[np.float32], size: tuple[int, int]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def resized_rows(logits: NDArray[np.float32], size: Size) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """The half-pixel bilinear resize that `logits_to_mask` takes the arg-max of, some rows at a time.
 
     Args:
@@ -71,16 +103,25 @@ def resized_rows(logits: NDArray[np.float32], size: tuple[int, int]) -> Iterator
         A slice of rows, and their (rows, width, C) float32, which the caller may change.
     """
     height, width = size
-    logits = np.asarray(logits, np.float32)
-    top, bottom, down = _cells(logits.shape[0], height).taps()
-    left, right, across = _cells(logits.shape[1], width).taps()
     rows = max(1, _BLOCK_BYTES // (4 * width * logits.shape[2]))
     for start in range(0, height, rows):
-        part = slice(start, start + rows)
-        upper, lower = logits[top[part]], logits[bottom[part]]
-        row = upper + (lower - upper) * down[part, None, None]  # (rows, w, C)
-        before, after = row[:, left], row[:, right]
-        yield part, before + (after - before) * across[:, None]
+        part = slice(start, min(start + rows, height))
+        yield part, resized_part(logits, size, (part, slice(0, width)))
+
+
+def resized_part(logits: NDArray[np.float32], size: Size, part: Part) -> NDArray[np.float32]:
+    """Rows and columns `part` of the resize of `logits` (h, w, C) to `size`: a new (rows, columns, C) float32."""
+    down, across = (_cells(n_in, n_out, p) for n_in, n_out, p in zip(logits.shape, size, part, strict=False))
+    near = np.asarray(logits[down.reach, across.reach], np.float32)
+    top, bottom, weight = down.shifted().taps()
+    row = near[top] + (near[bottom] - near[top]) * weight[:, None, None]  # (rows, w, C)
+    left, right, weight = across.shifted().taps()
+    before = row[:, left]
+    change = row[:, right]
+    change -= before
+    change *= weight[:, None]
+    change += before
+    return change
 
 
 @dataclass(frozen=True)
@@ -104,9 +145,20 @@ class _Cells:
         """The two grid points of every position, and the weight of the second."""
         return self.low[self.cell], self.high[self.cell], self.weight.astype(np.float32)
 
+    @property
+    def reach(self) -> slice:
+        """The grid points in use, from the first to the last."""
+        return slice(int(self.low[0]), int(self.high[-1]) + 1)
 
-def _cells(size_in: int, size_out: int) -> _Cells:
-    place = (np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5
+    def shifted(self) -> _Cells:
+        """The same for a grid of the points in `reach` alone."""
+        return replace(self, low=self.low - self.low[0], high=self.high - self.low[0])
+
+
+def _cells(size_in: int, size_out: int, part: slice | None = None) -> _Cells:
+    """Of the output positions of a slice with both ends, or of all."""
+    part = part or slice(0, size_out)
+    place = (np.arange(part.start, part.stop) + 0.5) * (size_in / size_out) - 0.5
     below = np.floor(place).astype(np.intp)
     grid, first, cell, count = np.unique(below, return_index=True, return_inverse=True, return_counts=True)
     positions = first + np.minimum(np.arange(count.max())[:, None], count - 1)

@@ -146,9 +146,11 @@ def evaluate(
         segformer evaluate city.keras --data tfds:cityscapes --split val --slide 1024 768 --protocol paper \\
             --scales 0.5 0.75 1 1.25 1.5 1.75 2 --flip
 
-    A .tflite takes images of one size. It allows --flip and --protocol, and --slide if the crop is that size; --size,
-    --resize, --align and --scales need --slide. A .tflite of another origin that takes images of any size needs --size,
-    or the crop of --slide.
+    A .tflite takes images of one size. It allows --flip and --protocol, and --slide if its windows have that size;
+    --size, --resize, --align and --scales need --slide. A .tflite of another origin that takes images of any size needs
+    --size, or the windows of --slide. What `predict --slide --scale 0.5` does, for a .tflite of 576x768 pixels:
+
+        segformer evaluate int8.tflite --data path/to/folder --slide 576 768 432 --scales 0.5
 
     Parameters
     ----------

@@ -131,7 +131,7 @@ def open_predictor(
     if model.suffix == ".tflite":
         info = find_model_info(model)
         if info is None:  # it may take any size
-            size = (protocol.slide[0], protocol.slide[0]) if protocol.slide else protocol.size
+            size = protocol.window if protocol.slide else protocol.size
             contract = replace(contract, size=size)
             protocol = protocol if protocol.slide else replace(protocol, size=None)
         with IsolatedModel(model, runtime=runtime, contract=contract) as worker:

@@ -6,7 +6,7 @@ early mmsegmentation: ``AlignedResize``, ``slide_inference``, ``aug_test``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Annotated, Any, Literal
@@ -19,10 +19,10 @@ from segformer_tf.config import MIN_IMAGE_SIDE
 from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels, fit_image
 from segformer_tf.mask import logits_to_mask, resized_rows
+from segformer_tf.resample import Resized
+from segformer_tf.slide import BLOCK, Logits, Network, SlidingLogits, mask_blocks, scaled_size
 
 Size = tuple[int, int]
-Logits = NDArray[np.float32]
-Network = Callable[[Pixels], Logits]  # (H, W, 3) to (h, w, C), a grid over the whole of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,9 @@ class EvalProtocol:
     align: int = 1
     """Stretch both sides up to the next multiple of this."""
 
-    slide: tuple[int, int] | None = None
-    """Crop and stride of square sliding windows, whose logits are averaged. Default: the whole image at once."""
+    slide: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True)] = None
+    """Crop and stride of square sliding windows, whose logits are averaged; or height, width and stride. Default: the
+    whole image at once."""
 
     scales: Annotated[tuple[float, ...], Parameter(consume_multiple=True, show_default=False)] = (1.0,)
     """Factors on the size above. Default: 1. With several, or with --flip, the mean softmax at the image's own size
@@ -61,13 +62,25 @@ class EvalProtocol:
         for name, value in (("--resize", self.resize), ("--align", (self.align,))):
             if value and min(value) < 1:
                 raise InputError(f"{name} must be positive. Received: {_text(value)}")
-        if self.slide and not (self.slide[0] >= MIN_IMAGE_SIDE and 1 <= self.slide[1] <= self.slide[0]):
-            raise InputError(
-                f"--slide must be a crop of at least {MIN_IMAGE_SIDE} pixels and a stride from 1 to the crop. "
-                f"Received: {_text(self.slide)}"
-            )
+        if self.slide is not None:
+            if len(self.slide) not in (2, 3):
+                raise InputError(
+                    "--slide: expected a crop and a stride, or height, width and stride. "
+                    f"Received: {_text(self.slide) or 'none'}"
+                )
+            if not (min(self.window) >= MIN_IMAGE_SIDE and 1 <= self.slide[-1] <= min(self.window)):
+                raise InputError(
+                    f"--slide must be a crop of at least {MIN_IMAGE_SIDE} pixels and a stride from 1 to the crop. "
+                    f"Received: {_text(self.slide)}"
+                )
         if not self.scales or not all(0 < scale < inf for scale in self.scales):
             raise InputError(f"--scales must be positive factors. Received: {_text(self.scales) or 'none'}")
+
+    @property
+    def window(self) -> Size:
+        """(height, width) of sliding windows."""
+        assert self.slide
+        return self.slide[0], self.slide[-2]
 
     def resolved(self, size: Size | None, *, fixed: str = "") -> EvalProtocol:
         """The final options for one model.
@@ -83,9 +96,10 @@ class EvalProtocol:
             return self if self.size or self.resize or self.slide else replace(self, size=size)
         height, width = size
         if self.slide:
-            if (self.slide[0],) * 2 != size:
+            if self.window != size:
                 raise InputError(
-                    f"--slide: the crop must be {fixed}'s size, {height}x{width}. Received: {self.slide[0]}"
+                    f"--slide: the crop must be {fixed}'s size, {height}x{width}: --slide {height} {width} STRIDE. "
+                    f"Received: {_text(self.slide)}"
                 )
             return self
         default = EvalProtocol()
@@ -117,7 +131,7 @@ def rescale_size(size: Size, limits: tuple[int, int]) -> Size:
     Reference: mmcv ``rescale_size``, whose rounding it keeps: int(side * factor + 0.5).
     """
     factor = min(max(limits) / max(size), min(limits) / min(size))
-    return _scaled(size, factor)
+    return scaled_size(size, factor)
 
 
 def aligned_size(size: Size, divisor: int) -> Size:
@@ -130,7 +144,7 @@ def view_size(size: Size, protocol: EvalProtocol, scale: float) -> Size:
     if protocol.resize:
         long, short = (max(1, int(limit * scale)) for limit in protocol.resize)
         return rescale_size(size, (long, short))
-    return _scaled(protocol.size or size, scale)
+    return scaled_size(protocol.size or size, scale)
 
 
 def plain_resize(image: Pixels, size: Size) -> Pixels:
@@ -143,56 +157,34 @@ def _fitted(image: Pixels, protocol: EvalProtocol, scale: float) -> Pixels:
     aligned = aligned_size(size, protocol.align)
     if protocol.protocol == "paper":
         return plain_resize(plain_resize(image, size), aligned)
+    if protocol.slide:  # as a picture is resized that is not in memory
+        return Resized(lambda *part: image[part], _size(image), aligned)(slice(0, aligned[0]), slice(0, aligned[1]))
     return fit_image(image, aligned)
 
 
-def _scaled(size: Size, factor: float) -> Size:
-    return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
-
-
-def windows(size: Size, crop: int, stride: int) -> list[tuple[slice, slice]]:
-    """Rows and columns of square windows that cover `size`; the last ones are shifted back inside.
-
-    A side shorter than the crop is taken whole.
-    """
-    rows, columns = (_spans(side, crop, stride) for side in size)
-    return [(r, c) for r in rows for c in columns]
-
-
-def _spans(side: int, crop: int, stride: int) -> list[slice]:
-    steps = -(-max(side - crop, 0) // stride)
-    ends = [min(i * stride + crop, side) for i in range(steps + 1)]
-    return [slice(max(end - crop, 0), end) for end in ends]
-
-
-def slide_logits(network: Network, image: Pixels, *, crop: int, stride: int) -> Logits:
-    """Logits of `windows`, each upsampled to its window; the mean where windows overlap.
-
-    One window at a time: memory is 4·(C + 1) bytes per pixel of the image, and one window's grid.
+def slide_logits(network: Network, image: Pixels, *, window: Size, stride: int) -> Logits:
+    """The blended logits of `SlidingLogits` for a whole image, in 4·C bytes per pixel.
 
     Args:
         network: takes one window.
         image: (H, W, 3) uint8.
-        crop: side of the windows.
+        window: (height, width) of the windows.
         stride: from one to the next.
 
     Returns:
         (H, W, C) float32.
     """
-    size = _size(image)
-    count = np.zeros((*size, 1), np.float32)
-    total = np.zeros((*size, 0), np.float32)  # the first window gives the number of classes
-    for rows, columns in windows(size, crop, stride):
-        window = image[rows, columns]
-        logits = network(window)
-        if not total.size:
-            total = np.zeros((*size, logits.shape[2]), np.float32)
-        here = total[rows, columns]
-        for part, block in resized_rows(logits, _size(window)):
-            here[part] += block
-        count[rows, columns] += 1
-    total /= count
+    blended = _sliding(network, image, window, stride)
+    height, width = blended.size
+    total = np.empty((height, width, blended.classes), np.float32)
+    for top in range(0, height, BLOCK):
+        rows = slice(top, min(top + BLOCK, height))
+        total[rows] = blended.part(rows, slice(0, width))
     return total
+
+
+def _sliding(network: Network, image: Pixels, window: Size, stride: int) -> SlidingLogits:
+    return SlidingLogits(network, lambda *part: image[part], size=_size(image), window=window, stride=stride)
 
 
 def upsample(logits: Logits, size: Size) -> Logits:
@@ -218,7 +210,7 @@ def views(network: Network, image: Pixels, protocol: EvalProtocol) -> Iterator[L
 
 def _view(network: Network, fitted: Pixels, protocol: EvalProtocol) -> Logits:
     if protocol.slide:
-        return slide_logits(network, fitted, crop=protocol.slide[0], stride=protocol.slide[1])
+        return slide_logits(network, fitted, window=protocol.window, stride=protocol.slide[-1])
     logits = network(fitted)
     return upsample(logits, _size(fitted)) if protocol.protocol == "paper" else logits
 
@@ -242,6 +234,12 @@ def predict_mask(network: Network, image: Pixels, protocol: EvalProtocol) -> NDA
     """
     size = _size(image)
     if len(protocol.scales) == 1 and not protocol.flip:
+        if protocol.slide:
+            fitted = _fitted(image, protocol, protocol.scales[0])
+            mask = np.empty(size, np.uint8)
+            for rows, columns, ids in mask_blocks(_sliding(network, fitted, protocol.window, protocol.slide[-1]), size):
+                mask[rows, columns] = ids
+            return mask
         return logits_to_mask(next(views(network, image, protocol)), size)
     total = np.zeros((*size, 0), np.float32)  # the first view gives the number of classes
     for logits in views(network, image, protocol):

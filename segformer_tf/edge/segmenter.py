@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from segformer_tf.config import check_bits
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.metadata import find_model_info, read_model_info
 from segformer_tf.edge.runtime import GPU
+from segformer_tf.edge.sliding import Block, StageClock, slide_segment, sliding_blocks, stride_of
 from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.edge.tflite.model import TFLiteModel, answer_to_mask
 from segformer_tf.errors import InputError
@@ -24,6 +26,7 @@ from segformer_tf.files import atomic
 from segformer_tf.image import ImageLike, Pixels, fit_image, load_image
 from segformer_tf.labels import Labels
 from segformer_tf.overlay import class_ids, overlay, with_legend
+from segformer_tf.slide import Reader
 
 STAGES = ("load", "resize", "invoke", "mask")
 
@@ -56,9 +59,7 @@ class Result:
     @property
     def classes(self) -> list[ClassShare]:
         """Classes that occur, the largest first."""
-        counts = np.bincount(self.mask.ravel(), minlength=len(self.labels.names))
-        ids = class_ids(self.mask)
-        return [ClassShare(i, self.labels.names[i], float(counts[i] / self.mask.size)) for i in ids]
+        return class_shares(np.bincount(self.mask.ravel(), minlength=len(self.labels.names)), self.labels)
 
     def overlay(self, alpha: float = 0.55, *, legend: bool = False) -> Image.Image:
         """The mask's colors over the image, by a share `alpha`, 0..1; with a legend of the classes below if asked."""
@@ -87,10 +88,22 @@ class Result:
 
     def to_json(self) -> str:
         """Size, classes and speed as JSON, without the mask."""
-        height, width = self.mask.shape
-        classes = [{"id": c.id, "name": c.name, "share": round(c.share, 6)} for c in self.classes]
-        speed = {key: round(value, 3) for key, value in self.speed.items()}
-        return json.dumps({"height": height, "width": width, "classes": classes, "speed_ms": speed})
+        return json.dumps(summary(self.mask.shape, self.classes, self.speed))
+
+
+def class_shares(counts: NDArray[np.integer], labels: Labels) -> list[ClassShare]:
+    """Classes that occur, the largest first, from the number of pixels of each id; other ids count for the whole."""
+    named = counts[: len(labels.names)]
+    ids = [int(i) for i in np.argsort(-named, kind="stable") if named[i]]
+    return [ClassShare(i, labels.names[i], float(counts[i] / counts.sum())) for i in ids]
+
+
+def summary(size: tuple[int, ...], classes: Sequence[ClassShare], speed: Mapping[str, float]) -> dict[str, Any]:
+    """What ``predictions.json`` says of an image, in plain JSON types."""
+    height, width = size
+    shares = [{"id": c.id, "name": c.name, "share": round(c.share, 6)} for c in classes]
+    times = {key: round(value, 3) for key, value in speed.items()}
+    return {"height": height, "width": width, "classes": shares, "speed_ms": times}
 
 
 class Segmenter:
@@ -114,6 +127,7 @@ class Segmenter:
         size: (height, width) of the model's input.
         license: terms of the weights, or "".
         bits: bits in use in images of more than 8 bits, or None for 16.
+        gives_logits: whether the file gives logits; some from elsewhere give class ids alone.
         said: the GPU in use, and how a file from elsewhere is read; "" for our own on a CPU.
 
     Raises:
@@ -162,22 +176,62 @@ class Segmenter:
         self.bits = check_bits(bits) or self._model.bits
         self.size = self._model.size
         self.said = self._model.note
+        self.gives_logits = self._model.grid[2] > 0
         self.logits = self._model.logits
 
-    def __call__(self, image: ImageLike) -> Result:
+    def __call__(self, image: ImageLike, *, slide: bool | int = False, scale: float = 1.0) -> Result:
         """Segment one image. Threads may share the segmenter; the network runs one image at a time.
 
         Args:
             image: a path, a PIL image, the bytes of an image file or a file object, or (H, W, 3) uint8 **RGB**. OpenCV
                 gives BGR: pass ``image[..., ::-1]``.
+            slide: instead of stretching the image to the model's size, cut it into windows of that size and take the
+                mean of their logits: the stride in pixels, or True for three quarters of the shorter side.
+            scale: with `slide`, factor on the image before it is cut, for objects larger or smaller than in training.
 
         Raises:
-            InputError: an image that cannot be read, or class ids beyond the labels.
+            InputError: an image that cannot be read, class ids beyond the labels, or a stride or scale out of range.
         """
-        pixels, mask, speed = segment(self._model, image, bits=self.bits)
+        if slide is False:
+            if scale != 1.0:
+                raise InputError(f"scale is for slide=True. Received: {scale:g}")
+            pixels, mask, speed = segment(self._model, image, bits=self.bits)
+        else:
+            clock = StageClock()
+            pixels = clock.timed("load", load_image)(image, bits=self.bits)
+            mask = slide_segment(self._model, pixels, stride=stride_of(slide), scale=scale, clock=clock)
+            speed = clock.spent
         if (largest := int(mask.max())) >= len(self.labels.names):
             raise InputError(f"the file gives class id {largest}. Received: names of 0..{len(self.labels.names) - 1}")
         return Result(pixels, mask, self.labels, speed)
+
+    def blocks(
+        self,
+        read: Reader,
+        size: tuple[int, int],
+        *,
+        slide: bool | int = True,
+        scale: float = 1.0,
+        clock: StageClock | None = None,
+    ) -> Iterator[Block]:
+        """The mask of a picture of any size, in blocks, by windows as `slide` cuts them.
+
+        Memory does not grow with the picture; `read` decides where it comes from.
+
+        Args:
+            read: called with two slices, rows and columns; gives their (rows, columns, 3) uint8 RGB. Both have ends,
+                inside the picture.
+            size: (height, width) of the picture.
+            slide, scale: as for a call.
+            clock: to whose `spent` the milliseconds of each stage are added.
+
+        Yields:
+            Rows, columns, and the (rows, columns) uint8 class ids there, which together cover the picture once.
+
+        Raises:
+            InputError: a stride or scale out of range, or a file that gives class ids and no logits.
+        """
+        yield from sliding_blocks(self._model, read, size, stride=stride_of(slide), scale=scale, clock=clock)
 
 
 def segment(

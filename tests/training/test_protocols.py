@@ -15,6 +15,7 @@ from segformer_tf.cli import main
 from segformer_tf.edge import fit_image, logits_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
+from segformer_tf.slide import windows
 from tests.edge.test_isolation import BLOCKED, COMMAND
 from training.evaluate import evaluate, open_predictor
 from training.protocols import (
@@ -26,7 +27,6 @@ from training.protocols import (
     rescale_size,
     slide_logits,
     view_size,
-    windows,
 )
 from training.runs.plots import plot_confusion
 
@@ -76,6 +76,8 @@ def reference(net: Network, image: np.ndarray, p: EvalProtocol) -> np.ndarray:
             kept = view_size(size, p, scale)
             aligned = aligned_size(kept, p.align)
             seen = fit_image(image, aligned)
+            if p.slide:  # across, then down
+                seen = fit_image(fit_image(image, (size[0], aligned[1])), aligned)
             if p.protocol == "paper":
                 seen = plain_resize(plain_resize(image, kept), aligned)
             seen = seen[:, ::-1] if mirrored else seen
@@ -126,26 +128,26 @@ def test_masks_are_those_of_float64(tiny: SegFormer, size: tuple[int, int]) -> N
 def test_sliding_logits_are_those_of_float64(tiny: SegFormer, size: tuple[int, int], crop: int, stride: int) -> None:
     net, image = network(tiny), picture(*size)
     expected = slide64(net, image, crop, stride)
-    np.testing.assert_allclose(slide_logits(net, image, crop=crop, stride=stride), expected, atol=1e-4)
+    np.testing.assert_allclose(slide_logits(net, image, window=(crop, crop), stride=stride), expected, atol=1e-4)
 
 
 def test_windows_cover_every_pixel_and_stay_inside() -> None:
     def count(size: tuple[int, int], crop: int, stride: int) -> np.ndarray:
         seen = np.zeros(size, int)
-        for rows, columns in windows(size, crop, stride):
+        for rows, columns in windows(size, (crop, crop), stride):
             seen[rows, columns] += 1
         return seen
 
     assert count((3, 10), 4, 3).tolist() == [[1, 1, 1, 2, 1, 1, 2, 1, 1, 1]] * 3  # 0-3, 3-6, 6-9
     assert count((9, 3), 4, 3).T.tolist() == [[1, 1, 1, 2, 1, 2, 2, 1, 1]] * 3  # the last from 5, not 6
-    cityscapes = windows((1024, 2048), 1024, 768)
+    cityscapes = windows((1024, 2048), (1024, 1024), 768)
     assert [(r.start, r.stop, c.start, c.stop) for r, c in cityscapes] == [
         (0, 1024, 0, 1024),
         (0, 1024, 768, 1792),
         (0, 1024, 1024, 2048),
     ]
-    assert windows((20, 30), 64, 48) == [(slice(0, 20), slice(0, 30))]
-    assert windows((64, 64), 64, 48) == [(slice(0, 64), slice(0, 64))]
+    assert windows((20, 30), (64, 64), 48) == [(slice(0, 20), slice(0, 30))]
+    assert windows((64, 64), (64, 64), 48) == [(slice(0, 64), slice(0, 64))]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,7 @@ def test_a_tflite_slides_without_tensorflow(
     assert json.loads(done.stdout)["mean_iou"] == pytest.approx(keras["mean_iou"], abs=1e-3)
     assert keras["protocol"]["slide"] == [64, 48]
     with (
-        pytest.raises(InputError, match=r"the crop must be .*64\.tflite's size, 64x64. Received: 96"),
+        pytest.raises(InputError, match=r"the crop must be .*64\.tflite's size, 64x64: --slide 64 64 STRIDE.* 96"),
         open_predictor(
             tmp_path / "64.tflite", runtime="litert", labels=Labels.numbered(6), protocol=EvalProtocol(slide=(96, 48))
         ),

@@ -12,7 +12,10 @@ from cyclopts import Parameter
 from segformer_tf.edge.foreign_options import ForeignOptions
 from segformer_tf.edge.predict.arguments import model_and_images
 from segformer_tf.edge.predict.images import output_names, predict_images
+from segformer_tf.edge.predict.large import tiff_paths
+from segformer_tf.edge.predict.slide_options import SlideOptions
 from segformer_tf.edge.segmenter import Result, Segmenter
+from segformer_tf.errors import InputError
 from segformer_tf.files import make_folder, refuse_existing
 from segformer_tf.labels import Labels
 
@@ -24,6 +27,7 @@ def predict(
     threads: int | None = None,
     labels: Path | None = None,
     size: tuple[int, int] | None = None,
+    sliding: Annotated[SlideOptions | None, Parameter(name="*")] = None,
     foreign: Annotated[ForeignOptions | None, Parameter(name="*")] = None,
     bits: int | None = None,
     overwrite: bool = False,
@@ -40,6 +44,13 @@ def predict(
         segformer predict model.tflite photo.jpg --out seen/
 
         segformer predict model.tflite photos/ --out seen/ --runtime tflite-runtime
+
+    A large picture, such as an aerial one, in windows of the model's size; a TIFF may have any size, is never in memory
+    as a whole, and its mask and overlay are TIFFs with its georeference:
+
+        segformer predict model.tflite ortho.tif --slide
+
+        segformer predict model.tflite ortho.tif --slide --stride 384 --scale 0.5
 
     A file from elsewhere needs the names of its classes, and the options that its metadata lacks:
 
@@ -71,9 +82,19 @@ def predict(
     contract = asdict((foreign or ForeignOptions()).contract(size))
     own_labels = Labels.read(labels) if labels else None
     segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=own_labels, bits=bits, **contract)
+    sliding = sliding or SlideOptions()
+    sliding.check(segmenter.size)
+    if sliding.slide and not segmenter.gives_logits:
+        raise InputError(f"--slide: {model} gives class ids, which cannot be averaged where windows overlap")
+    if any(map(sliding.cuts_tiff, paths)):
+        import rasterio  # noqa: F401  to fail now if it is missing
+    images = dict(zip(names, paths, strict=True))
     if not overwrite:
-        refuse_existing([out / "predictions.json", *(path for name in names for path in Result.paths(out, name))])
+        pictures = [
+            (tiff_paths if sliding.cuts_tiff(path) else Result.paths)(out, name) for name, path in images.items()
+        ]
+        refuse_existing([out / "predictions.json", *(path for pair in pictures for path in pair)])
     make_folder(out)
     for note in filter(None, (segmenter.license, segmenter.said)):
         print(f"{model}: {note}", file=sys.stderr)
-    predict_images(segmenter, dict(zip(names, paths, strict=True)), out)
+    predict_images(segmenter, images, out, sliding=sliding)

@@ -7,55 +7,94 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from rich.progress import track
+from rich.progress import Progress
 
+from segformer_tf.edge.predict.large import segment_tiff
+from segformer_tf.edge.predict.slide_options import SlideOptions
 from segformer_tf.edge.segmenter import Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.image import DEEP_SUFFIXES, is_deep_file, largest_value_of, load_image
 from segformer_tf.terminal import plain_console
 
+_SQUEEZE = 3  # times a side may be reduced to the model's before a line says what that costs
 
-def predict_images(segmenter: Segmenter, images: Mapping[str, Path], out: Path) -> None:
+
+def predict_images(segmenter: Segmenter, images: Mapping[str, Path], out: Path, *, sliding: SlideOptions) -> None:
     """Write mask and overlay of each image, and ``predictions.json``, to the folder `out`.
 
     Args:
         segmenter: the model.
         images: the image files by the name of their results.
         out: an existing folder.
+        sliding: how large pictures are cut.
 
     Raises:
         InputError: images that cannot be read; the others are written first.
     """
     console = plain_console()
-    records: dict[str, object] = {}
-    times, errors, dark = [], [], ""
-    for name, path in track(images.items(), "segmenting", console=console):
-        try:
-            result = segmenter(load_image(path, bits=segmenter.bits))
-            if segmenter.bits is None and not dark and (dark := _seems_dark(path)):
-                print(dark, file=sys.stderr)
-        except InputError as error:
-            errors.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-            continue
-        result.save(out, name)
-        records[str(path)] = json.loads(result.to_json())
-        times.append(sum(result.speed.values()))
-    if times:
+    records: dict[str, dict[str, Any]] = {}
+    errors, dark, squeezed = [], "", 0
+    slide = sliding.stride or sliding.slide
+    with Progress(console=console) as progress:
+        bar = progress.add_task("segmenting", total=len(images))
+        for name, path in images.items():
+            largest = None
+            try:
+                if sliding.cuts_tiff(path):
+                    record, largest = segment_tiff(
+                        segmenter, path, out, name, slide=slide, scale=sliding.scale, progress=progress
+                    )
+                else:
+                    result = segmenter(load_image(path, bits=segmenter.bits), slide=slide, scale=sliding.scale)
+                    result.save(out, name)
+                    record = json.loads(result.to_json())
+                if segmenter.bits is None and not dark:
+                    dark = _seems_dark(path, largest)
+            except InputError as error:
+                errors.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+                continue
+            finally:
+                progress.advance(bar)
+            records[str(path)] = record
+            squeezed += _is_squeezed(record, segmenter.size)
+    if dark:
+        print(dark, file=sys.stderr)
+    if squeezed and not sliding.slide and segmenter.gives_logits:
+        height, width = segmenter.size
+        print(
+            f"{_count_images(squeezed)} of {len(images)} squeezed more than {_SQUEEZE}x into the model's "
+            f"{height}x{width} pixels: small objects are lost; --slide keeps them, in more time",
+            file=sys.stderr,
+        )
+    if records:
         with atomic(out / "predictions.json") as part:
             part.write_text(json.dumps(records, indent=1), "utf-8")
+        times = [sum(record["speed_ms"].values()) for record in records.values()]
         console.print(f"{_count_images(len(times))}, median {np.median(times):.1f} ms from pixels to mask -> {out}")
     if errors:
         raise InputError("\n".join([*errors, f"left out: {len(errors)} of {_count_images(len(images))}"]))
 
 
-def _seems_dark(path: Path) -> str:
-    """A warning if a file of 16 bits seems to use fewer, so that it is nearly black, or ""."""
-    if path.suffix.lower() not in DEEP_SUFFIXES or not is_deep_file(path):
-        return ""
-    if (largest := largest_value_of(path)) >= 1 << 14:
+def _is_squeezed(record: Mapping[str, Any], size: tuple[int, int]) -> bool:
+    """Whether a picture has a side of more than `_SQUEEZE` times the model's `size`."""
+    return bool(record["height"] > _SQUEEZE * size[0] or record["width"] > _SQUEEZE * size[1])
+
+
+def _seems_dark(path: Path, largest: int | None) -> str:
+    """A warning if a file of 16 bits seems to use fewer, so that it is nearly black, or "".
+
+    Args:
+        path: of the file.
+        largest: of its values, 0 if it has 8 bits; None if it was not looked for.
+    """
+    if largest is None:
+        deep = path.suffix.lower() in DEEP_SUFFIXES and is_deep_file(path)
+        largest = largest_value_of(path) if deep else 0
+    if not largest or largest >= 1 << 14:
         return ""
     return (
         f"{path}: its values reach {largest}, of 65535 that 16 bits hold, and the model's metadata gives no number of "
