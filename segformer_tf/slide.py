@@ -66,7 +66,8 @@ class SlidingLogits:
         spans = (_spans(side, length, stride) for side, length in zip(size, window, strict=True))
         self._counts = [_cover(side, axis) for side, axis in zip(size, spans, strict=True)]
         self._held: dict[int, Logits] = {}  # by the window's number
-        self.classes = self._logits(0).shape[2]
+        first = self._logits(0)
+        self.classes, self._bytes = first.shape[2], first.nbytes
 
     def part(self, rows: slice, columns: slice) -> Logits:
         """(rows, columns, C) float32 of slices with both ends; holds the logits of the windows there until the next."""
@@ -86,7 +87,7 @@ class SlidingLogits:
         ratio = self.size[1] / size[1]
         band = BLOCK * self.size[0] / size[0]
         at_once = (band + self._window[0]) / self._stride + 1  # of each column of windows
-        columns = _WINDOWS_BYTES / (self._held[0].nbytes * at_once)
+        columns = _WINDOWS_BYTES / (self._bytes * at_once)
         widest = max(BLOCK, ((columns - 1) * self._stride - self._window[1]) / ratio)
         count = -(-size[1] // int(widest))
         width = -(-size[1] // (count * BLOCK)) * BLOCK

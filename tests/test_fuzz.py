@@ -28,6 +28,7 @@ from segformer_tf import SegFormer, SegFormerConfig, load_segformer, variant_con
 from segformer_tf.config import MIN_IMAGE_SIDE
 from segformer_tf.edge import fit_image, load_image, logits_to_mask
 from segformer_tf.edge.metadata import find_model_info
+from segformer_tf.edge.predict.geotiff import open_tiff
 from segformer_tf.edge.tflite.model import TFLiteModel
 from segformer_tf.errors import InputError
 from segformer_tf.image import is_deep_file, largest_value_of
@@ -127,6 +128,17 @@ def test_images(whole: int, damage: Damage, bits: int | None, folder: Path) -> N
         pixels = load_image(folder / "image.png", bits=bits)
         assert pixels.dtype == np.uint8
         assert pixels.shape[2:] == (3,)
+
+
+@given(whole=WHOLE, damage=DAMAGES, bits=st.sampled_from([None, 12]))
+def test_tiffs_by_windows(whole: int, damage: Damage, bits: int | None, folder: Path) -> None:
+    (folder / "image.tif").write_bytes(damage.of(PICTURES[whole]))
+    with refused_in_a_line("image.tif"), open_tiff(folder / "image.tif", bits=bits) as read:
+        height, width = (min(side, 50) for side in read.size)  # a head can claim any
+        pixels = read(slice(0, height), slice(0, width))
+        assert (pixels.dtype, pixels.shape) == (np.uint8, (height, width, 3))
+        assert read.gaps(slice(0, height), slice(0, width)).shape == (height, width)
+        read.georeference()
 
 
 @given(whole=WHOLE, damage=DAMAGES)

@@ -199,6 +199,10 @@ def test_class_ids_are_resized_by_their_nearest(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mask_of(path, labels=THREE, photo=large), ids.repeat(3, 0).repeat(2, 1))
     with pytest.raises(InputError, match=r"gives class id 2. Received: names of 0\.\.1"):
         mask_of(path)
+    segmenter = Segmenter(path, labels=THREE)
+    assert not segmenter.gives_logits
+    with pytest.raises(InputError, match="the file gives class ids, not logits"):
+        segmenter(large, slide=True)
     with pytest.raises(InputError, match=r"gives class ids, not logits; only predict and benchmark"):
         IsolatedModel(path, runtime="litert")
     assert time_files([path], runtimes=["litert"], repeats=1, warm_up=0).timings[0].classes == 0

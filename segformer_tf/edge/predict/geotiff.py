@@ -16,11 +16,11 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from segformer_tf.bit_depth import to_8_bits
 from segformer_tf.errors import InputError, first_line
 from segformer_tf.image import Pixels
+from segformer_tf.slide import BLOCK
 
-_BLOCK = 256  # side of the tiles that are written
 _CACHE_MB = 32  # decoded tiles that GDAL holds
 _LARGEST_BLOCK = 64 << 20  # bytes of a tile or strip, which is decoded whole
-_ORIENTATION = 0x0112
+_ORIENTATION, _TILE_OFFSETS, _TILE_LENGTHS = 0x0112, 0x0144, 0x0145
 
 
 class TiffReader:
@@ -104,7 +104,9 @@ class TiffReader:
             values: NDArray[Any] = self._source.read(bands, window=_window(rows, columns))
         except RasterioError as error:
             where = f"rows {rows.start}..{rows.stop - 1}, columns {columns.start}..{columns.stop - 1}"
-            raise InputError(f"{self._path}: damaged: {where} cannot be read ({first_line(error)})") from None
+            raise InputError(
+                f"{self._path}: damaged: {where} cannot be read ({first_line(error.__cause__ or error)})"
+            ) from None
         return values
 
     def _find_bands(self) -> tuple[list[int], str]:
@@ -200,10 +202,13 @@ def new_tiff(
         bands: 1 or 3.
         georeference: of `TiffReader.georeference`.
         nodata: value of pixels without data, if there are any.
+
+    Raises:
+        OSError: a disk that is full.
     """
     import rasterio
 
-    options: dict[str, Any] = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "bigtiff": "if_safer"}
+    options: dict[str, Any] = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "bigtiff": "if_safer"}
     if bands == 1:
         options |= {"compress": "deflate", "nodata": nodata}
     else:
@@ -214,11 +219,17 @@ def new_tiff(
         rasterio.open(path, "w", driver="GTiff", **options) as new,
     ):
         yield new
+    _check_whole(path)
 
 
 def write_block(new: Any, rows: slice, columns: slice, values: NDArray[np.uint8]) -> None:
-    """Write (rows, columns) or (rows, columns, bands) into a dataset of `new_tiff`."""
-    new.write(values[None] if values.ndim == 2 else values.transpose(2, 0, 1), window=_window(rows, columns))
+    """Write (rows, columns) or (rows, columns, bands) into a dataset of `new_tiff`; raises OSError."""
+    from rasterio.errors import RasterioError
+
+    try:
+        new.write(values[None] if values.ndim == 2 else values.transpose(2, 0, 1), window=_window(rows, columns))
+    except RasterioError as error:
+        raise OSError(first_line(error.__cause__ or error)) from None
 
 
 def _window(rows: slice, columns: slice) -> Any:
@@ -228,16 +239,33 @@ def _window(rows: slice, columns: slice) -> Any:
 
 
 def _orientation(path: Path) -> int:
-    """EXIF orientation of a TIFF, 1 if it has none; Pillow's `Image.open` would refuse a large one."""
+    """EXIF orientation of a TIFF, 1 if it has none."""
+    try:
+        turn = _tags(path).get(_ORIENTATION, 1)
+    except Exception:  # a head that GDAL could read all the same
+        return 1
+    return turn if turn in range(1, 9) else 1
+
+
+def _check_whole(path: Path) -> None:
+    """Raises OSError if a tile of a TIFF lies beyond its end: GDAL says nothing of a disk that is full at the end."""
+    try:
+        tags = _tags(path)
+        tiles = zip(tags[_TILE_OFFSETS], tags[_TILE_LENGTHS], strict=True)
+        whole = all(0 < start <= start + length <= path.stat().st_size for start, length in tiles)
+    except Exception:  # of Pillow, for a head that ends early
+        whole = False
+    if not whole:
+        raise OSError("not all of it was written; is the disk full?")
+
+
+def _tags(path: Path) -> ImageFileDirectory_v2:
+    """The first directory of a TIFF of any size; Pillow's `Image.open` would refuse a large one."""
     with path.open("rb") as file:
         head = file.read(8)
         if head[2:4] in (b"\x2b\x00", b"\x00\x2b"):  # BigTIFF
             head += file.read(8)
-        try:
-            tags = ImageFileDirectory_v2(head)
-            file.seek(tags.next)
-            tags.load(file)
-            turn = tags.get(_ORIENTATION, 1)
-        except Exception:  # a head that GDAL could read all the same
-            return 1
-    return turn if turn in range(1, 9) else 1
+        tags = ImageFileDirectory_v2(head)
+        file.seek(tags.next)
+        tags.load(file)
+        return tags

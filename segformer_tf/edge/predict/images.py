@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from segformer_tf.edge.predict.large import segment_tiff
+from segformer_tf.edge.predict.large import segment_tiff, slide_file
 from segformer_tf.edge.predict.slide_options import SlideOptions
-from segformer_tf.edge.segmenter import Segmenter
+from segformer_tf.edge.segmenter import Result, Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.image import DEEP_SUFFIXES, is_deep_file, largest_value_of, load_image
@@ -38,29 +38,28 @@ def predict_images(segmenter: Segmenter, images: Mapping[str, Path], out: Path, 
     console = plain_console()
     records: dict[str, dict[str, Any]] = {}
     errors, dark, squeezed = [], "", 0
-    slide = sliding.stride or sliding.slide
     with Progress(console=console) as progress:
+        options: dict[str, Any] = {"slide": sliding.stride or True, "scale": sliding.scale, "progress": progress}
         bar = progress.add_task("segmenting", total=len(images))
-        for name, path in images.items():
-            largest = None
+        for done, (name, path) in enumerate(images.items()):
+            progress.update(bar, completed=done)
+            result, largest = None, None
             try:
                 if sliding.cuts_tiff(path):
-                    record, largest = segment_tiff(
-                        segmenter, path, out, name, slide=slide, scale=sliding.scale, progress=progress
-                    )
+                    record, largest = segment_tiff(segmenter, path, out, name, **options)
                 else:
-                    result = segmenter(load_image(path, bits=segmenter.bits), slide=slide, scale=sliding.scale)
-                    result.save(out, name)
+                    result = slide_file(segmenter, path, **options) if sliding.slide else _segment(segmenter, path)
                     record = json.loads(result.to_json())
                 if segmenter.bits is None and not dark:
                     dark = _seems_dark(path, largest)
             except InputError as error:
                 errors.append(str(error) if str(path) in str(error) else f"{path}: {error}")
                 continue
-            finally:
-                progress.advance(bar)
+            if result:
+                result.save(out, name)
             records[str(path)] = record
             squeezed += _is_squeezed(record, segmenter.size)
+        progress.update(bar, completed=len(images))
     if dark:
         print(dark, file=sys.stderr)
     if squeezed and not sliding.slide and segmenter.gives_logits:
@@ -77,6 +76,10 @@ def predict_images(segmenter: Segmenter, images: Mapping[str, Path], out: Path, 
         console.print(f"{_count_images(len(times))}, median {np.median(times):.1f} ms from pixels to mask -> {out}")
     if errors:
         raise InputError("\n".join([*errors, f"left out: {len(errors)} of {_count_images(len(images))}"]))
+
+
+def _segment(segmenter: Segmenter, path: Path) -> Result:
+    return segmenter(load_image(path, bits=segmenter.bits))
 
 
 def _is_squeezed(record: Mapping[str, Any], size: tuple[int, int]) -> bool:
