@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from segformer_tf.image import Pixels
 
 _BITS = 22  # of Pillow's fixed-point weights
+_READ_BYTES = 8 << 20  # of the picture that are read at a time
 
 Reader = Callable[[slice, slice], Pixels]
 
@@ -33,11 +34,18 @@ class Resized:
         """(rows, columns, 3) uint8 of slices with both ends."""
         if self._size == self._to:
             return self._read(rows, columns)
-        top, down = _taps(self._size[0], self._to[0], rows)
         left, across = _taps(self._size[1], self._to[1], columns)
-        pixels = self._read(_reach(top, down, self._size[0]), _reach(left, across, self._size[1]))
-        wide = _mean(pixels.swapaxes(0, 1), left - left[0], across).swapaxes(0, 1)
-        return _mean(wide, top - top[0], down)
+        reach = _reach(left, across, self._size[1])
+        bytes_per_row = 3 * (reach.stop - reach.start) * self._size[0] / self._to[0]
+        step = max(1, int(_READ_BYTES / bytes_per_row))
+        out = np.empty((rows.stop - rows.start, len(left), 3), np.uint8)
+        for start in range(rows.start, rows.stop, step):
+            some = slice(start, min(start + step, rows.stop))
+            top, down = _taps(self._size[0], self._to[0], some)
+            pixels = self._read(_reach(top, down, self._size[0]), reach)
+            wide = _mean(pixels.swapaxes(0, 1), left - left[0], across).swapaxes(0, 1)
+            out[some.start - rows.start : some.stop - rows.start] = _mean(wide, top - top[0], down)
+        return out
 
 
 def _taps(size_in: int, size_out: int, part: slice) -> tuple[NDArray[np.intp], NDArray[np.int32]]:

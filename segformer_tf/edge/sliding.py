@@ -21,7 +21,8 @@ from segformer_tf.slide import Reader, SlidingLogits, default_stride, mask_block
 P = ParamSpec("P")
 R = TypeVar("R")
 Block = tuple[slice, slice, NDArray[np.uint8]]
-_LARGEST_SCALE = 64.0
+# With more windows over a block of the mask, those of one block would need more memory than all else.
+_MOST_WINDOWS, _LARGEST_SCALE = 4, 4
 
 
 @dataclass
@@ -90,13 +91,14 @@ def stride_of(slide: bool | int) -> int | None:
 
 def check_sliding(window: tuple[int, int], *, stride: int | None, scale: float) -> None:
     """Raises InputError for a stride beyond the window (height, width), or a scale out of range."""
-    if stride is not None and not 1 <= stride <= min(window):
+    least, most = -(-min(window) // _MOST_WINDOWS), min(window)
+    if stride is not None and not least <= stride <= most:
         raise InputError(
-            f"--stride must be from 1 to {min(window)}, the shorter side of the model's {window[0]}x{window[1]}. "
-            f"Received: {stride}"
+            f"--stride must be from {least} to {most}, a quarter to the whole of the shorter side of the model's "
+            f"{window[0]}x{window[1]}. Received: {stride}"
         )
-    if not (isfinite(scale) and 1 / _LARGEST_SCALE <= scale <= _LARGEST_SCALE):
-        raise InputError(f"--scale must be from 1/{_LARGEST_SCALE:.0f} to {_LARGEST_SCALE:.0f}. Received: {scale:g}")
+    if not (isfinite(scale) and 1 / 64 <= scale <= _LARGEST_SCALE):
+        raise InputError(f"--scale must be from 1/64 to {_LARGEST_SCALE}. Received: {scale:g}")
 
 
 def slide_segment(

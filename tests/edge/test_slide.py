@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segformer_tf import resample as resample_module
 from segformer_tf import slide as slide_module
 from segformer_tf.cli import main
 from segformer_tf.edge import Segmenter, fit_image, installed_runtimes, logits_to_mask
@@ -69,7 +70,7 @@ def parts(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[slice, 
 
 @pytest.mark.parametrize("factor", [0.013, 0.37, 0.5, 0.999, 1.0, 1.01, 2.3])
 @pytest.mark.parametrize("size", [(97, 161), (200, 31), (64, 96)])
-def test_a_part_of_the_resize_is_pillows(size: tuple[int, int], factor: float) -> None:
+def test_a_part_of_the_resize_is_pillows(size: tuple[int, int], factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     image, to = rng.integers(0, 256, (*size, 3), np.uint8), scaled_size(size, factor)
     expected = fit_image(fit_image(image, (size[0], to[1])), to)
@@ -78,6 +79,8 @@ def test_a_part_of_the_resize_is_pillows(size: tuple[int, int], factor: float) -
     resized = Resized(lambda *part: image[part], size, to)
     for part in parts(rng, to):
         np.testing.assert_array_equal(resized(*part), expected[part])
+    monkeypatch.setattr(resample_module, "_READ_BYTES", 5000)
+    np.testing.assert_array_equal(resized(slice(0, to[0]), slice(0, to[1])), expected)
 
 
 @pytest.mark.parametrize(
@@ -193,9 +196,12 @@ def test_evaluate_slides_as_predict_does(tiny_files: dict, scale: float) -> None
 def test_options_out_of_range_are_one_line(tiny_files: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     segmenter = Segmenter(tiny_files["int8"])
     for options, message in (
-        ({"slide": 98}, "from 1 to 97, the shorter side of the model's 97x161. Received: 98"),
-        ({"slide": 0}, "from 1 to 97.* Received: 0"),
-        ({"slide": True, "scale": 0.0}, "--scale must be from 1/64 to 64. Received: 0"),
+        (
+            {"slide": 98},
+            "from 25 to 97, a quarter to the whole of the shorter side of .* 97x161. Received: 98",
+        ),
+        ({"slide": 0}, "from 25 to 97.* Received: 0"),
+        ({"slide": True, "scale": 0.0}, "--scale must be from 1/64 to 4. Received: 0"),
         ({"slide": True, "scale": float("nan")}, "--scale must be"),
         ({"scale": 2.0}, "scale is for slide=True"),
     ):
@@ -203,9 +209,9 @@ def test_options_out_of_range_are_one_line(tiny_files: dict, tmp_path: Path, cap
             segmenter(picture(97, 161), **options)
     Image.fromarray(picture(60, 70)).save(tmp_path / "a.png")
     for options, message in (
-        (["--stride", "20"], "--stride is for pictures that are cut into windows; add --slide"),
+        (["--stride", "30"], "--stride is for pictures that are cut into windows; add --slide"),
         (["--scale", "2"], "--scale is for"),
-        (["--slide", "--stride", "98"], "--stride must be from 1 to 97"),
+        (["--slide", "--stride", "98"], "--stride must be from 25 to 97"),
     ):
         with pytest.raises(SystemExit):
             main(
