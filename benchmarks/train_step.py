@@ -26,11 +26,10 @@ from cyclopts import run
 from rich.table import Table
 
 from benchmarks.peers.files import keras_hub_model
-from segformer_tf import build_segformer
+from segformer_tf import MeanIoU, SegmentationLoss, build_segformer
 from segformer_tf.config import variant_config
 from segformer_tf.edge.benchmark.timing import take_turns
 from segformer_tf.terminal import plain_console
-from training.optim.losses import MeanIoU, SegmentationLoss
 from training.optim.optimizer import SegFormerAdamW
 
 CLASSES = 19

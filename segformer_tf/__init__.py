@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from segformer_tf.checkpoint import load_segformer
     from segformer_tf.classifier import MixTransformerClassifier, build_classifier
     from segformer_tf.config import VARIANTS, SegFormerConfig, variant_config
+    from segformer_tf.keras_metrics import MeanIoU
     from segformer_tf.labels import IGNORE_ID, Labels
+    from segformer_tf.losses.images import DiceLoss, LovaszLoss, OhemLoss
+    from segformer_tf.losses.pixels import FocalLoss, SegmentationLoss
     from segformer_tf.model import AllMLPDecoder, MixTransformer, SegFormer, build_segformer
 
 try:
@@ -25,7 +28,10 @@ _NAMES = {
     "checkpoint": ("load_segformer",),
     "classifier": ("MixTransformerClassifier", "build_classifier"),
     "config": ("VARIANTS", "SegFormerConfig", "variant_config"),
+    "keras_metrics": ("MeanIoU",),
     "labels": ("IGNORE_ID", "Labels"),
+    "losses.images": ("DiceLoss", "LovaszLoss", "OhemLoss"),
+    "losses.pixels": ("FocalLoss", "SegmentationLoss"),
     "model": ("AllMLPDecoder", "MixTransformer", "SegFormer", "build_segformer"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
@@ -34,11 +40,17 @@ __all__ = [
     "IGNORE_ID",
     "VARIANTS",
     "AllMLPDecoder",
+    "DiceLoss",
+    "FocalLoss",
     "Labels",
+    "LovaszLoss",
+    "MeanIoU",
     "MixTransformer",
     "MixTransformerClassifier",
+    "OhemLoss",
     "SegFormer",
     "SegFormerConfig",
+    "SegmentationLoss",
     "__version__",
     "build_classifier",
     "build_segformer",

@@ -9,11 +9,10 @@ import pytest
 import tensorflow as tf
 
 from convert.export import export_tflite
-from segformer_tf import build_segformer, load_segformer
+from segformer_tf import MeanIoU, SegmentationLoss, build_segformer, load_segformer
 from segformer_tf.edge import list_images
 from training.data.open import open_source
 from training.data.pipeline import train_batches
-from training.optim.losses import MeanIoU, SegmentationLoss
 from training.optim.optimizer import SegFormerAdamW
 
 

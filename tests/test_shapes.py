@@ -12,8 +12,9 @@ from beartype import beartype
 from jaxtyping import TypeCheckError, jaxtyped
 
 from convert.graph import fold
+from segformer_tf.losses import base, images
 from training.data import augment, class_augment
-from training.optim import losses
+from training.optim.losses import rare_class_weights
 
 RNG = np.random.default_rng(0)
 IMAGE = tf.constant(RNG.integers(0, 256, (61, 97, 3), np.uint8))
@@ -42,8 +43,9 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         (class_augment.training_view, (IMAGE, SEED), {"size": CROP}),
         (class_augment.evaluation_view, (IMAGE,), {"size": CROP}),
         (class_augment.crop_window, (tf.constant([61, 97]), SEED), {}),
-        (losses.upsample_logits, (tf.zeros((1, 16, 25, 3), tf.float16), MASK[None]), {}),
-        (losses.rare_class_weights, (np.arange(3), 0.4), {}),
+        (base.upsample_logits, (tf.zeros((1, 16, 25, 3), tf.float16), MASK[None]), {}),
+        (images.jaccard_extension, (tf.cast(MASK[0] == 1, tf.float32), FLOATS[0, :, 0] / 255.0), {}),
+        (rare_class_weights, (np.arange(3), 0.4), {}),
         (fold.array, (tf.Variable(np.float32(GAMMA)),), {}),
         (fold.scale_in, (CONV, GAMMA), {}),
         (fold.affine_in, (CONV, BIAS, (GAMMA, GAMMA)), {}),

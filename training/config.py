@@ -15,7 +15,9 @@ from cyclopts import Parameter
 
 from segformer_tf.config import VARIANTS, check_bits, check_image_shape, variant_config
 from segformer_tf.errors import InputError
+from segformer_tf.losses.table import LOSSES
 
+_LOSS_HELP = "; ".join(f"{name}: {choice.summary}" for name, choice in LOSSES.items()) + "."
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 # Options that a resumed run may change: they affect neither the model nor the order of the data.
 CHANGEABLE = ("accumulate", "eval_size", "steps")
@@ -257,6 +259,8 @@ class TrainConfig(RunConfig):
     head_multiplier: float = 10.0
     """Rate of the decoder over the encoder's."""
 
+    loss: Annotated[str, Parameter(help=_LOSS_HELP)] = "ce"
+
     class_weights: float = 0.0
     """Weigh rare classes up in the loss: 1 / ln(1.02 + share of pixels) to this power. 0 is none, 1 ENet's formula."""
 
@@ -270,6 +274,8 @@ class TrainConfig(RunConfig):
         super().check()
         variant_config(self.variant, num_classes=1, dropout_rate=self.dropout)
         self._check_positive("head_multiplier")
+        if self.loss not in LOSSES:
+            raise InputError(f"--loss must be one of {', '.join(LOSSES)}. Received: {self.loss}")
         self._check_not_negative("class_weights")
         if self.base is not None and not 0 < self.base[1] <= self.base[0]:
             raise InputError(f"--base must be a long and a short side, in pixels. Received: {self.base}")

@@ -12,11 +12,11 @@ import keras
 import tensorflow as tf
 
 from segformer_tf.errors import InputError
+from segformer_tf.losses.base import MeanOverValid
 from training.config import RunConfig, TrainConfig
 from training.data.pipeline import eval_steps, plain_input_errors
 from training.distributed.strategy import make_strategy, plain_worker_errors, this_place
 from training.optim.accumulate import accumulate
-from training.optim.losses import MeanOverValid
 from training.optim.optimizer import SegFormerAdamW, SharedLossScale, WarmupPoly
 from training.runs.backup import Backup, Progress
 from training.runs.callbacks import (

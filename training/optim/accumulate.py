@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from training.optim.losses import MeanOverValid, over_replicas
+from segformer_tf.losses.base import MeanOverValid, over_replicas
 
 
 def accumulate(model: keras.Model, parts: int) -> None:

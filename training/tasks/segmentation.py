@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from segformer_tf.checkpoint import read_config
 from segformer_tf.config import check_image_shape, normalize
 from segformer_tf.errors import InputError
+from segformer_tf.keras_metrics import MeanIoU
+from segformer_tf.losses.base import MeanOverValid
+from segformer_tf.losses.table import make_loss
 from segformer_tf.mask import logits_to_mask
 from segformer_tf.model import SegFormer, build_segformer
 from segformer_tf.overlay import class_ids, overlay
@@ -28,7 +31,7 @@ from training.data.masks import Sample
 from training.data.open import Source, open_source
 from training.data.pipeline import Samples, eval_batches, train_batches
 from training.distributed.strategy import this_place
-from training.optim.losses import MeanIoU, SegmentationLoss, rare_class_weights
+from training.optim.losses import rare_class_weights
 from training.runs.backup import Backup
 from training.runs.folder import Run
 from training.runs.plots import plot_panel
@@ -101,12 +104,12 @@ class Segmentation:
         self._start = None  # free its memory
         return model
 
-    def loss(self) -> SegmentationLoss:
-        power = self.config.class_weights
-        if not power:
-            return SegmentationLoss()
-        pixels = sampled_pixels(self.source) if self._pixels is None else self._pixels
-        return SegmentationLoss(rare_class_weights(pixels, power))
+    def loss(self) -> MeanOverValid:
+        power, weights = self.config.class_weights, None
+        if power:
+            pixels = sampled_pixels(self.source) if self._pixels is None else self._pixels
+            weights = rare_class_weights(pixels, power)
+        return make_loss(self.config.loss, class_weights=weights)
 
     def metrics(self) -> list[keras.metrics.Metric]:
         return [MeanIoU(len(self.source.labels.names))]

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from segformer_tf import load_segformer
+from segformer_tf import MeanIoU, SegmentationLoss, load_segformer
 from segformer_tf.distributed_fit import MultiWorkerFit
+from segformer_tf.losses.table import make_loss
 from tests.helpers import noise
 from tests.training.small import SMALL
 from training.distributed.strategy import make_strategy
 from training.optim.accumulate import accumulate
-from training.optim.losses import MeanIoU, SegmentationLoss
 from training.optim.optimizer import SegFormerAdamW, SharedLossScale, averaged
 from training.runs.callbacks import Throughput
 from training.train import train
@@ -46,7 +46,13 @@ class TwoLayers(MultiWorkerFit, keras.Model):
 
 @cache
 def curve(
-    parts: int, *, devices: int = 1, dtype: str = "float32", batch_size: int = 8, **options: float
+    parts: int,
+    *,
+    devices: int = 1,
+    dtype: str = "float32",
+    batch_size: int = 8,
+    loss: str = "ce",
+    **options: float,
 ) -> list[float]:
     """Losses of six steps."""
     keras.utils.set_random_seed(3)
@@ -55,7 +61,7 @@ def curve(
         model = TwoLayers(dtype)
         model.compile(
             optimizer=SegFormerAdamW(2e-2, head_multiplier=1.0, **options),
-            loss=SegmentationLoss([1.0, 2.0, 3.0]),
+            loss=make_loss(loss, class_weights=[1.0, 2.0, 3.0]),
             metrics=[MeanIoU(3)],
             jit_compile=False,
         )
@@ -74,6 +80,13 @@ def test_accumulation_has_the_loss_curve_of_the_whole_batch(devices: int) -> Non
     whole = curve(1)
     np.testing.assert_allclose(curve(2, devices=devices), whole, rtol=1e-4)
     assert not np.allclose(curve(1, batch_size=4), whole, rtol=1e-3)  # half the batch is another curve
+
+
+@pytest.mark.parametrize("loss", ["ohem", "ce+dice"])
+def test_losses_of_images_have_one_curve_on_two_devices_and_in_parts(loss: str) -> None:
+    whole = curve(1, loss=loss)
+    np.testing.assert_allclose(curve(2, devices=2, loss=loss), whole, rtol=1e-4)
+    assert not np.allclose(curve(1), whole, rtol=1e-3)
 
 
 def test_clipping_is_of_the_whole_gradient_whatever_the_replicas() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -7,14 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from segformer_tf import build_segformer
+from segformer_tf import DiceLoss, MeanIoU, SegmentationLoss, build_segformer
+from segformer_tf.errors import InputError
 from segformer_tf.metrics import confusion_matrix, mean_iou
 from tests.helpers import noise
+from tests.training.small import SMALL
+from training.config import TrainConfig
 from training.data.check_masks import sampled_pixels
 from training.data.open import open_source
 from training.distributed.strategy import make_strategy
-from training.optim.losses import MeanIoU, SegmentationLoss, rare_class_weights
+from training.optim.losses import rare_class_weights
 from training.optim.optimizer import SegFormerAdamW, WarmupPoly, parameter_group
+from training.tasks.segmentation import Segmentation
 
 LOGITS = 3 * noise(2, 8, 12, 5)
 MASK = np.random.default_rng(1).choice([0, 1, 2, 3, 4, 255], (2, 32, 48)).astype(np.uint8)
@@ -38,6 +44,23 @@ def test_class_weights_weigh_pixels() -> None:
     expected = -(w * log_p[MASK != 255, truth]).sum() / w.sum()
     loss = SegmentationLoss.from_config(SegmentationLoss(weights).get_config())
     assert float(loss(MASK, LOGITS)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_runs_loss_is_one_of_the_table_and_old_runs_have_cross_entropy(toy_folder: Path, tmp_path: Path) -> None:
+    config = replace(SMALL, data=str(toy_folder), loss="ce+dice", class_weights=1.0, eval_size=(64, 64), out=tmp_path)
+    config.check()
+    task = Segmentation(config)
+    task.open(None)
+    loss = task.loss()
+    assert isinstance(loss, DiceLoss)
+    assert (loss.cross_entropy, len(loss.class_weights)) == (1.0, 6)
+    with pytest.raises(InputError, match=r"--loss must be one of ce, focal, .*\. Received: hinge"):
+        replace(config, loss="hinge").check()
+    saved = json.loads(json.dumps(task.config.to_dict(), default=str))
+    assert saved["loss"] == "ce+dice"
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in saved.items() if k != "loss"}))
+    assert TrainConfig.read(tmp_path).loss == "ce"
+    assert isinstance(Segmentation(replace(config, loss="ce", class_weights=0.0)).loss(), SegmentationLoss)
 
 
 def test_rare_classes_weigh_more_by_enets_formula(toy_folder: Path) -> None:
