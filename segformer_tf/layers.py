@@ -7,6 +7,7 @@ sections 3.1 and 3.2.
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any
 
 from segformer_tf import keras_settings  # noqa: F401  before Keras is imported
@@ -202,8 +203,7 @@ class MixFFN(layers.Layer):
         self.fc2.build(hidden_shape)
 
     def call(self, x: Any) -> Any:
-        x = ops.gelu(self.dwconv(self.fc1(x)), approximate=False)  # the paper's is the exact, erf form
-        return self.fc2(x)
+        return self.fc2(gelu(self.dwconv(self.fc1(x))))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -271,6 +271,14 @@ class TransformerBlock(layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self._config}
+
+
+def gelu(x: Any) -> Any:
+    """``x/2 · (1 + erf(x/√2))``, the exact form, as the paper's.
+
+    Keras' own is of erfc, which ONNX does not have, and a step of this one takes three quarters of its time on a CPU.
+    """
+    return 0.5 * x * (1.0 + ops.erf(x * sqrt(0.5)))
 
 
 def _linear(units: int, parent: layers.Layer, name: str) -> Dense:
