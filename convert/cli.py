@@ -240,7 +240,8 @@ def _keras_facts(path: Path) -> dict[str, str]:
         "epsilons": f"norm {config.norm_epsilon:g}, patch norm {config.patch_norm_epsilon:g}",
         "normalization": config.normalization,
         **({"bits": f"{config.image_bits} of files of more than 8"} if config.image_bits else {}),
-        "input": " x ".join("any" if n is None else str(n) for n in model.image_size),
+        "input": " x ".join("any" if n is None else str(n) for n in model.image_size)
+        + (", RGB 0..255" if model.preprocess else ""),
         "classes": ", ".join(config.labels.names) if config.labels else f"{config.num_classes}, unnamed",
         **({"license": config.license} if config.license else {}),
     }

@@ -19,7 +19,8 @@ def refuse_one_class(config: SegFormerConfig) -> None:
 
 def float32_copy(model: SegFormer, **changes: Any) -> SegFormer:
     """The model in float32, whatever precision it was trained in; `changes` to the arguments of `SegFormer`."""
-    arguments = {"config": model.config, "image_size": model.image_size, "dtype": "float32", **changes}
+    arguments: dict[str, Any] = {"config": model.config, "image_size": model.image_size, "preprocess": model.preprocess}
+    arguments |= {"dtype": "float32", **changes}
     copy = SegFormer(**arguments)
     copy.set_weights(model.get_weights())
     return copy

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import warnings
 import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -14,6 +17,7 @@ import numpy as np
 from segformer_tf.classifier import MixTransformerClassifier
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError, first_line
+from segformer_tf.labels import Labels, as_labels
 from segformer_tf.model import SegFormer
 
 _LARGEST_CONFIG = 1 << 20  # bytes
@@ -21,7 +25,14 @@ _LARGEST_CONFIG = 1 << 20  # bytes
 Kind = type[SegFormer] | type[MixTransformerClassifier]
 
 
-def load_segformer(path: str | Path) -> SegFormer:
+def load_segformer(
+    path: str | Path,
+    *,
+    num_classes: int | None = None,
+    labels: Labels | Sequence[str] | None = None,
+    preprocess: bool | None = None,
+    dtype: Any = None,
+) -> SegFormer:
     """Build the model a ``.keras`` file describes and fill it with the file's weights.
 
     Only `SegFormer`'s own configuration is read: no other class is ever built from the file, and the state of an
@@ -29,13 +40,50 @@ def load_segformer(path: str | Path) -> SegFormer:
 
     Args:
         path: a ``.keras`` file, or a run folder, of which weights/best.keras is taken.
+        num_classes: number of classes of your own. Another number than the file's gives a fresh classifier (the last
+            1x1 map); all other weights are the file's.
+        labels: names of your classes in order, or `Labels`. Other names than the file's give a fresh classifier, too;
+            weights without names keep theirs where the number is the same.
+        preprocess: whether the model takes RGB 0..255 and normalizes inside; None for what the file says. No weight
+            depends on it.
+        dtype: dtype or policy of the layers, such as "mixed_float16"; None for the file's.
 
     Raises:
-        InputError: no such file, not a SegFormer of this project, or weights that are not finite numbers.
+        InputError: no such file, not a SegFormer of this project, weights that are not finite numbers, or names that
+            are bad or of another number than `num_classes`.
+
+    Examples:
+        >>> model = load_segformer("runs/mine", labels=["background", "cell"], preprocess=True)
     """
-    model = _load(Path(path), SegFormer)
+    named = None if labels is None else as_labels(labels)
+    if named is not None and num_classes not in (None, len(named.names)):
+        raise InputError(f"labels must name every class: expected {num_classes} names. Received: {len(named.names)}")
+    keras.dtype_policies.get(dtype)  # raises Keras' own line for a name that it does not know
+    changes = {"preprocess": preprocess, "dtype": dtype}
+    model = _load(Path(path), SegFormer, changes={name: value for name, value in changes.items() if value is not None})
     assert isinstance(model, SegFormer)  # the only kind
-    return model
+    config = model.config
+    if named is None and num_classes in (None, config.num_classes):
+        return model
+    count = num_classes or (len(named.names) if named else 0)
+    ours = SegFormer(**{**model.get_config(), "config": replace(config, num_classes=count, labels=named)})
+    copy_weights(model, ours)
+    return ours
+
+
+def copy_weights(start: SegFormer, model: SegFormer) -> bool:
+    """Copy the weights of `start` into `model`, which may have other classes.
+
+    Returns:
+        Whether the classifier of `model` was left as it is, because the number or the names of classes differ.
+    """
+    before, now = start.config, model.config
+    renamed = before.labels is not None and now.labels is not None and before.labels.names != now.labels.names
+    fresh = before.num_classes != now.num_classes or renamed
+    for theirs, ours in zip(start.weights, model.weights, strict=True):
+        if not (fresh and ours.path.startswith("decoder/linear_pred/")):
+            ours.assign(theirs)
+    return fresh
 
 
 def load_encoder(path: str | Path) -> SegFormer | MixTransformerClassifier:
@@ -43,7 +91,10 @@ def load_encoder(path: str | Path) -> SegFormer | MixTransformerClassifier:
     return _load(Path(path), SegFormer, MixTransformerClassifier)
 
 
-def _load(path: Path, *kinds: Kind) -> SegFormer | MixTransformerClassifier:
+def _load(
+    path: Path, *kinds: Kind, changes: Mapping[str, Any] = MappingProxyType({})
+) -> SegFormer | MixTransformerClassifier:
+    """The model in a file, of one of `kinds`; `changes` to the arguments of its class."""
     path, expected = keras_file(path), " or a ".join(kind.__name__ for kind in kinds)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -59,7 +110,7 @@ def _load(path: Path, *kinds: Kind) -> SegFormer | MixTransformerClassifier:
             raise InputError(f"{size} bytes for a model of {parameters} parameters")
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="A total of")  # .. objects could not be loaded
-            model = kind.from_config(saved["config"])
+            model = kind.from_config({**saved["config"], **changes})
             model.load_weights(path)
         if broken := first_non_finite(model):
             raise InputError(f"{broken} holds values that are not finite numbers, as after a training that diverged")

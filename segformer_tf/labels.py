@@ -87,6 +87,19 @@ class Labels:
             raise InputError(f"{path}: {error}") from None
 
 
+def as_labels(names: Labels | Sequence[str]) -> Labels:
+    """`Labels`, or class names in order, which get the default colors.
+
+    Raises:
+        InputError: no names, or such as `Labels` refuses.
+    """
+    if isinstance(names, Labels):
+        return names
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):  # a string is a sequence of letters
+        raise InputError(f"labels must be a list of class names, or Labels. Received: {names!r}")
+    return Labels.named(names)
+
+
 def twins(names: Sequence[str]) -> list[int]:
     """Indices of the first names that are equal but for case and blanks at the ends; [] if all are distinct."""
     at: dict[str, list[int]] = {}

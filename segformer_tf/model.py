@@ -5,6 +5,7 @@ Source: arXiv 2105.15203, sections 3.1 (encoder) and 3.2 (decoder).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from segformer_tf import keras_settings  # noqa: F401  before Keras is imported
@@ -18,10 +19,15 @@ from keras import layers, ops
 from segformer_tf.config import SegFormerConfig, check_image_shape, variant_config
 from segformer_tf.distributed_fit import MultiWorkerFit
 from segformer_tf.errors import InputError
+from segformer_tf.labels import Labels, as_labels
 from segformer_tf.layers import PACKAGE, OverlapPatchMerging, TransformerBlock, conv_init, linear_init
 from segformer_tf.unquantized import Dense, Unquantized
 
 STAGES = ("c1", "c2", "c3", "c4")
+
+# XLA's bilinear resize is wrong at some sizes, such as from 9 to 17 (c2 to c1 of images of 65 pixels), and Keras asks
+# for XLA by itself where there is a GPU, unless a layer says no.
+RESIZES_UNDER_XLA = False
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -147,6 +153,7 @@ class AllMLPDecoder(layers.Layer):
 
     def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.supports_jit = RESIZES_UNDER_XLA
         self.config = as_config(config)
         c, policy = self.config, self.dtype_policy
         # These five hold weights only: `call` composes them.
@@ -226,6 +233,7 @@ class MMSegDecoder(layers.Layer):
 
     def __init__(self, config: SegFormerConfig | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.supports_jit = RESIZES_UNDER_XLA
         self.config = as_config(config)
         c, policy = self.config, self.dtype_policy
 
@@ -284,13 +292,16 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
     Args:
         config: sizes, epsilons and labels.
         image_size: (height, width), either of them None for any.
+        preprocess: take RGB 0..255 and normalize inside, by a layer without weights.
 
-    Input: (B, H, W, 3) float, RGB 0..255 after `SegFormerConfig.normalize`.
+    Input: (B, H, W, 3) float, RGB 0..255 after `SegFormerConfig.normalize`; with `preprocess` RGB 0..255, float or
+    integers.
     Output: (B, ⌈H/4⌉, ⌈W/4⌉, num_classes) logits. The 1/4 grid is the paper's; upsample logits, not the arg-max.
 
     Attributes:
         config: the `SegFormerConfig`.
-        encoder: `MixTransformer`; ``model.encoder(images)`` gives {"c1".."c4"}.
+        preprocess: whether the model normalizes.
+        encoder: `MixTransformer`; ``model.encoder(images)`` gives {"c1".."c4"} of images that are normalized.
         decoder: `AllMLPDecoder`, or `MMSegDecoder` where the configuration says so.
 
     Raises:
@@ -302,6 +313,7 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
         config: SegFormerConfig | dict[str, Any],
         *,
         image_size: tuple[int | None, int | None] = (None, None),
+        preprocess: bool = False,
         name: str = "segformer",
         dtype: Any = None,
         **kwargs: Any,
@@ -311,9 +323,11 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
         encoder = MixTransformer(config, dtype=dtype, name="encoder")
         kind = AllMLPDecoder if config.decoder == "all_mlp" else MMSegDecoder
         decoder = kind(config, dtype=dtype, name="decoder")
-        super().__init__(inputs=image, outputs=decoder(encoder(image)), name=name, **kwargs)
+        normalized = _normalization(config)(image) if preprocess else image
+        super().__init__(inputs=image, outputs=decoder(encoder(normalized)), name=name, **kwargs)
         self.config = config
         self.image_size = tuple(image_size)
+        self.preprocess = preprocess
         self.encoder = encoder
         self.decoder = decoder
         self.dtype_policy = encoder.dtype_policy  # by which `compile` decides on loss scaling
@@ -335,13 +349,29 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
             raise InputError(
                 f"the model takes images of {self.image_size} (height, width). Received: {pixels.shape[1:3]}"
             )
-        normalized = self.config.normalize(pixels.astype(np.float32))
-        return np.asarray(self.predict_on_batch(normalized), np.float32)
+        image = pixels.astype(np.float32)
+        image = image if self.preprocess else self.config.normalize(image)
+        return np.asarray(self.predict_on_batch(image), np.float32)
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As Keras', with a line about the 1/4 grid where a loss cannot compare masks with logits of another size."""
+        try:
+            return super().compute_loss(x, y, y_pred, *args, **kwargs)
+        except ValueError as error:
+            sizes = [getattr(each, "shape", ())[1:3] for each in (y, y_pred)]
+            if isinstance(error, InputError) or sizes[0] == sizes[1]:
+                raise
+            raise InputError(
+                f"masks of {_times(sizes[0])}, logits of {_times(sizes[1])}: SegFormer's logits are on the 1/4 grid, "
+                "and Keras' own losses take one size; compile with loss=segformer_tf.SegmentationLoss(), which resizes "
+                "logits, or another loss of segformer_tf"
+            ) from error
 
     def get_config(self) -> dict[str, Any]:
         return {
             "config": self.config.to_dict(),
             "image_size": list(self.image_size),
+            "preprocess": self.preprocess,
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.encoder.dtype_policy),
             "trainable": self.trainable,
@@ -358,11 +388,24 @@ def upsample(x: Any, size: Any) -> Any:
     return ops.cast(tf.image.resize(x, size, method="bilinear"), x.dtype)
 
 
+def _normalization(config: SegFormerConfig) -> layers.Layer:
+    """`SegFormerConfig.normalize` as a layer, in float32 whatever the model's precision."""
+    scale = [1.0 / std for std in config.image_std]
+    offset = [-mean / std for mean, std in zip(config.image_mean, config.image_std, strict=True)]
+    return layers.Rescaling(scale, offset, dtype="float32", name="normalization")
+
+
+def _times(size: Any) -> str:
+    return "x".join(map(str, size))
+
+
 def build_segformer(
     variant: str,
     *,
-    num_classes: int,
+    num_classes: int | None = None,
+    labels: Labels | Sequence[str] | None = None,
     image_size: tuple[int | None, int | None] = (None, None),
+    preprocess: bool = False,
     dtype: Any = None,
     **overrides: Any,
 ) -> SegFormer:
@@ -370,20 +413,29 @@ def build_segformer(
 
     Args:
         variant: "b0".."b5" (Table 6 of the paper) or "tiny".
-        num_classes: channels of the logits.
+        num_classes: channels of the logits; may be left out where `labels` are given.
+        labels: names of the classes in order, or `Labels`, which have colors too. They are saved with the weights, and
+            go into exported files.
         image_size: (height, width), either of them None for any; known ones must be 29 or more.
+        preprocess: take RGB 0..255, and normalize inside.
         dtype: dtype or policy of the layers, such as "mixed_float16"; None takes Keras' global one.
         overrides: fields of `SegFormerConfig`, such as ``drop_path_rate=0.0``.
 
     Raises:
-        InputError: an unknown variant, a bad field, or a size below 29.
+        InputError: an unknown variant, a bad field, bad names or another number of them, or a size below 29.
 
     Examples:
         >>> model = build_segformer("b0", num_classes=150)
         >>> model(np.zeros((1, 512, 512, 3), "float32")).shape
         TensorShape([1, 128, 128, 150])
     """
-    return SegFormer(variant_config(variant, num_classes=num_classes, **overrides), image_size=image_size, dtype=dtype)
+    named = None if labels is None else as_labels(labels)
+    if num_classes is None:
+        if named is None:
+            raise InputError("build_segformer needs num_classes, or labels, which are the names of the classes")
+        num_classes = len(named.names)
+    config = variant_config(variant, num_classes=num_classes, labels=named, **overrides)
+    return SegFormer(config, image_size=image_size, preprocess=preprocess, dtype=dtype)
 
 
 def as_config(config: SegFormerConfig | dict[str, Any]) -> SegFormerConfig:

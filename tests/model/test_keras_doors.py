@@ -11,10 +11,20 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from segformer_tf import SegFormer, build_classifier, build_segformer, keras_settings, load_segformer
+from segformer_tf import (
+    Labels,
+    SegFormer,
+    SegmentationLoss,
+    build_classifier,
+    build_segformer,
+    keras_settings,
+    load_segformer,
+)
 from segformer_tf.errors import InputError
-from tests.helpers import noise
+from segformer_tf.model import upsample
+from tests.helpers import noise, perturb
 
 IMPORT = "import segformer_tf.{}"
 COMMAND = "import sys; from segformer_tf.cli import script; sys.argv[1:] = ['info', 'no.keras']; script()"
@@ -111,3 +121,99 @@ def test_a_user_without_a_home_has_kerass_own_place(monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
     assert keras_settings._file() == Path("/tmp/.keras/keras.json")
+
+
+def test_kerass_own_loss_on_the_quarter_grid_is_a_line_and_with_a_resize_it_works() -> None:
+    model, (images, masks) = build_segformer("tiny", num_classes=3, preprocess=True), batch(67, 93)
+    own = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for loss in (own, "sparse_categorical_crossentropy"):
+        model.compile("sgd", loss=loss, run_eagerly=True)
+        with pytest.raises(InputError, match=r"masks of 67x93, logits of 17x24: .*loss=segformer_tf.SegmentationLoss"):
+            model.fit(images, masks, verbose=0)
+    full = keras.Sequential([model, keras.layers.Resizing(67, 93)])
+    full.compile("sgd", loss=own, run_eagerly=True)
+    model.compile("sgd", loss=SegmentationLoss(), run_eagerly=True)
+    resized, ours = (each.evaluate(images, masks, verbose=0, return_dict=True)["loss"] for each in (full, model))
+    assert resized == pytest.approx(ours, rel=1e-5)
+
+
+def test_another_failure_of_a_loss_is_kerass_own() -> None:
+    model, (images, masks) = build_segformer("tiny", num_classes=3), batch(67, 93)
+    model.compile("sgd", loss=lambda truth, logits: 1 / 0, run_eagerly=True)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(images, masks, verbose=0)
+
+
+def test_sample_weights_are_refused() -> None:
+    model, (images, masks) = build_segformer("tiny", num_classes=3), batch(40, 61)
+    model.compile("sgd", loss=SegmentationLoss(), run_eagerly=True)
+    with pytest.raises(InputError, match="takes no sample weights, nor fit's class_weight"):
+        model.fit(images, masks, sample_weight=np.ones(2), verbose=0)
+
+
+@pytest.mark.parametrize("decoder", ["all_mlp", "mmseg"])
+def test_xla_which_resizes_otherwise_is_never_used(decoder: str) -> None:
+    """Where there is a GPU, Keras would take it by itself."""
+    model = build_segformer("tiny", num_classes=3, decoder=decoder)
+    for each in (model, wrapped(model)):
+        with pytest.warns(UserWarning, match="doesn't support `jit_compile=True`"):
+            each.compile("sgd", "mse", jit_compile=True)
+        assert each.jit_compile is False
+    x = tf.constant(noise(1, 9, 9, 3))
+    plain, xla = (tf.function(lambda x: upsample(x, (17, 17)), jit_compile=jit)(x) for jit in (False, True))
+    assert np.abs(plain - xla).max() > 0.1  # the day this fails, XLA can be allowed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_preprocess_is_the_models_own_normalization(dtype: str, tmp_path: Path) -> None:
+    sizes = {"image_mean": (10.0, 20.0, 30.0), "image_std": (50.0, 60.0, 70.0)}
+    model = perturb(build_segformer("tiny", labels=["a", "b"], preprocess=True, dtype=dtype, **sizes))
+    images = batch(67, 93)[0]
+    normalized = model.config.normalize(images.astype(np.float32))
+    plain = SegFormer(model.config, dtype=dtype)
+    plain.set_weights(model.get_weights())
+    tolerance = {"atol": 1e-5 if dtype == "float32" else 0.05}
+    np.testing.assert_allclose(np.float32(model(images)), np.float32(plain(normalized)), **tolerance)  # uint8
+    np.testing.assert_allclose(model.logits(images), plain.logits(images), **tolerance)
+    assert model.get_layer("normalization").compute_dtype == "float32"
+    model.save(tmp_path / "m.keras")
+    loaded = load_segformer(tmp_path / "m.keras")
+    assert loaded.preprocess
+    assert loaded.config == model.config
+    np.testing.assert_array_equal(loaded(images), model(images))
+    other = load_segformer(tmp_path / "m.keras", preprocess=False, dtype="float32")
+    assert not other.preprocess
+    np.testing.assert_allclose(other(normalized), plain.logits(images), atol=1e-5 if dtype == "float32" else 0.2)
+
+
+def test_names_of_ones_own(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs num_classes, or labels"):
+        build_segformer("tiny")
+    with pytest.raises(InputError, match=r"expected 3 names\. Received: 2"):
+        build_segformer("tiny", num_classes=3, labels=["a", "b"])
+    for bad in ("ab", [1, 2]):
+        with pytest.raises(InputError, match="labels must be a list of class names"):
+            build_segformer("tiny", labels=bad)
+    path = tmp_path / "m.keras"
+    model = perturb(build_segformer("tiny", num_classes=2))
+    model.save(path)
+    named = load_segformer(path, labels=["a", "b"])
+    assert named.config.labels == Labels.named(["a", "b"])
+    kernel = np.array(model.decoder.linear_pred.kernel)
+    np.testing.assert_array_equal(named.decoder.linear_pred.kernel, kernel)  # they had none
+    named.save(path)
+    assert load_segformer(path, num_classes=2).config.labels.names == ("a", "b")
+    for other, count in (({"labels": ["b", "a"]}, 2), ({"num_classes": 5}, 5), ({"labels": Labels.numbered(4)}, 4)):
+        loaded = load_segformer(path, **other)
+        fresh = loaded.decoder.linear_pred.kernel
+        assert fresh.shape[-1] == count
+        assert count != 2 or not np.array_equal(fresh, kernel)
+        np.testing.assert_array_equal(loaded.decoder.bn.moving_mean, model.decoder.bn.moving_mean)
+    with pytest.raises(InputError, match=r"expected 3 names\. Received: 2"):
+        load_segformer(path, num_classes=3, labels=["a", "b"])
+
+
+def batch(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two images, and masks of three classes."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (2, height, width, 3), np.uint8), rng.integers(0, 3, (2, height, width), np.uint8)
