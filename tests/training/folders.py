@@ -36,7 +36,8 @@ def write_folder(
             picture = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
             picture.save(root / split / "masks" / f"{i}{suffix}")
             size = image_size or (picture.height, picture.width)
-            Image.fromarray(np.full((*size, 3), 50 * gray, np.uint8)).save(root / split / "images" / f"{i}.jpg", exif=exif)
+            image = Image.fromarray(np.full((*size, 3), 50 * gray, np.uint8))
+            image.save(root / split / "images" / f"{i}.jpg", exif=exif)
     (root / "dataset.json").write_text(json.dumps({"classes": list(rows), **keys}))
     return root
 
