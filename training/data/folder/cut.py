@@ -42,7 +42,9 @@ class Cut:
 
 
 def choose_cut(stems: Sequence[str], shown: Sequence[frozenset[int]], share: float) -> Cut:
-    """The first of a hundred seeds that leaves every class in train, and about the share in validation with most classes.
+    """The first of a hundred seeds that leaves every class in train, and about the share in validation.
+
+    Among those, one whose validation shows the most classes.
 
     Args:
         stems: names of two or more images.

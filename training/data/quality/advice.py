@@ -77,7 +77,9 @@ def _small_objects(train: Sequence[Facts], validation: Sequence[Facts], labels: 
     if not few:
         return []
     own = np.median([each.size for each in validation], axis=0) * 1.5
-    height, width = (max(round(side / _STRIDE) * _STRIDE, _STRIDE) for side in bounded_size((int(own[0]), int(own[1]))))
+    height, width = (
+        max(int(side / _STRIDE + 0.5) * _STRIDE, _STRIDE) for side in bounded_size((int(own[0]), int(own[1])))
+    )
     if height * width <= np.median([each.size[0] * each.size[1] for each in validation]):
         return []  # they are as large as memory takes
     kept, name = min(few)

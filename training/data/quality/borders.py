@@ -14,6 +14,7 @@ from segformer_tf.labels import IGNORE_ID
 _SIDE = 256  # of the grid on which image and mask are compared
 _REACH = 16  # cells that a mask is moved to each side
 _FEWEST = 100  # cells of border, to judge by
+_NARROW = 3  # pixels
 _BETTER = 1.5  # times the agreement in place, elsewhere
 
 
@@ -84,8 +85,8 @@ class Steps:
 
     Attributes:
         all: of them.
-        narrow: those with a third class between the two, one pixel wide.
-        between: narrow ones whose third class has a number between the two others.
+        narrow: runs of up to 3 pixels of a class between two others that differ.
+        between: those of a class with a number between the two others.
     """
 
     all: int
@@ -97,7 +98,7 @@ class Steps:
 
     @property
     def smoothed(self) -> bool:
-        """Whether most narrow ones have a number between, as where a mask was resized by interpolation."""
+        """Whether nearly all narrow runs have a number between, as where a mask was resized by interpolation."""
         return self.narrow >= 20 and self.narrow > 0.05 * self.all and self.between > 0.95 * self.narrow
 
 
@@ -105,9 +106,13 @@ def steps(mask: NDArray[np.uint8]) -> Steps:
     """Count the steps of an (H, W) mask of classes; ignored pixels are no class."""
     total = Steps(0, 0, 0)
     for lines in (mask, mask.T):
-        one, two, three = lines[:, :-2], lines[:, 1:-1], lines[:, 2:]
-        counts = (one != IGNORE_ID) & (two != IGNORE_ID) & (three != IGNORE_ID)
-        narrow = counts & (one != two) & (two != three) & (one != three)
+        start = np.ones(lines.shape, bool)
+        start[:, 1:] = lines[:, 1:] != lines[:, :-1]
+        at = np.flatnonzero(start)  # of runs of one class along a line
+        values, row, length = lines.ravel()[at], at // lines.shape[1], np.diff(at, append=lines.size)
+        one, two, three = values[:-2], values[1:-1], values[2:]
+        inside = (row[:-2] == row[2:]) & (one != IGNORE_ID) & (two != IGNORE_ID) & (three != IGNORE_ID)
+        narrow = inside & (length[1:-1] <= _NARROW) & (one != three)
         between = narrow & ((one < two) == (two < three))
-        total += Steps(int((counts & (one != two)).sum()), int(narrow.sum()), int(between.sum()))
+        total += Steps(int((row[:-1] == row[1:]).sum()), int(narrow.sum()), int(between.sum()))
     return total

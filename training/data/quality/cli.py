@@ -19,7 +19,7 @@ from training.data.quality.report import Report
 def check(
     data: str,
     *,
-    splits: list[str] | None = None,
+    splits: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     out: Path | None = None,
     overwrite: bool = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,

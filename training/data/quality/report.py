@@ -198,7 +198,7 @@ def _masks(facts: Sequence[Facts]) -> list[Finding]:
     if smoothed:
         text = (
             f"{_count(smoothed, 'mask')} with smoothed borders, such as {_path(smoothed[0])}: a class whose number is "
-            "between two others stands between them, a pixel wide, as where a mask is resized by interpolation "
+            "between two others stands between them, a few pixels wide, as where a mask is resized by interpolation "
             f"({total.between} such places); resize masks by nearest neighbor"
         )
         findings.append(Finding("smoothed", text, [_path(each) for each in smoothed]))
