@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from segformer_tf.files import atomic
 from training.data.folder.assume import Assumption, assume
 from training.data.folder.manifest import Manifest
 from training.data.folder.manifest_file import find_manifest
+from training.data.folder.write import manifest_text
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def first_manifest(data: str, *, chief: bool = True) -> FirstManifest | None:
     where = f"kept as {path.name} in the run folder, as {root} cannot be written; give that file as --data from now on"
     if chief:
         try:
-            write_manifest(path, content)
+            write_new(path, content)
             record, where = None, f"written to {path}: change names and colors there"
         except InputError:
             pass
@@ -67,18 +67,9 @@ def assumed(data: str, *, quiet: bool = False) -> Assumption | None:
     return assume(root, quiet=quiet)
 
 
-def write_manifest(path: Path, data: dict[str, Any]) -> None:
-    """Write a manifest as JSON, a class per line; raises InputError where that fails or the file exists."""
-    text = manifest_text(data)
+def write_new(path: Path, data: dict[str, Any]) -> None:
+    """Write a manifest; raises InputError where that fails or the file exists."""
     if path.exists():
         raise InputError(f"{path}: exists already")
     with atomic(path) as part:
-        part.write_text(text, "utf-8")
-
-
-def manifest_text(data: dict[str, Any]) -> str:
-    """A manifest as JSON, a class per line."""
-    rows = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in data["classes"])
-    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in data.items()}
-    texts["classes"] = f"[\n{rows}\n ]"
-    return "{\n" + ",\n".join(f" {json.dumps(key)}: {text}" for key, text in texts.items()) + "\n}\n"
+        part.write_text(manifest_text(data), "utf-8")

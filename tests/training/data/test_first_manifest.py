@@ -241,7 +241,7 @@ def test_a_folder_that_cannot_be_written_has_its_manifest_in_the_run(
     def refuse(path: Path, data: dict) -> None:
         raise InputError(f"{path}: cannot be written (Read-only file system)")
 
-    monkeypatch.setattr(module, "write_manifest", refuse)
+    monkeypatch.setattr(module, "write_new", refuse)
     run = train(options(flat))
     assert f"kept as dataset.json in the run folder, as {flat} cannot be written" in capsys.readouterr().out
     assert not (flat / "dataset.json").exists()
