@@ -22,6 +22,7 @@ VERBS = {
         "training.data.formats.cli:import_labels",
         "Convert labels of labelme, COCO, CVAT, Label Studio, YOLO and others to a folder to train on.",
     ),
+    "data check": ("training.data.quality.cli:check", "Look at a data set before hours are spent on it."),
     "import": (
         "convert.checkpoints.cli:import_checkpoint",
         "Convert a PyTorch checkpoint of any of four code bases.",
@@ -105,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
         how = {
             "torch": "pip install torch==2.13.0",
             "huggingface_hub": "pip install huggingface_hub",
-            "yaml": "in the repository: pip install '.[data]'",
+            **dict.fromkeys(("yaml", "imagehash", "scipy"), "in the repository: pip install '.[data]'"),
             "rasterio": "in the repository: pip install '.[large]'",
         }
         hint = how.get(error.name or "", "in the repository: pip install '.[train,convert]'")

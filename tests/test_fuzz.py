@@ -173,15 +173,22 @@ MANIFESTS = st.fixed_dictionaries(
         "ignore": JSON | COLORS,
         "bits": st.integers(7, 17) | JSON,
         "exif": st.sampled_from(["apply", "ignore"]) | JSON,
+        "validation": st.fixed_dictionaries({}, optional={"share": st.floats(0, 1) | JSON, "seed": JSON}) | JSON,
+        "path": JSON,
     },
 )
 
 
-@given(data=st.binary(max_size=200) | (JSON | MANIFESTS).map(lambda value: json.dumps(value).encode()))
-def test_manifests(data: bytes, folder: Path) -> None:
-    (folder / "dataset.json").write_bytes(data)
-    with refused_in_a_line("dataset.json"):
-        manifest = Manifest.read(folder / "dataset.json")
+@given(
+    data=st.binary(max_size=200)
+    | st.text(":-?[]{}&*!|>'\"%@`#\n a1,", max_size=60).map(str.encode)
+    | (JSON | MANIFESTS).map(lambda value: json.dumps(value).encode()),
+    name=st.sampled_from(["dataset.json", "dataset.yaml"]),
+)
+def test_manifests(data: bytes, name: str, folder: Path) -> None:
+    (folder / name).write_bytes(data)
+    with refused_in_a_line(name):
+        manifest = Manifest.read(folder / name)
         assert len(manifest.class_of_value) == 256
         assert len(manifest.labels.names) > 1
         assert manifest.class_of_value.max() <= IGNORE_ID

@@ -34,7 +34,7 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
 
         segformer train --data tfds:toy_shapes --crop 128 128 --steps 1500 --warmup-steps 50 --learning-rate 1e-3
 
-    Your folder, with dataset.json and {train,val,test}/{images,masks}:
+    Your folder, {train,val,test}/{images,masks} or images/ and masks/ alone, with a dataset.json or without:
 
         segformer train --data path/to/folder --variant b0 --crop 256 256 --learning-rate 6e-4 --head-multiplier 1
 
@@ -157,7 +157,7 @@ def evaluate(
     model
         A .tflite, a .keras file or a run folder (its best weights).
     data
-        Folder with dataset.json and split/{images,masks}, or tfds:NAME.
+        Folder of images and masks, its manifest, or tfds:NAME.
     split
         Split to score.
     runtime

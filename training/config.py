@@ -236,7 +236,7 @@ class TrainConfig(RunConfig):
     task: ClassVar[str] = "segmentation"
 
     data: Annotated[str, Parameter(show_default=False)] = ""
-    """Folder with dataset.json and split/{images,masks}, or tfds:NAME (tfds:toy_shapes needs no download)."""
+    """Folder of images and masks, its manifest, or tfds:NAME (tfds:toy_shapes needs no download)."""
 
     weights: Path | None = None
     """Start from these: a .keras file (of `segformer import`, say) or a run folder. The classifier starts fresh where

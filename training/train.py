@@ -39,6 +39,7 @@ class Task(Protocol):
         score: the metric whose best value on the validation split selects the best weights.
         head_multiplier: learning rate of the decoder over the encoder's.
         source, validation: the two splits, after `open`.
+        records: data of JSON files for a new run folder, by name, after `open`.
     """
 
     @property
@@ -46,6 +47,9 @@ class Task(Protocol):
 
     @property
     def head_multiplier(self) -> float: ...
+
+    @property
+    def records(self) -> Mapping[str, Any]: ...
 
     @property
     def source(self) -> Sized: ...
@@ -123,7 +127,7 @@ def train(config: RunConfig, before: RunConfig | None = None) -> Run:
     root = config.out
     assert root is not None
     if run is None and place.chief:
-        run = Run.create(root, config)
+        run = Run.create(root, config, task.records)
 
     with (
         plain_worker_errors(f"then start every worker again, with --resume {root} if it was made"),
@@ -132,7 +136,7 @@ def train(config: RunConfig, before: RunConfig | None = None) -> Run:
     ):
         with strategy.scope():
             model = _build(task, config)  # the workers meet here
-        run = run or Run.join(root, config)
+        run = run or Run.join(root, config, task.records)
         progress = _restore(model, task, run, config, before)
         try:
             _fit(model, task, run, config, progress)

@@ -29,14 +29,15 @@ def write_folder(
     """A folder of train and val, whose masks are arrays or pictures; without `val` it has the masks of train."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    for split, own in {"train": masks, "val": masks if val is None else val}.items():
+    for gray, (split, own) in enumerate({"train": masks, "val": masks if val is None else val}.items()):
         for kind in ("images", "masks"):
             (root / split / kind).mkdir(parents=True)
         for i, mask in enumerate(own):
             picture = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
             picture.save(root / split / "masks" / f"{i}{suffix}")
             size = image_size or (picture.height, picture.width)
-            Image.fromarray(np.zeros((*size, 3), np.uint8)).save(root / split / "images" / f"{i}.jpg", exif=exif)
+            image = Image.fromarray(np.full((*size, 3), 50 * gray, np.uint8))
+            image.save(root / split / "images" / f"{i}.jpg", exif=exif)
     (root / "dataset.json").write_text(json.dumps({"classes": list(rows), **keys}))
     return root
 

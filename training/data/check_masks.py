@@ -22,6 +22,7 @@ from segformer_tf.terminal import plain_console
 from training.data.folder.manifest import unpack
 from training.data.folder.source import LIES_OVER, FolderSource, MaskSummary
 from training.data.open import Source
+from training.data.same_files import same_files
 
 _SAMPLED = 500  # masks for class weights
 _SHOWN = 6  # values of masks, or names of classes, per line
@@ -49,6 +50,11 @@ def check_masks(
     if not isinstance(train, FolderSource) or not isinstance(validation, FolderSource):
         return None
     tallies, notes = _count((train, validation), quiet=quiet)
+    if pairs := same_files(validation.images, train.images):
+        notes.append(
+            f"leak: {pairs[0][0]} is the same file as {pairs[0][1]} ({len(pairs)} such): scores on {validation.split} "
+            "are too high; segformer data check lists them"
+        )
     if not quiet:
         plain_console().print(_table(tallies))
     notes += _missing_notes(*tallies, allow_missing=allow_missing)
@@ -94,7 +100,7 @@ class Tally:
 
     def __init__(self, source: FolderSource) -> None:
         self.source = source
-        self.folder = source.root / source.split
+        self.folder = source.folder
         self.pixels, self.images, self.sampled = np.zeros((3, len(source.labels.names)), np.int64)
         self.total = 0
         self.exif_images: list[Path] = []

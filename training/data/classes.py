@@ -11,6 +11,7 @@ import numpy as np
 
 from segformer_tf.errors import InputError
 from segformer_tf.image import IMAGE_SUFFIXES, Pixels, load_image
+from training.data.folder.splits import OTHER_NAME
 from training.data.open import Split
 
 Labeled = tuple[Pixels, int]
@@ -58,6 +59,8 @@ class ClassFolder:
 
     def __init__(self, root: str | Path, split: str) -> None:
         self._folder = Path(root) / split
+        if not self._folder.is_dir() and (other := Path(root) / OTHER_NAME.get(split, split)).is_dir():
+            self._folder = other
         if not self._folder.is_dir():
             raise InputError(f"{self._folder}: no such folder; expected {root}/{split}/CLASS/*.jpg")
         self.name = Path(root).resolve().name

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
+from training.data.folder.manifest import Manifest
 from training.data.folder.source import FolderSource
 from training.data.masks import Sample
 
@@ -45,8 +46,13 @@ class Source(Split[Sample], Protocol):
     labels: Labels
 
 
-def open_source(data: str, split: str) -> Source:
+def open_source(data: str, split: str, manifest: Manifest | None = None) -> Source:
     """Open a split of a folder, or of the TFDS data set ``tfds:NAME``.
+
+    Args:
+        data: the folder, its manifest, or ``tfds:NAME``.
+        split: name.
+        manifest: for a folder without one.
 
     Raises:
         InputError: no such data set or split, an empty split, or an invalid manifest.
@@ -57,7 +63,7 @@ def open_source(data: str, split: str) -> Source:
 
         source = TfdsSource(data.removeprefix("tfds:"), split)
     else:
-        source = FolderSource(Path(data), split)
+        source = FolderSource(Path(data), split, manifest)
     if not len(source):
         raise InputError(f"{data}: split {split} is empty")
     return source

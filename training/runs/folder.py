@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +33,7 @@ class Run:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.manifest = root / "dataset.json"  # of a data folder that has none and cannot be written
         self.last = root / "weights" / "last.keras"
         self.best = root / "weights" / "best.keras"
         self.history = root / "history.csv"
@@ -39,8 +41,13 @@ class Run:
         self.tensorboard = root / "tensorboard"
 
     @classmethod
-    def create(cls, root: Path, config: RunConfig) -> Run:
+    def create(cls, root: Path, config: RunConfig, records: Mapping[str, Any] | None = None) -> Run:
         """Make the folder, whole or not at all, with the options and the environment.
+
+        Args:
+            root: the folder.
+            config: the final options.
+            records: data of more JSON files, by name.
 
         Raises:
             InputError: it exists, or cannot be made.
@@ -50,6 +57,8 @@ class Run:
             (part / "weights").mkdir()
             write_json(part / "config.json", config.to_dict())
             write_json(part / "environment.json", [environment()])
+            for name, data in (records or {}).items():
+                write_json(part / name, data)
         return cls(root)
 
     @staticmethod
@@ -60,14 +69,14 @@ class Run:
             raise InputError(f"{root}: exists already; {resume}choose another --out")
 
     @classmethod
-    def join(cls, root: Path, config: RunConfig) -> Run:
+    def join(cls, root: Path, config: RunConfig, records: Mapping[str, Any] | None = None) -> Run:
         """The folder that the chief made; on a worker that shares no disk with the chief, a folder of its own.
 
         Raises:
             InputError: an older run of this worker is there.
         """
         if not root.exists():
-            return cls.create(root, config)
+            return cls.create(root, config, records)
         run, index = cls(root), this_place().index
         if Backup(run.backup).exists():
             raise InputError(f"{root}: exists already on worker {index}; choose another --out on all of them")

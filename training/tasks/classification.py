@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -33,6 +33,7 @@ class Classification:
 
     score = "top_1"
     head_multiplier = 1.0
+    records: ClassVar[dict[str, Any]] = {}
     source: ClassSource
     validation: ClassSource
 

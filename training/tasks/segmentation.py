@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,9 @@ from segformer_tf.sampling import evenly_spaced
 from training.config import TrainConfig
 from training.data.augment import Normalize
 from training.data.check_masks import check_masks, sampled_pixels
+from training.data.eval_size import bounded_size
+from training.data.first_manifest import first_manifest
+from training.data.folder.manifest_file import MANIFESTS
 from training.data.image_bits import settle_bits
 from training.data.masks import Sample
 from training.data.open import Source, open_source
@@ -36,8 +38,6 @@ from training.runs.backup import Backup
 from training.runs.folder import Run
 from training.runs.plots import plot_panel
 from training.tasks.warm_start import StartModel, copy_weights, read_start
-
-_LARGEST_VALIDATION = 1024 * 1024  # pixels of a validation image, without --eval-size
 
 
 class Segmentation:
@@ -53,14 +53,21 @@ class Segmentation:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.head_multiplier = config.head_multiplier
+        self.records: dict[str, Any] = {}
         self._start: StartModel | None = None
         self._normalize: Normalize = normalize
         self._pixels: NDArray[np.int64] | None = None  # of each class, once the masks are checked
 
     def open(self, run: Run | None) -> TrainConfig:
         config = self.config
-        self.source = open_source(config.data, config.train_split)
-        self.validation = open_source(config.data, config.val_split)
+        data, manifest = config.data, None
+        if run and run.manifest.is_file():
+            data = str(run.manifest)
+        elif run is None and (first := first_manifest(data, chief=this_place().chief)):
+            manifest = first.manifest
+            self.records = {MANIFESTS[0]: first.record} if first.record else {}
+        self.source = open_source(data, config.train_split, manifest)
+        self.validation = open_source(data, config.val_split, manifest)
         if run:
             _refuse_other_classes(run, self.source)
         if config.weights:  # a resumed run has its own weights in the backup, and needs the sizes alone
@@ -174,19 +181,6 @@ def _refuse_other_classes(run: Run, source: Source) -> None:
             f"{run.root}: was begun with other classes than the data has now: {names}; bring the manifest back, or "
             f"start a new run with --weights {run.root}"
         )
-
-
-def bounded_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The default of --eval-size for images of (height, width) `size`: that size, or a smaller one of about its shape.
-
-    Attention in the first stage takes memory by the square of the area. A smaller size has sides that are multiples of
-    32, the stride of the deepest stage.
-    """
-    factor = sqrt(_LARGEST_VALIDATION / (size[0] * size[1]))
-    if factor >= 1:
-        return size
-    height, width = (max(int(side * factor) // 32 * 32, 32) for side in size)
-    return height, width
 
 
 def _license(source: Source, inherited: str) -> str:

@@ -25,7 +25,6 @@ FOREIGN = {
     "CVAT": ["annotations.xml", "images/a.jpg"],
     "CamVid": ["class_dict.csv", "train/a.png", "train_labels/a_L.png"],
     "an export of a labeling tool": ["a.json", "a.jpg"],
-    "one split alone": ["images/a.jpg", "masks/a.png"],
 }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 _OURS = "expected here are dataset.json and {train,val,test}/{images,masks}"
 _MANIFEST = "dataset.json"
-_ONE_SPLIT = "one split alone"
 
 # Name, and patterns of what the folder holds.
 _LAYOUTS = (
@@ -30,7 +29,6 @@ _LAYOUTS = (
     ("mmsegmentation", ("img_dir", "ann_dir")),
     ("SegNet's CamVid", ("train", "trainannot")),
     ("images/train, with the split inside", ("images/train",)),
-    (_ONE_SPLIT, ("images", "masks")),
     ("an export of a labeling tool", ("*.json",)),
 )
 _MOST_FOLDERS = 200  # to look into
@@ -45,8 +43,6 @@ def layout_hint(root: Path) -> str:
     with suppress(OSError):  # a folder without permission
         for folder in islice(folders, _MOST_FOLDERS):
             for name, holds in _LAYOUTS:
-                if name == _ONE_SPLIT and folder != root:  # ours, but for dataset.json
-                    continue
                 matches = [
                     next((path for path in folder.glob(pattern) if path.name != _MANIFEST), None) for pattern in holds
                 ]

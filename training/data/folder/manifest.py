@@ -1,9 +1,9 @@
-"""``dataset.json``: what a folder's masks mean."""
+"""A manifest, such as ``dataset.json``: what a folder's masks mean."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from segformer_tf.config import check_bits
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID, Color, Labels, twins
+from training.data.folder.cut import Cut
 from training.data.folder.layouts import layout_hint
+from training.data.folder.manifest_file import read_plain
 from training.data.masks import Mask, RawMask, class_table, look_up
 
 Exif = Literal["apply", "ignore"]
 
-_KEYS = ("name", "license", "classes", "ignore", "exif", "bits")
+_KEYS = ("name", "license", "classes", "ignore", "exif", "bits", "validation", "path")
 _CLASS_KEYS = ("id", "name", "color")
+_CUT_KEYS = ("share", "seed")
 _EXAMPLE = '{"classes": [{"id": 0, "name": "road", "color": [128, 64, 128]}, …], "ignore": [255]}'
 
 
@@ -51,7 +54,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``{"name", "license", "classes": [{"id", "name", "color"}], "ignore": [ids or colors], "exif", "bits"}``.
+    """``{"classes": [{"id", "name", "color"}], "ignore": [ids or colors], …}``, see ``dataset.schema.json`` for all.
 
     A class may have several ids and several colors, as lists; pictures show its first color.
 
@@ -65,6 +68,9 @@ class Manifest:
         exif: what the mask of a photograph that EXIF turns lies over: the upright picture ("apply") or the pixels as
             stored ("ignore"); None where the manifest does not say.
         bits: of images of more than 8 bits; None where the manifest does not say.
+        cut: how validation is cut from train; None where it has a folder of its own.
+        path: the manifest's file.
+        root: the folder that holds the splits: the manifest's own, unless it names another one as "path".
     """
 
     name: str
@@ -75,12 +81,24 @@ class Manifest:
     class_of_color: dict[int, int] | None
     exif: Exif | None
     bits: int | None
+    cut: Cut | None
+    path: Path
+    root: Path
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Read the file; raises InputError where it is missing, not JSON, or invalid."""
+        """Read the file; raises InputError where it is missing, neither JSON nor YAML, or invalid."""
+        return cls._from(path, lambda: read_plain(path))
+
+    @classmethod
+    def of(cls, data: Any, path: Path) -> Manifest:
+        """The manifest that `path` would hold with such data; raises InputError as `read` does."""
+        return cls._from(path, lambda: data)
+
+    @classmethod
+    def _from(cls, path: Path, data: Callable[[], Any]) -> Manifest:
         try:
-            return cls._parse(json.loads(path.read_text("utf-8-sig")), path.parent.name)
+            return cls._parse(data(), path)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except FileNotFoundError:
@@ -93,7 +111,7 @@ class Manifest:
             raise InputError(f"{path}: not a usable manifest ({error})") from None
 
     @classmethod
-    def _parse(cls, data: Any, folder: str) -> Manifest:
+    def _parse(cls, data: Any, path: Path) -> Manifest:
         _refuse_misspelt(data, _KEYS)
         if not isinstance(data["classes"], list) or not all(isinstance(row, dict) for row in data["classes"]):
             raise InputError(f'"classes" must be a list of objects. Expected {_EXAMPLE}')
@@ -114,9 +132,7 @@ class Manifest:
                 raise InputError(f"class {lacking[0]}: missing key {key!r}")
         lists = [row["color"] if _is_list_of_lists(row["color"]) else [row["color"]] for row in rows]
         colors = [[_color(color) for color in own] for own in lists]
-        if odd := [row["name"] for row in rows if not isinstance(row["name"], str | int)]:
-            raise InputError(f"a class name is a text. Received: {odd[0]!r}")
-        names = [str(row["name"]) for row in rows]
+        names = [_text(row["name"], "a class name") for row in rows]
         if same := twins(names):
             merged = json.dumps({"id": [i for k in same for i in ids[k]], "name": names[same[0]]})
             raise InputError(
@@ -132,8 +148,19 @@ class Manifest:
         class_of = {value: i for i, own in enumerate(ids) for value in own}
         by_value = class_table(class_of, {*ignored, IGNORE_ID} if ignores_255 else ignored)
         by_color = _classes_by_color(colors, [_color(c) for c in ignore if isinstance(c, list)])
-        name, license = str(data.get("name", folder)), str(data.get("license", ""))
-        return cls(name, license, labels, ignores_255, by_value, by_color, exif, check_bits(data.get("bits")))
+        return cls(
+            _text(data.get("name", path.parent.name), '"name"'),
+            _text(data.get("license", ""), '"license"'),
+            labels,
+            ignores_255,
+            by_value,
+            by_color,
+            exif,
+            bits=check_bits(data.get("bits")),
+            cut=_cut(data.get("validation")),
+            path=path,
+            root=path.parent / _text(data.get("path", ""), '"path"'),
+        )
 
     def mask(self, raw: RawMask) -> Mask:
         """(H, W) uint8 classes and `IGNORE_ID`.
@@ -185,7 +212,7 @@ def _pack(color: Iterable[int]) -> int:
 
 def _integer(value: Any) -> int:
     number = int(value)
-    if isinstance(value, bool) or (isinstance(value, float) and value != number):
+    if isinstance(value, bool | str) or number != value:
         raise ValueError(f"expected a whole number, not {value!r}")
     return number
 
@@ -210,6 +237,23 @@ def _color(value: Any) -> Color:
     return red, green, blue
 
 
+def _text(value: Any, what: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):  # such as YAML's no, for "no"
+        raise InputError(f"{what} is a text. Received: {value!r}")
+    return str(value)
+
+
+def _cut(value: Any) -> Cut | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not value.keys() <= set(_CUT_KEYS):
+        raise InputError(f'"validation" must be {{"share": 0.1, "seed": 0}}. Received: {value!r}')
+    share, seed = value["share"], _integer(value.get("seed", 0))
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1 or seed < 0:
+        raise InputError(f'"validation" must have a share above 0 and below 1, and a seed from 0. Received: {value!r}')
+    return Cut(share, seed)
+
+
 def _classes_by_color(colors: list[list[Color]], ignored: list[Color]) -> dict[int, int] | None:
     classes: dict[int, int] = {}
     for i, own in [*enumerate(colors), (IGNORE_ID, ignored)]:
@@ -232,5 +276,5 @@ def _lone_class(name: str, ids: set[int], ignored: set[int]) -> str:
 def _refuse_misspelt(keys: Iterable[str], known: tuple[str, ...]) -> None:
     """Raises InputError for a key that is nearly one of `known`; others may belong to other programs."""
     for key in keys:
-        if key not in known and (near := get_close_matches(key.lower(), known, 1, 0.75)):
+        if key not in known and (near := get_close_matches(str(key).lower(), known, 1, 0.75)):
             raise InputError(f"unknown key {key!r}; is {near[0]!r} meant?")

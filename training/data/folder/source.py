@@ -1,8 +1,7 @@
-"""One split of a folder: ``dataset.json`` and ``split/{images,masks}``."""
+"""One split of a folder: a manifest and ``split/{images,masks}``."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segformer_tf.errors import InputError
-from segformer_tf.image import IMAGE_SUFFIXES, Head, images_in, load_image, read_head
-from training.data.folder.layouts import layout_hint
+from segformer_tf.image import Head, load_image, read_head
 from training.data.folder.manifest import Manifest
-from training.data.masks import MASK_KINDS, MASK_SUFFIXES, Sample, read_mask
+from training.data.folder.manifest_file import find_manifest
+from training.data.folder.splits import split_files
+from training.data.masks import Sample, read_mask
 
 LIES_OVER = {"apply": "the upright picture, as viewers show it", "ignore": "the pixels as stored"}
 _TURNS = {  # by EXIF orientation
@@ -54,28 +54,30 @@ class MaskSummary:
 
 
 class FolderSource:
-    """``root/split/{images,masks}`` and ``root/dataset.json``, see `training.data.folder.manifest`.
+    """A split of a folder, see `training.data.folder.splits` and `training.data.folder.manifest`.
 
     A mask has its image's stem, and holds the manifest's ids (8 bits, or a palette's indices) or colors. Hidden files
     are skipped.
 
     Attributes:
+        split: its name.
+        folder: its folder, or the one that it is cut from.
         images, masks: path of each sample.
     """
 
-    def __init__(self, root: Path, split: str) -> None:
-        self.root, self.split = root, split
-        self.manifest = own = Manifest.read(root / "dataset.json")
+    def __init__(self, data: Path, split: str, manifest: Manifest | None = None) -> None:
+        """Open a split.
+
+        Args:
+            data: the folder, or its manifest.
+            split: name.
+            manifest: for a folder without one.
+        """
+        self.split = split
+        self.manifest = own = manifest or Manifest.read(find_manifest(data))
         self.name, self.license, self.labels, self.bits = own.name, own.license, own.labels, own.bits
-        images, masks = root / split / "images", root / split / "masks"
-        if not images.is_dir() or not masks.is_dir():
-            splits = sorted(p.parent.name for p in root.glob("*/images") if (p.parent / "masks").is_dir())
-            here = f"splits here: {', '.join(splits)}" if splits else f"no split is here{layout_hint(root)}"
-            raise InputError(f"{root / split}: expected folders images/ and masks/; {here}")
-        self.images = images_in(images)
-        if not self.images:
-            raise InputError(f"{images}: no image ({', '.join(IMAGE_SUFFIXES)})")
-        self.masks = _mask_files(root / split, self.images, masks)
+        files = split_files(own.root, split, own.cut)
+        self.folder, self.images, self.masks = files.folder, files.images, files.masks
         self._heads: dict[int, Head] = {}
 
     def __len__(self) -> int:
@@ -127,7 +129,7 @@ class FolderSource:
         exif = self.manifest.exif
         if exif == "apply" and shape == upright:
             return 1
-        head, manifest = self._head(index), self.root / "dataset.json"
+        head, manifest = self._head(index), self.manifest.path
         expected, other = (head.stored, upright) if exif == "ignore" else (upright, head.stored)
         if shape != expected:
             line = f"{self.masks[index]}: mask is {shape}, its image {expected} (height, width)"
@@ -144,24 +146,3 @@ class FolderSource:
                 f'{LIES_OVER["apply"]}, "ignore" where over {LIES_OVER["ignore"]}'
             )
         return head.turn if exif == "ignore" else 1
-
-
-def _mask_files(split: Path, images: list[Path], folder: Path) -> list[Path]:
-    """The mask of each image; raises InputError where an image or a mask stands alone."""
-    files = [path for path in folder.iterdir() if path.name[0] != "."]
-    by_suffix = sorted(MASK_SUFFIXES, reverse=True)  # a PNG comes last, to replace a TIFF of its name
-    mask_of = {path.stem: path for suffix in by_suffix for path in files if path.suffix.lower() == suffix}
-    stems = {path.stem for path in images}
-    if len(stems) < len(images):
-        same = next(one for one, two in itertools.pairwise(sorted(images)) if one.stem == two.stem)
-        names = ", ".join(sorted(path.name for path in images if path.stem == same.stem))
-        raise InputError(f"{split}: images of one name share a mask: {names}; give them other names")
-    if lone := sorted(stems - mask_of.keys()):
-        near = sorted(path.name for path in files if path.stem.startswith(lone[0]) and path.stem not in stems)
-        if odd := sorted(path.name for path in files if path.stem in lone):
-            raise InputError(f"{folder}: masks must be {MASK_KINDS}: {odd[0]} ({len(odd)} of them)")
-        hint = f"; a mask has its image's name, not {near[0]}" if near else ""
-        raise InputError(f"{split}: image without mask: {lone[0]} ({len(lone)} of them){hint}")
-    if lone := sorted(mask_of.keys() - stems):
-        raise InputError(f"{split}: mask without image: {lone[0]} ({len(lone)} of them)")
-    return [mask_of[path.stem] for path in images]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,13 @@ def write_manifest(
         exif: see `Manifest`.
     """
     rows = [{"id": i, "name": text, "color": list(color)} for i, text, color in classes]
-    data: dict[str, Any] = {"name": name, "license": license, "exif": exif}
-    lines = [f' "{key}": {json.dumps(value, ensure_ascii=False)}' for key, value in data.items() if value]
-    lines.append(' "classes": [\n  ' + ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n ]")
-    (root / "dataset.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+    terms = {key: value for key, value in (("license", license), ("exif", exif)) if value}
+    (root / "dataset.json").write_text(manifest_text({"name": name, **terms, "classes": rows}), "utf-8")
+
+
+def manifest_text(data: Mapping[str, Any]) -> str:
+    """The data of a manifest as JSON, a class per line."""
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in data.items()}
+    rows = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in data["classes"])
+    texts["classes"] = f"[\n{rows}\n ]"
+    return "{\n" + ",\n".join(f" {json.dumps(key)}: {text}" for key, text in texts.items()) + "\n}\n"
