@@ -11,12 +11,13 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from convert.quantize.recipes import RECIPES
+from convert.run_facts import run_facts
 from segformer_tf.config import VARIANTS
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, open_interpreter
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
-from segformer_tf.image import list_images
+from segformer_tf.image import list_images, skipped_files
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 
@@ -121,6 +122,8 @@ def export(
         raise InputError("--size H W is needed: the model takes any size and is not a run folder")
     size = height, width
     images = list_images([calibration]) if calibration else []
+    if skipped := skipped_files([calibration] if calibration else []):
+        print(f"{calibration}: {skipped}", file=sys.stderr)
     runtimes = runtime or RECIPES[recipe].fitting(installed_runtimes())
     console = plain_console()
     with console.status(f"converting to {recipe} and running it on {', '.join(runtimes)}"):
@@ -184,7 +187,7 @@ def _export_transformers(loaded: SegFormer, out: Path, size: tuple[int | None, i
 
 
 def info(model: Path, /) -> None:
-    """Say what a model file holds.
+    """Say what a model file holds; of a run also its score, data, sizes and options.
 
     For instance:
 
@@ -232,6 +235,7 @@ def _keras_facts(path: Path) -> dict[str, str]:
     config = model.config
     parameters = sum(variable.value.shape.num_elements() for variable in model.trainable_variables)
     return {
+        **run_facts(path),
         "weights": str(keras_file(path)),
         "parameters": f"{parameters:,} trainable",
         "embed dims": ", ".join(map(str, config.embed_dims)),

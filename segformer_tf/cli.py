@@ -32,7 +32,16 @@ VERBS = {
     "benchmark": ("segformer_tf.edge.benchmark.cli:benchmark", "Time TFLite files side by side; needs no TensorFlow."),
     "plan": ("segformer_tf.edge.plan.cli:plan", "Predict which network fits this machine; needs no TensorFlow."),
     "verify": ("convert.compare.cli:verify", "Compare a model with a checkpoint or another model, step by step."),
-    "info": ("convert.cli:info", "Say what a model file holds."),
+    "info": ("convert.cli:info", "Say what a model file or a run holds."),
+}
+# What to do where a module is not installed.
+HINTS = {
+    "torch": "pip install torch==2.13.0",
+    "huggingface_hub": "pip install huggingface_hub",
+    **dict.fromkeys(("yaml", "imagehash", "scipy"), "in the repository: pip install '.[data]'"),
+    "rasterio": "in the repository: pip install '.[polygons]' or '.[large]'",
+    "cv2": "--tolerance needs it: pip install opencv-python-headless",
+    "pycocotools": "--format coco needs it: pip install pycocotools",
 }
 # Verbs of two words, by the first.
 GROUPS = {"data": "Bring labels in from other tools, and look at a data set before you train on it."}
@@ -101,16 +110,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"segformer: {error}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if (error.name or "segformer_tf").split(".")[0] in ("segformer_tf", "training", "convert"):
+        if (name := (error.name or "segformer_tf").split(".")[0]) in ("segformer_tf", "training", "convert"):
             raise
-        how = {
-            "torch": "pip install torch==2.13.0",
-            "huggingface_hub": "pip install huggingface_hub",
-            **dict.fromkeys(("yaml", "imagehash", "scipy"), "in the repository: pip install '.[data]'"),
-            "rasterio": "in the repository: pip install '.[large]'",
-        }
-        hint = how.get(error.name or "", "in the repository: pip install '.[train,convert]'")
-        print(f"segformer: {error.name} is not installed; {hint}", file=sys.stderr)
+        hint = HINTS.get(name, "in the repository: pip install '.[train,convert]'")
+        print(f"segformer: {name} is not installed; {hint}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,19 +19,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from segformer_tf.bit_depth import is_deep, largest_value, to_8_bits
-from segformer_tf.errors import InputError, first_line
+from segformer_tf.errors import InputError
+from segformer_tf.picture_file import image_formats, open_picture
 
 Pixels = NDArray[np.uint8]
 ImageLike = str | Path | Image.Image | Pixels | bytes | bytearray | memoryview | BinaryIO
 
-# JPEG covers MPO, which many phones write. Left out: readers that run other programs (EPS) or are not for photographs.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+_KINDS = 8  # of files that are skipped, named
 _STRIP_BYTES = 1 << 16
 # Where Pillow finds EXIF before a PNG's pixels, and how far from the end EXIF behind the pixels may begin.
 _EXIF_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 _EXIF_BYTES = (1 << 16) + 64
 DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".ppm")  # formats that can have more than 8 bits
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".heic", ".heif", ".avif")
 
 
 def load_image(image: ImageLike, *, bits: int | None = None) -> Pixels:
@@ -49,8 +48,9 @@ def load_image(image: ImageLike, *, bits: int | None = None) -> Pixels:
         (H, W, 3) uint8, RGB, upright.
 
     Raises:
-        InputError: not a readable image, one of more than 179 million pixels (Pillow's limit), one with values beyond
-            `bits`, a URL, an array of another shape or dtype, or something else.
+        InputError: not a readable image, one whose reader is not installed (HEIC, AVIF), one of more than 179 million
+            pixels (Pillow's limit), one with values beyond `bits`, a URL, an array of another shape or dtype, or
+            something else.
     """
     if isinstance(image, np.ndarray):
         return _checked(image)
@@ -66,8 +66,20 @@ def load_image(image: ImageLike, *, bits: int | None = None) -> Pixels:
             "expected an image: a path, a PIL image, an array, or the bytes of a file or a file object. "
             f"Received: {type(image).__name__}"
         )
-    with open_picture(image, formats=_FORMATS, kind="image") as opened:
+    else:
+        image = _seekable(image)
+    with open_picture(image, formats=image_formats(image), kind="image") as opened:
         return _upright_rgb(opened, bits)
+
+
+def _seekable(file: BinaryIO) -> BinaryIO:
+    """The file at its begin, or a pipe's bytes."""
+    try:
+        file.seek(0)
+        return file
+    except (AttributeError, OSError, ValueError):
+        content = file.read()
+        return BytesIO(content) if isinstance(content, bytes) else file
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class Head:
 
 def read_head(path: Path) -> Head:
     """Read an image file's head; raises InputError if Pillow cannot."""
-    with open_picture(path, formats=_FORMATS, kind="image") as opened:
+    with open_picture(path, formats=image_formats(path), kind="image") as opened:
         width, height = opened.size
         if opened.format == "TIFF":  # Pillow has turned its size already
             width, height = (int(opened.getexif()[tag]) for tag in (0x0100, 0x0101))
@@ -127,45 +139,14 @@ def _checked(image: NDArray[Any]) -> Pixels:
 
 def is_deep_file(path: Path) -> bool:
     """`is_deep` for a file, from its head; raises InputError if Pillow cannot read it."""
-    with open_picture(path, formats=_FORMATS, kind="image") as opened:
+    with open_picture(path, formats=image_formats(path), kind="image") as opened:
         return is_deep(opened)
 
 
 def largest_value_of(path: Path) -> int:
     """`largest_value` for a file; raises InputError if Pillow cannot read it."""
-    with open_picture(path, formats=_FORMATS, kind="image") as opened:
+    with open_picture(path, formats=image_formats(path), kind="image") as opened:
         return largest_value(opened)
-
-
-@contextmanager
-def open_picture(source: Path | BinaryIO, *, formats: tuple[str, ...], kind: str) -> Iterator[Image.Image]:
-    """Open a picture file; any error becomes one line that calls it a `kind`.
-
-    Pillow refuses more than 179 million pixels, and warns from half of that. The warning is silenced once for the whole
-    process, because `warnings.catch_warnings` would drop the filters of other threads.
-
-    Raises:
-        InputError: no such file, or one that Pillow cannot read as one of `formats`.
-    """
-    name = str(source) if isinstance(source, Path) else "bytes"
-    if isinstance(source, Path) and not source.is_file():  # also a folder, or a pipe, which would wait forever
-        raise InputError(f"{name}: no such {kind}")
-    if not any(f[0] == "ignore" and f[2] is Image.DecompressionBombWarning for f in warnings.filters):
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    try:
-        with Image.open(source, formats=formats) as opened:
-            yield opened
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-    except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise InputError(
-            f"{name}: a {kind} of more than {most} million pixels, too many for "
-            "memory; `segformer predict --slide` reads a TIFF of any size"
-        ) from None
-    except Exception as error:  # Pillow's readers raise anything for a broken file
-        reason = first_line(error)
-        raise InputError(f"{name}: not a readable {kind} ({reason})") from None
 
 
 def _upright_rgb(image: Image.Image, bits: int | None) -> Pixels:
@@ -214,6 +195,22 @@ def fit_image(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 def images_in(folder: Path) -> list[Path]:
     """Image files of a folder in name order, without hidden ones (``._a.jpg`` of macOS)."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def skipped_files(paths: Iterable[str | Path]) -> str:
+    """What `list_images` skips in the folders among `paths`, hidden files aside, as "3 files skipped: .txt 2, .mp4 1".
+
+    Returns:
+        "" where nothing is skipped.
+    """
+    files = [file for path in paths if os.path.isdir(path) for file in os.scandir(path) if file.name[0] != "."]
+    suffixes = ((os.path.splitext(file.name)[1].lower(), file) for file in files)
+    skipped = Counter(suffix for suffix, file in suffixes if suffix not in IMAGE_SUFFIXES and file.is_file())
+    if not skipped:
+        return ""
+    kinds = [f"{suffix or 'without a suffix'} {count}" for suffix, count in skipped.most_common()]
+    named = ", ".join(kinds[:_KINDS]) + (", …" if len(kinds) > _KINDS else "")
+    return f"{skipped.total()} file{'s' * (skipped.total() != 1)} skipped: {named}"
 
 
 def list_images(paths: Iterable[str | Path]) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from segformer_tf.errors import InputError
 IGNORE_ID = 255  # in every mask inside this project; never a class
 
 _LARGEST = 1 << 20  # bytes of a file of names
+_NAMED = 20  # classes that an error lists
 
 Color = tuple[int, int, int]
 
@@ -45,6 +47,17 @@ class Labels:
         if same := twins(self.names):
             names = " and ".join(repr(self.names[i]) for i in same)
             raise InputError(f"class names must be distinct, in any case. Received: {names}")
+
+    def index(self, name: str) -> int:
+        """Id of a class by its name, in any case; raises InputError, with the nearest names, for another."""
+        plain = [each.strip().casefold() for each in self.names]
+        wanted = name.strip().casefold()
+        if wanted in plain:
+            return plain.index(wanted)
+        near = [self.names[plain.index(each)] for each in get_close_matches(wanted, plain)]
+        known = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(self.names[:_NAMED])}"
+        more = ", …" if not near and len(self.names) > _NAMED else ""
+        raise InputError(f"no class is named {name!r}; {known}{more}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the inverse of `from_dict`."""

@@ -17,6 +17,7 @@ Size = tuple[int, int]  # height, width
 Part = tuple[slice, slice]  # rows and columns, each with both ends
 
 _BLOCK_BYTES = 1 << 24  # full-size logits that `resized_rows` holds at a time
+_PLANE_BYTES = 1 << 20  # the same of `resized_planes`: they stay in the processor's cache
 _CORNER_VALUES = 1 << 18  # logits held at a time of each corner of the mixed cells
 _PIXEL_VALUES = 1 << 14  # interpolated logits held at a time: they stay in the processor's cache
 
@@ -122,6 +123,34 @@ def resized_part(logits: NDArray[np.float32], size: Size, part: Part) -> NDArray
     change *= weight[:, None]
     change += before
     return change
+
+
+def resized_planes(logits: NDArray[np.float32], size: tuple[int, int]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """`resized_rows` with the classes before the columns: sums and maxima over classes are four times as fast there.
+
+    Args:
+        logits: (h, w, C) float.
+        size: (height, width) to resize to.
+
+    Yields:
+        A slice of rows, and their (rows, C, width) float32, which the caller may change.
+    """
+    height, width = size
+    planes = np.ascontiguousarray(np.moveaxis(logits, -1, 1), np.float32)  # (h, C, w)
+    top, bottom, down = _cells(planes.shape[0], height).taps()
+    left, right, across = _cells(planes.shape[2], width).taps()
+    rows = max(1, _PLANE_BYTES // (4 * width * planes.shape[1]))
+    for start in range(0, height, rows):
+        part = slice(start, min(start + rows, height))
+        first = top[start]
+        near = planes[first : bottom[part.stop - 1] + 1]
+        wide = near.take(left, axis=2)  # an index would put the columns first in memory
+        wide += (near.take(right, axis=2) - wide) * across
+        row, below = wide[top[part] - first], wide[bottom[part] - first]
+        below -= row
+        below *= down[part, None, None]
+        row += below
+        yield part, row
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,16 @@ def class_ids(mask: NDArray[np.integer]) -> list[int]:
     return [int(i) for i in ids[np.argsort(-counts, kind="stable")] if i != IGNORE_ID]
 
 
-def with_legend(picture: Image.Image, labels: Labels, ids: Sequence[int]) -> Image.Image:
-    """A picture above the names and colors of some classes, in rows of its width, or of the longest name's if wider."""
-    size = max(12, max(picture.size) // 45)  # of the text, in pixels
+def with_legend(picture: Image.Image, labels: Labels, ids: Sequence[int], *, size: int | None = None) -> Image.Image:
+    """A picture above the names and colors of some classes, in rows of its width, or of the longest name's if wider.
+
+    Args:
+        picture: RGB.
+        labels: of the classes.
+        ids: the classes to name.
+        size: of the text, in pixels; None for what suits the picture's.
+    """
+    size = size or max(12, max(picture.size) // 45)
     font = ImageFont.load_default(size)
     names = [" ".join(labels.names[i].split())[:60] for i in ids]
     widths = [round(font.getlength(name)) + 3 * size for name in names]  # with a square and gaps

@@ -120,6 +120,8 @@ def evaluate(
     runtime: str | None = None,
     foreign: Annotated[ForeignOptions | None, Parameter(name="*")] = None,
     picture: Path | None = None,
+    worst: int | None = None,
+    out: Path | None = None,
     overwrite: bool = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -131,6 +133,10 @@ def evaluate(
         segformer evaluate runs/b0-camvid --data path/to/folder --split test
 
         segformer evaluate int8.tflite --data path/to/folder --runtime tflite-runtime --json
+
+    The twelve images that it does worst on, as pictures:
+
+        segformer evaluate int8.tflite --data path/to/folder --worst 12 --out sheet/
 
     ADE20K as the authors score it, at a single scale, then at several and mirrored:
 
@@ -164,15 +170,24 @@ def evaluate(
         litert, tflite-runtime or litert-gpu, for a .tflite. Default: the faster installed one on the CPU.
     picture
         A .png for the confusion matrix, each row in shares of its class.
+    worst
+        Draw this many images, those of the lowest mean IoU (over the classes in truth or prediction): image, truth,
+        prediction and errors. They are predicted once more, so that memory stays that of one image.
+    out
+        Folder for these pictures: sheet.png, and each image apart.
     overwrite
-        Replace that picture.
+        Replace these pictures.
     as_json
-        Print one JSON object instead of a table.
+        Print one JSON object instead of a table, with the IoU of each image.
     """
     if picture and picture.suffix != ".png":
         raise InputError(f"--picture must end in .png. Received: {picture}")
-    if picture and not overwrite:
-        refuse_existing([picture])
+    if (worst is None) != (out is None):
+        raise InputError("--worst and --out go together: a number of images, and a folder for their pictures")
+    if worst is not None and worst < 1:
+        raise InputError(f"--worst must be positive. Received: {worst}")
+    if not overwrite:
+        refuse_existing(path for path in (picture, out) if path)
     protocol = protocol or EvalProtocol()
     protocol.check()
     if model.suffix != ".tflite" or data.startswith("tfds:"):
@@ -200,6 +215,10 @@ def evaluate(
         for note in check_split(source):
             print(note, file=sys.stderr)
         scores = score_split(predict, source, indices=indices)
+        if worst and out:
+            from training.worst import draw_worst
+
+            print(draw_worst(predict, source, scores, count=worst, out=out), file=sys.stderr)
     if picture:
         from training.runs.plots import plot_confusion
 

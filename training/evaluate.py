@@ -35,12 +35,30 @@ _LOOKED_AT = 16  # files of a split, for their largest value
 
 
 @dataclass(frozen=True)
+class ImageScore:
+    """Scores of one model on one image, 0..1.
+
+    Attributes:
+        index: of the sample in its split.
+        name: of the file, or of the sample.
+        per_class: (C,) IoU; nan for a class that is in neither truth nor prediction.
+        mean_iou: over the others; nan where all pixels are ignored.
+    """
+
+    index: int
+    name: str
+    per_class: NDArray[np.float64]
+    mean_iou: float
+
+
+@dataclass(frozen=True)
 class Scores:
     """Scores of one model on one split, 0..1; nan for a class that never occurs."""
 
     labels: Labels
     images: int
     matrix: NDArray[np.int64]
+    per_image: tuple[ImageScore, ...] = ()
 
     @property
     def mean_iou(self) -> float:
@@ -75,6 +93,18 @@ class Scores:
             "pixel_accuracy": plain(self.pixel_accuracy),
             "per_class": {name: plain(iou) for name, iou in self.per_class.items()},
             "per_class_accuracy": {name: plain(share) for name, share in self.per_class_accuracy.items()},
+            "per_image": [
+                {
+                    "image": image.name,
+                    "mean_iou": plain(image.mean_iou),
+                    "per_class": {
+                        name: plain(iou)
+                        for name, iou in zip(self.labels.names, image.per_class.tolist(), strict=True)
+                        if not np.isnan(iou)
+                    },
+                }
+                for image in self.per_image
+            ],
         }
 
 
@@ -162,15 +192,18 @@ def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, 
         InputError: a mask of another size than its image, or ids outside the classes.
     """
     count = len(source.labels.names)
-    matrix, images = np.zeros((count, count), np.int64), 0
+    matrix, images = np.zeros((count, count), np.int64), list[ImageScore]()
+    names = [path.name for path in getattr(source, "images", ())]  # none of a TFDS data set
     for i in indices:
         image, truth = source[i]
         try:
-            matrix += confusion_matrix(truth, predict(image), num_classes=count)
+            own = confusion_matrix(truth, predict(image), num_classes=count)
         except (InputError, ValueError) as error:
             raise InputError(f"{source.name}, sample {i}: {error}") from None
-        images += 1
-    return Scores(source.labels, images, matrix)
+        matrix += own
+        name = names[i] if names else f"{source.name} sample {i}"
+        images.append(ImageScore(i, name, per_class_iou(own), mean_iou(own)))
+    return Scores(source.labels, len(images), matrix, tuple(images))
 
 
 def set_bits(source: Source, bits: int | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from rich.text import Text
 from segformer_tf.edge.foreign_options import ForeignOptions
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
+from segformer_tf.image import skipped_files
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 
@@ -81,6 +83,8 @@ def verify(
         raise InputError("expected either --against or --per-layer")
     if per_layer and (runtime or picture):
         raise InputError("--per-layer takes no --runtime and no --picture")
+    if skipped := skipped_files([images] if images else []):
+        print(f"{images}: {skipped}", file=sys.stderr)
     import_tensorflow()
     if per_layer:
         _print_sensitivities(model, images, size, as_json)

@@ -4,8 +4,9 @@
 """
 
 from segformer_tf.edge.metadata import ModelInfo, read_model_info
+from segformer_tf.edge.result import ClassShare, Result
 from segformer_tf.edge.runtime import installed_runtimes, open_interpreter
-from segformer_tf.edge.segmenter import ClassShare, Result, Segmenter
+from segformer_tf.edge.segmenter import Segmenter
 from segformer_tf.image import fit_image, list_images, load_image
 from segformer_tf.mask import logits_to_mask
 

@@ -34,7 +34,7 @@ class IsolatedModel(ChildProcess):
     Attributes:
         size: (height, width) of the input.
         grid: (height, width, classes) of the logits.
-        recipe, bits, one_channel, note: of the `TFLiteModel`.
+        recipe, bits, one_channel, threshold, probabilities, note: of the `TFLiteModel`.
         class_map: class ids of the last image, `size` int32, if the file computes them (``--class-map``).
 
     Raises:
@@ -59,6 +59,8 @@ class IsolatedModel(ChildProcess):
         self.recipe: str = attributes["recipe"]
         self.bits: int | None = attributes["bits"]
         self.one_channel: bool = attributes["one_channel"]
+        self.threshold: float | None = attributes["threshold"]
+        self.probabilities: bool = attributes["probabilities"]
         self.note: str = attributes["note"]
         self._makes_map: bool = attributes["makes_map"]
         self.class_map: NDArray[np.int32] | None = None
@@ -86,7 +88,7 @@ def main(path: str, runtime: str, contract: str) -> None:
     model = TFLiteModel(path, runtime=runtime or None, contract=Contract.from_json(contract))
     if not model.grid[2]:
         raise InputError(f"{path}: gives class ids, not logits; only predict and benchmark run it, on a CPU runtime")
-    names = ("size", "grid", "recipe", "bits", "one_channel", "note", "makes_map")
+    names = ("size", "grid", "recipe", "bits", "one_channel", "threshold", "probabilities", "note", "makes_map")
     send(json.dumps({name: getattr(model, name) for name in names}).encode() + b"\n")
     shape = (*model.size, 3)
     while len(image := sys.stdin.buffer.read(int(np.prod(shape)))) == np.prod(shape):

@@ -2,108 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, features
 
+from segformer_tf.confidence import scores_to_confidence
 from segformer_tf.config import check_bits
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.metadata import find_model_info, read_model_info
+from segformer_tf.edge.result import Result
 from segformer_tf.edge.runtime import GPU
 from segformer_tf.edge.sliding import Block, StageClock, slide_segment, sliding_blocks, stride_of
 from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.edge.tflite.model import TFLiteModel, answer_to_mask
 from segformer_tf.errors import InputError
-from segformer_tf.files import atomic
 from segformer_tf.image import ImageLike, Pixels, fit_image, load_image
 from segformer_tf.labels import Labels
-from segformer_tf.overlay import class_ids, overlay, with_legend
 from segformer_tf.slide import Reader
 
 STAGES = ("load", "resize", "invoke", "mask")
-
-
-@dataclass(frozen=True)
-class ClassShare:
-    """A class that occurs in a mask: its id, its name, and its share of the pixels, 0..1."""
-
-    id: int
-    name: str
-    share: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """The segmentation of one image.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB, as it was read.
-        mask: (H, W) uint8 class ids, at the image's own size.
-        labels: names and colors of the ids.
-        speed: milliseconds of "load", "resize", "invoke" and "mask".
-    """
-
-    image: Pixels
-    mask: NDArray[np.uint8]
-    labels: Labels
-    speed: dict[str, float]
-
-    @property
-    def classes(self) -> list[ClassShare]:
-        """Classes that occur, the largest first."""
-        return class_shares(np.bincount(self.mask.ravel(), minlength=len(self.labels.names)), self.labels)
-
-    def overlay(self, alpha: float = 0.55, *, legend: bool = False) -> Image.Image:
-        """The mask's colors over the image, by a share `alpha`, 0..1; with a legend of the classes below if asked."""
-        picture = Image.fromarray(overlay(self.image, self.mask, self.labels, alpha=alpha))
-        return with_legend(picture, self.labels, class_ids(self.mask)) if legend else picture
-
-    def save(self, folder: str | Path, name: str) -> tuple[Path, Path]:
-        """Write ``NAME_mask.png`` (palette PNG, index = class id) and ``NAME_overlay.png`` (with a legend).
-
-        Raises:
-            InputError: the folder cannot be written.
-        """
-        mask = Image.fromarray(self.mask)
-        mask.putpalette([value for color in self.labels.colors for value in color])
-        paths = self.paths(folder, name)
-        overlay = self.overlay(legend=bool(features.check("freetype2")))  # a Pillow without it has no scalable font
-        for path, picture in zip(paths, (mask, overlay), strict=True):
-            with atomic(path) as part:
-                picture.save(part)
-        return paths
-
-    @staticmethod
-    def paths(folder: str | Path, name: str) -> tuple[Path, Path]:
-        """The files that `save` writes."""
-        return Path(folder) / f"{name}_mask.png", Path(folder) / f"{name}_overlay.png"
-
-    def to_json(self) -> str:
-        """Size, classes and speed as JSON, without the mask."""
-        return json.dumps(summary(self.mask.shape, self.classes, self.speed))
-
-
-def class_shares(counts: NDArray[np.integer], labels: Labels) -> list[ClassShare]:
-    """Classes that occur, the largest first, from the number of pixels of each id; other ids count for the whole."""
-    named = counts[: len(labels.names)]
-    ids = [int(i) for i in np.argsort(-named, kind="stable") if named[i]]
-    return [ClassShare(i, labels.names[i], float(counts[i] / counts.sum())) for i in ids]
-
-
-def summary(size: tuple[int, ...], classes: Sequence[ClassShare], speed: Mapping[str, float]) -> dict[str, Any]:
-    """What ``predictions.json`` says of an image, in plain JSON types."""
-    height, width = size
-    shares = [{"id": c.id, "name": c.name, "share": round(c.share, 6)} for c in classes]
-    times = {key: round(value, 3) for key, value in speed.items()}
-    return {"height": height, "width": width, "classes": shares, "speed_ms": times}
 
 
 class Segmenter:
@@ -179,7 +100,9 @@ class Segmenter:
         self.gives_logits = self._model.grid[2] > 0
         self.logits = self._model.logits
 
-    def __call__(self, image: ImageLike, *, slide: bool | int = False, scale: float = 1.0) -> Result:
+    def __call__(
+        self, image: ImageLike, *, slide: bool | int = False, scale: float = 1.0, confidence: bool = False
+    ) -> Result:
         """Segment one image. Threads may share the segmenter; the network runs one image at a time.
 
         Args:
@@ -188,22 +111,27 @@ class Segmenter:
             slide: instead of stretching the image to the model's size, cut it into windows of that size and take the
                 mean of their logits: the stride in pixels, or True for three quarters of the shorter side.
             scale: with `slide`, factor on the image before it is cut, for objects larger or smaller than in training.
+            confidence: compute `Result.confidence` as well, which takes longer than the mask; not with `slide`.
 
         Raises:
-            InputError: an image that cannot be read, class ids beyond the labels, or a stride or scale out of range.
+            InputError: an image that cannot be read, class ids beyond the labels, a stride or scale out of range, or a
+                confidence asked of windows, or of a file that gives class ids alone.
         """
+        sure = None
         if slide is False:
             if scale != 1.0:
                 raise InputError(f"scale is for slide=True. Received: {scale:g}")
-            pixels, mask, speed = segment(self._model, image, bits=self.bits)
+            pixels, mask, speed, sure = segment(self._model, image, bits=self.bits, confidence=confidence)
         else:
+            if confidence:
+                raise InputError("confidence is computed of an image that is stretched, not of windows (slide)")
             clock = StageClock()
             pixels = clock.timed("load", load_image)(image, bits=self.bits)
             mask = slide_segment(self._model, pixels, stride=stride_of(slide), scale=scale, clock=clock)
             speed = clock.spent
         if (largest := int(mask.max())) >= len(self.labels.names):
             raise InputError(f"the file gives class id {largest}. Received: names of 0..{len(self.labels.names) - 1}")
-        return Result(pixels, mask, self.labels, speed)
+        return Result(pixels, mask, self.labels, speed, sure)
 
     def blocks(
         self,
@@ -235,9 +163,11 @@ class Segmenter:
 
 
 def segment(
-    model: TFLiteModel | IsolatedModel, image: ImageLike, *, bits: int | None = None
-) -> tuple[Pixels, NDArray[np.uint8], dict[str, float]]:
-    """`image`, `mask` and `speed` of a `Result`, without labels; raises InputError for an unreadable image."""
+    model: TFLiteModel | IsolatedModel, image: ImageLike, *, bits: int | None = None, confidence: bool = False
+) -> tuple[Pixels, NDArray[np.uint8], dict[str, float], NDArray[np.float32] | None]:
+    """`image`, `mask`, `speed` and `confidence` of a `Result`, without labels; raises InputError as a call does."""
+    if confidence and not model.grid[2]:
+        raise InputError("the file gives class ids and no logits, so there is no confidence")
     clock = [perf_counter()]
     pixels = load_image(image, bits=bits or model.bits)
     clock.append(perf_counter())
@@ -245,9 +175,14 @@ def segment(
     clock.append(perf_counter())
     answer, _ = model.answer(fitted)
     clock.append(perf_counter())
-    mask = answer_to_mask(answer, (pixels.shape[0], pixels.shape[1]))
+    size = pixels.shape[0], pixels.shape[1]
+    mask, sure = answer_to_mask(answer, size), None
     clock.append(perf_counter())
-    return pixels, mask, dict(zip(STAGES, (np.diff(clock) * 1e3).tolist(), strict=True))
+    if confidence:
+        sure = scores_to_confidence(answer, size, probabilities=model.probabilities, threshold=model.threshold)
+        clock.append(perf_counter())
+    stages = (*STAGES, "confidence") if confidence else STAGES
+    return pixels, mask, dict(zip(stages, (np.diff(clock) * 1e3).tolist(), strict=True)), sure
 
 
 def _tuple(values: float | Sequence[float] | None) -> tuple[float, ...] | None:

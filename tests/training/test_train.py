@@ -17,12 +17,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from convert.run_facts import run_facts
 from segformer_tf import build_classifier, build_segformer
 from segformer_tf.checkpoint import load_segformer, run_size
 from segformer_tf.cli import main
 from segformer_tf.edge import logits_to_mask
 from segformer_tf.errors import InputError
-from segformer_tf.metrics import confusion_matrix, mean_iou
+from segformer_tf.metrics import confusion_matrix, mean_iou, per_class_iou
 from tests.training.small import SMALL
 from training.config import TrainConfig, free_folder
 from training.data.open import open_source
@@ -69,12 +70,39 @@ def test_weights_carry_labels_and_moved(trained: Path, toy_folder: Path) -> None
     assert np.abs(model.decoder.bn.moving_mean.numpy()).max() > 0
 
 
+def test_info_tells_of_a_run(trained: Path, toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    main(["info", str(trained)])
+    said = " ".join(capsys.readouterr().out.split())
+    with (trained / "history.csv").open() as file:
+        scores = [float(row["val_mean_iou"]) for row in csv.DictReader(file)]
+    best = f"mean IoU {max(scores):.4f} on validation, after epoch {int(np.argmax(scores)) + 1} of 2; at last"
+    assert best in said
+    for fact in (f"{toy_folder}, train and val", "4 steps of 2 images, rate 0.001, seed 0", "64x64", "128x128"):
+        assert fact in said
+
+
+def test_a_damaged_run_is_refused_by_info_and_an_older_one_is_not(tmp_path: Path) -> None:
+    assert run_facts(tmp_path) == {}
+    (tmp_path / "config.json").write_text('{"data": "d", "train_split": "a", "val_split": "b", "weights": null}')
+    assert run_facts(tmp_path) == {"data": "d, a and b"}
+    (tmp_path / "history.csv").write_text("epoch,loss,val_mean_iou\n0,1.0,\n")
+    assert run_facts(tmp_path) == {"data": "d, a and b"}
+    (tmp_path / "history.csv").write_text("epoch,loss,val_mean_iou\n0,1.0,much\n")
+    with pytest.raises(InputError, match=r"history\.csv: not a run's"):
+        run_facts(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(InputError, match=r"config\.json: not a run's"):
+        run_facts(tmp_path)
+
+
 def test_last_weights_keep_the_optimizer(trained: Path) -> None:
     model = keras.models.load_model(trained / "weights" / "last.keras")
     assert int(model.optimizer.iterations) == 4
 
 
-def test_evaluate_scores_by_the_contract(trained: Path, toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_evaluate_scores_by_the_contract(
+    trained: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     main(["evaluate", str(trained), "--data", str(toy_folder), "--json"])
     scores = json.loads(capsys.readouterr().out)
     model, source = load_segformer(trained), open_source(str(toy_folder), "test")
@@ -85,7 +113,17 @@ def test_evaluate_scores_by_the_contract(trained: Path, toy_folder: Path, capsys
     assert scores["mean_iou"] == pytest.approx(mean_iou(matrix), abs=1e-6)
     assert scores["images"] == 3
     assert list(scores["per_class"]) == list(source.labels.names)
-    main(["evaluate", str(trained), "--data", str(toy_folder)])
+    for i, image in enumerate(scores["per_image"]):
+        pixels, mask = source[i]
+        own = confusion_matrix(mask, logits_to_mask(model.logits(pixels[None])[0], (128, 128)), num_classes=6)
+        assert image["image"] == source.images[i].name
+        assert image["mean_iou"] == pytest.approx(mean_iou(own), abs=1e-6)
+        seen = [iou for iou in per_class_iou(own).tolist() if iou == iou]
+        assert list(image["per_class"].values()) == pytest.approx(seen, abs=1e-6)
+    main(["evaluate", str(trained), "--data", str(toy_folder), "--worst", "2", "--out", str(tmp_path / "sheet")])
+    worst = sorted(scores["per_image"], key=lambda image: image["mean_iou"])
+    names = [f"{rank}_{Path(image['image']).stem}.png" for rank, image in enumerate(worst[:2], 1)]
+    assert sorted(path.name for path in (tmp_path / "sheet").iterdir()) == [*names, "sheet.png"]
     assert "pixel accuracy" in capsys.readouterr().out
 
 

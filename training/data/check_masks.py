@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segformer_tf.errors import InputError
+from segformer_tf.image import skipped_files
 from segformer_tf.labels import IGNORE_ID
 from segformer_tf.sampling import evenly_spaced
 from segformer_tf.terminal import plain_console
@@ -212,7 +213,7 @@ class Palettes:
 
 
 def _count(sources: Sequence[FolderSource], *, quiet: bool) -> tuple[list[Tally], list[str]]:
-    """Count the masks of each split; lines on how palettes and EXIF are read."""
+    """Count the masks of each split; lines on how palettes and EXIF are read, and on files that are not."""
     tallies, palettes = [Tally(source) for source in sources], Palettes()
     work = [(tally, i) for tally in tallies for i in range(len(tally.source))]
     console = plain_console(stderr=True)
@@ -223,6 +224,9 @@ def _count(sources: Sequence[FolderSource], *, quiet: bool) -> tuple[list[Tally]
             tally.add(i, mask)
             palettes.add(tally.source.masks[i], mask)
     notes = palettes.notes()
+    for source in sources:
+        if skipped := skipped_files([folder := source.root / source.split / "images"]):
+            notes.append(f"{folder}: {skipped}")
     if images := [path for tally in tallies for path in tally.exif_images]:
         exif = sources[0].manifest.exif
         why = f'as "exif": "{exif}" says' if exif else "as their sizes tell"

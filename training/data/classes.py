@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from segformer_tf.errors import InputError
-from segformer_tf.image import IMAGE_SUFFIXES, Pixels, load_image
+from segformer_tf.image import IMAGE_SUFFIXES, Pixels, load_image, skipped_files
 from training.data.folder.splits import OTHER_NAME
 from training.data.open import Split
 
@@ -18,9 +18,14 @@ Labeled = tuple[Pixels, int]
 
 
 class ClassSource(Split[Labeled], Protocol):
-    """A split for classification; ``source[i]`` is (image, class): (H, W, 3) uint8 RGB, and 0..C-1."""
+    """A split for classification; ``source[i]`` is (image, class): (H, W, 3) uint8 RGB, and 0..C-1.
+
+    Attributes:
+        skipped: how many files are no images, in words, or "".
+    """
 
     names: tuple[str, ...]
+    skipped: str
 
 
 def open_classes(data: str, *splits: str) -> list[ClassSource]:
@@ -69,6 +74,8 @@ class ClassFolder:
         if not self.names:
             raise InputError(f"{self._folder}: no folder of a class in it; expected {self._folder}/CLASS/*.jpg")
         files = [self._class_files(name) for name in self.names]
+        note = skipped_files(self._folder / name for name in self.names)
+        self.skipped = f"{self._folder}: {note}" if note else ""
         self._ends = np.cumsum([len(own) for own in files])
         self._files = [file for own in files for file in own]  # a million paths would be large
 

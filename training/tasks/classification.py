@@ -43,6 +43,9 @@ class Classification:
     def open(self, run: Run | None) -> PretrainConfig:
         config = self.config
         self.source, self.validation = open_classes(config.data, config.train_split, config.val_split)
+        for source in (self.source, self.validation):
+            if source.skipped and run is None:
+                print(source.skipped)
         bits = settle_bits(config, (self.source, self.validation), new=run is None)
         self.config = config.resolved(self.source.name, bits=bits)
         return self.config

@@ -13,10 +13,12 @@ from segformer_tf.edge.foreign_options import ForeignOptions
 from segformer_tf.edge.predict.arguments import model_and_images
 from segformer_tf.edge.predict.images import output_names, predict_images
 from segformer_tf.edge.predict.large import tiff_paths
+from segformer_tf.edge.predict.output_options import OutputOptions
 from segformer_tf.edge.predict.slide_options import SlideOptions
-from segformer_tf.edge.segmenter import Result, Segmenter
+from segformer_tf.edge.segmenter import Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import make_folder, refuse_existing
+from segformer_tf.image import skipped_files
 from segformer_tf.labels import Labels
 
 
@@ -29,6 +31,7 @@ def predict(
     size: tuple[int, int] | None = None,
     sliding: Annotated[SlideOptions | None, Parameter(name="*")] = None,
     foreign: Annotated[ForeignOptions | None, Parameter(name="*")] = None,
+    outputs: Annotated[OutputOptions | None, Parameter(name="*")] = None,
     bits: int | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -56,6 +59,12 @@ def predict(
 
         segformer predict theirs.tflite photos/ --labels names.txt --mean 127.5 --std 127.5
 
+    What the network is unsure of is left out; cars and roads alone, as outlines for an annotation tool:
+
+        segformer predict model.tflite photos/ --confidence --threshold 0.6
+
+        segformer predict model.tflite photos/ --classes car,road --format labelme --tolerance 1.5 --min-area 50
+
     Parameters
     ----------
     files
@@ -82,19 +91,30 @@ def predict(
     contract = asdict((foreign or ForeignOptions()).contract(size))
     own_labels = Labels.read(labels) if labels else None
     segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=own_labels, bits=bits, **contract)
-    sliding = sliding or SlideOptions()
+    sliding, outputs = sliding or SlideOptions(), outputs or OutputOptions()
     sliding.check(segmenter.size)
+    outputs.check(segmenter.labels)
     if sliding.slide and not segmenter.gives_logits:
         raise InputError(f"--slide: {model} gives class ids, which cannot be averaged where windows overlap")
-    if any(map(sliding.cuts_tiff, paths)):
+    if sliding.slide and outputs.needs_confidence:
+        raise InputError("--confidence and --threshold are for pictures that are stretched, not for --slide")
+    if tiffs := [path for path in paths if sliding.cuts_tiff(path)]:
         import rasterio  # noqa: F401  to fail now if it is missing
+
+        if outputs != OutputOptions():
+            raise InputError(f"{tiffs[0]}: of a TIFF --slide writes mask and overlay alone, whatever its size")
+    label_files = outputs.label_files(out, segmenter.labels)
     images = dict(zip(names, paths, strict=True))
     if not overwrite:
         pictures = [
-            (tiff_paths if sliding.cuts_tiff(path) else Result.paths)(out, name) for name, path in images.items()
+            tiff_paths(out, name) if sliding.cuts_tiff(path) else outputs.paths(out, name)
+            for name, path in images.items()
         ]
-        refuse_existing([out / "predictions.json", *(path for pair in pictures for path in pair)])
+        labeled = label_files.paths(names) if label_files else []
+        refuse_existing([out / "predictions.json", *(path for each in pictures for path in each), *labeled])
     make_folder(out)
     for note in filter(None, (segmenter.license, segmenter.said)):
         print(f"{model}: {note}", file=sys.stderr)
-    predict_images(segmenter, images, out, sliding=sliding)
+    if note := skipped_files(path for path in files if path != model):
+        print(note, file=sys.stderr)
+    predict_images(segmenter, images, out, sliding=sliding, outputs=outputs, label_files=label_files)

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from segformer_tf.edge.predict.annotations import LabelFiles
 from segformer_tf.edge.predict.large import segment_tiff, slide_file
+from segformer_tf.edge.predict.output_options import OutputOptions
 from segformer_tf.edge.predict.slide_options import SlideOptions
-from segformer_tf.edge.segmenter import Result, Segmenter
+from segformer_tf.edge.result import Result
+from segformer_tf.edge.segmenter import Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.image import DEEP_SUFFIXES, is_deep_file, largest_value_of, load_image
@@ -23,14 +26,24 @@ from segformer_tf.terminal import plain_console
 _SQUEEZE = 3  # times a side may be reduced to the model's before a line says what that costs
 
 
-def predict_images(segmenter: Segmenter, images: Mapping[str, Path], out: Path, *, sliding: SlideOptions) -> None:
-    """Write mask and overlay of each image, and ``predictions.json``, to the folder `out`.
+def predict_images(
+    segmenter: Segmenter,
+    images: Mapping[str, Path],
+    out: Path,
+    *,
+    sliding: SlideOptions,
+    outputs: OutputOptions,
+    label_files: LabelFiles | None = None,
+) -> None:
+    """Write the pictures of each image, its labels, and ``predictions.json``, to the folder `out`.
 
     Args:
         segmenter: the model.
         images: the image files by the name of their results.
         out: an existing folder.
         sliding: how large pictures are cut.
+        outputs: what is written, see `OutputOptions.check`.
+        label_files: of `outputs`.
 
     Raises:
         InputError: images that cannot be read; the others are written first.
@@ -48,7 +61,12 @@ def predict_images(segmenter: Segmenter, images: Mapping[str, Path], out: Path, 
                 if sliding.cuts_tiff(path):
                     record, largest = segment_tiff(segmenter, path, out, name, **options)
                 else:
-                    result = slide_file(segmenter, path, **options) if sliding.slide else _segment(segmenter, path)
+                    result = (
+                        slide_file(segmenter, path, **options)
+                        if sliding.slide
+                        else _segment(segmenter, path, confidence=outputs.needs_confidence)
+                    )
+                    result = outputs.narrowed(result)
                     record = json.loads(result.to_json())
                 if segmenter.bits is None and not dark:
                     dark = _seems_dark(path, largest)
@@ -56,7 +74,9 @@ def predict_images(segmenter: Segmenter, images: Mapping[str, Path], out: Path, 
                 errors.append(str(error) if str(path) in str(error) else f"{path}: {error}")
                 continue
             if result:
-                result.save(out, name)
+                outputs.save(result, out, name)
+                if label_files:
+                    label_files.add(name, path, result)
             records[str(path)] = record
             squeezed += _is_squeezed(record, segmenter.size)
         progress.update(bar, completed=len(images))
@@ -70,6 +90,8 @@ def predict_images(segmenter: Segmenter, images: Mapping[str, Path], out: Path, 
             file=sys.stderr,
         )
     if records:
+        if label_files:
+            label_files.close()
         with atomic(out / "predictions.json") as part:
             part.write_text(json.dumps(records, indent=1), "utf-8")
         times = [sum(record["speed_ms"].values()) for record in records.values()]
@@ -78,8 +100,8 @@ def predict_images(segmenter: Segmenter, images: Mapping[str, Path], out: Path, 
         raise InputError("\n".join([*errors, f"left out: {len(errors)} of {_count_images(len(images))}"]))
 
 
-def _segment(segmenter: Segmenter, path: Path) -> Result:
-    return segmenter(load_image(path, bits=segmenter.bits))
+def _segment(segmenter: Segmenter, path: Path, *, confidence: bool) -> Result:
+    return segmenter(load_image(path, bits=segmenter.bits), confidence=confidence)
 
 
 def _is_squeezed(record: Mapping[str, Any], size: tuple[int, int]) -> bool:

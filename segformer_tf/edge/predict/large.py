@@ -12,7 +12,8 @@ import numpy as np
 from rich.progress import Progress
 
 from segformer_tf.edge.predict.geotiff import new_tiff, open_tiff, write_block
-from segformer_tf.edge.segmenter import Result, Segmenter, class_shares, summary
+from segformer_tf.edge.result import Result, class_shares, summary
+from segformer_tf.edge.segmenter import Segmenter
 from segformer_tf.edge.sliding import StageClock
 from segformer_tf.files import atomic
 from segformer_tf.image import load_image

@@ -18,6 +18,7 @@ from segformer_tf.image import Pixels
 _FLOATS = (np.float32, np.float16)
 _BYTES = (np.uint8, np.int8)
 _USUAL_RANGES = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))  # of the values that a byte of an image may stand for
+_PROBABILITIES = ("SOFTMAX", "LOGISTIC")  # operations that give them
 _FEWEST_LEVELS = 100  # of 256 gray levels that must stay apart
 
 RAW: Normalization = ((0.0,), (1.0,))  # pixels as they are, 0..255
@@ -155,6 +156,7 @@ class ClassOutput:
         number: of the output.
         grid: (height, width, classes); 0 classes for ids without scores.
         threshold: for one channel, the value above which it is foreground, class 1 of two; else None.
+        probabilities: whether the values are probabilities, and not logits.
         port: the output.
         note: how it is read, in a few words, or "".
     """
@@ -164,6 +166,7 @@ class ClassOutput:
     threshold: float | None
     port: Port
     note: str
+    probabilities: bool = False
 
     def __call__(self, stored: NDArray[Any]) -> NDArray[Any]:
         """The stored output without its batch to scores, `grid` float32, or to (height, width) class ids.
@@ -213,7 +216,7 @@ def class_output(ports: Sequence[Port], number: int, *, source: str, above: floa
     if not real:
         raise InputError(f"expected {EXPECTED_OUTPUT} out")
     if not one_channel:
-        return ClassOutput(number, (height, width, port.shape[3]), None, port, "")
+        return ClassOutput(number, (height, width, port.shape[3]), None, port, "", source in _PROBABILITIES)
     why = "as given"
     if above is None:
         if not source or source == "SOFTMAX":
@@ -222,4 +225,6 @@ def class_output(ports: Sequence[Port], number: int, *, source: str, above: floa
                 "probabilities"
             )
         above, why = (0.5, "it ends in a sigmoid") if source == "LOGISTIC" else (0.0, f"it ends in {source}")
-    return ClassOutput(number, (height, width, 2), above, port, f"foreground above {above:g}, {why}")
+    # Of an unknown operation the threshold tells: 0 is that of logits, 0.5 that of probabilities.
+    probabilities = source == "LOGISTIC" or (source in ("", "SOFTMAX") and 0 < above < 1)
+    return ClassOutput(number, (height, width, 2), above, port, f"foreground above {above:g}, {why}", probabilities)

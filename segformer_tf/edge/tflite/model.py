@@ -41,6 +41,8 @@ class TFLiteModel:
         recipe: of the file's quantization, or "unknown".
         bits: of the model's images, for `load_image`.
         one_channel: whether the two classes are background and foreground, by a threshold on the file's one channel.
+        threshold: that threshold, or None.
+        probabilities: whether the scores are probabilities (or, of one channel, less the threshold), and not logits.
         makes_map: whether the file gives class ids beside the logits (``--class-map``).
         note: the GPU in use, the warnings of export, and how a file from elsewhere is read; "" for our own on a CPU.
 
@@ -106,7 +108,8 @@ class TFLiteModel:
         self._map = maps[0] if maps else None
         self.makes_map = bool(maps)
         self.grid = self._output.grid
-        self.one_channel = self._output.threshold is not None
+        self.threshold, self.probabilities = self._output.threshold, self._output.probabilities
+        self.one_channel = self.threshold is not None
         use = (self._input.note, self._output.note) if file else ()
         self.note = "; ".join(filter(None, (*self._gpu, *use)))
 

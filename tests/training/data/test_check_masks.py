@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageOps
 
@@ -16,7 +17,8 @@ from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.folders import COLORS, EVERY, ROWS, palette, write_folder
 from tests.training.small import SMALL
-from training.data.check_masks import check_masks, sampled_pixels
+from training.data.check_masks import check_masks, check_split, sampled_pixels
+from training.data.classes import open_classes
 from training.data.folder.source import FolderSource
 from training.data.open import open_source
 from training.optim.losses import rare_class_weights
@@ -245,3 +247,29 @@ def test_a_run_that_goes_on_is_not_checked_again(toy_folder: Path, tmp_path: Pat
     assert not (tmp_path / "run").exists()
     train(replace(config, allow_missing_classes=True))
     resume(tmp_path / "run")
+
+
+def test_files_that_are_no_images_are_counted_and_those_of_phones_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = write_folder(tmp_path / "data", [EVERY, EVERY])
+    with Image.open(root / "train" / "images" / "0.jpg") as image:
+        pillow_heif.from_pillow(image).save(root / "train" / "images" / "0.heic")
+    (root / "train" / "images" / "0.jpg").rename(root / "train" / "images" / "0.txt")
+    train, val = (open_source(str(root), split) for split in ("train", "val"))
+    check_masks(train, val)
+    line = f"{root}/train/images: 1 file skipped: .txt 1"
+    assert line in capsys.readouterr().out.splitlines()
+    assert check_split(train) == [line]
+    assert check_split(val) == []
+    assert [path.name for path in train.images] == ["0.heic", "1.jpg"]
+    assert train[0][0].shape == (2, 3, 3)
+
+
+def test_files_in_folders_of_classes_are_counted(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "train" / name / "0.png")
+        (tmp_path / "train" / name / "notes.txt").touch()
+    (source,) = open_classes(str(tmp_path), "train")
+    assert source.skipped == f"{tmp_path}/train: 2 files skipped: .txt 2"

@@ -84,6 +84,8 @@ class TfdsSource(_Split[Mask]):
 class TfdsClasses(_Split[int]):
     """A split with one RGB image and one label."""
 
+    skipped = ""
+
     def __init__(self, name: str, split: str) -> None:
         super().__init__(name, "label", lambda feature: isinstance(feature, tfds.features.ClassLabel))
         self.names = tuple(self._builder.info.features[self._target_key].names)
