@@ -224,8 +224,8 @@ def _count(sources: Sequence[FolderSource], *, quiet: bool) -> tuple[list[Tally]
             tally.add(i, mask)
             palettes.add(tally.source.masks[i], mask)
     notes = palettes.notes()
-    for source in sources:
-        if skipped := skipped_files([folder := source.root / source.split / "images"]):
+    for folder in dict.fromkeys(source.folder / "images" for source in sources):
+        if skipped := skipped_files([folder]):
             notes.append(f"{folder}: {skipped}")
     if images := [path for tally in tallies for path in tally.exif_images]:
         exif = sources[0].manifest.exif
