@@ -57,7 +57,7 @@ def main(
     import_tensorflow()
     from convert.export import export_tflite
     from convert.quantize.recipes import RECIPES
-    from segformer_tf.checkpoint import load_segformer
+    from segformer_tf.keras_file import load_segformer
     from training.data.open import open_source
     from training.evaluate import evaluate, open_predictor
     from training.protocols import EvalProtocol

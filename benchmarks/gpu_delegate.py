@@ -53,7 +53,7 @@ def main(
     from convert.exported import run_on
     from convert.quantize.recipes import RECIPES
     from convert.sample_images import sample_images
-    from segformer_tf.checkpoint import load_segformer
+    from segformer_tf.keras_file import load_segformer
     from segformer_tf.metrics import relative_error
 
     loaded = load_segformer(model)

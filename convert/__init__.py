@@ -1,4 +1,4 @@
 """Conversion: a trained SegFormer to a verified TFLite file, and to and from PyTorch checkpoints.
 
-Arrows point down: cli, then compare, checkpoints, export, exported, quantize, graph; below them `segformer_tf`.
+Arrows point down: cli, then compare, interchange, export, exported, quantize, graph; below them `segformer_tf`.
 """

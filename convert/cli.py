@@ -106,7 +106,7 @@ def export(
         choose_runtime(name)
     import_tensorflow()
     from convert.export import export_tflite
-    from segformer_tf.checkpoint import load_segformer, run_size
+    from segformer_tf.keras_file import load_segformer, run_size
 
     loaded = load_segformer(model) if num_classes is None else _untrained(model.name, num_classes)
     if license is not None:
@@ -160,14 +160,14 @@ def _untrained(variant: str, num_classes: int) -> SegFormer:
 
 
 def _export_keras(loaded: SegFormer, out: Path) -> None:
-    from convert.checkpoints.to_keras import export_keras
+    from convert.interchange.to_keras import export_keras
 
     export_keras(loaded, out)
     print(f"{loaded.config.parameter_count:,} parameters as float16 -> {out}, {out.stat().st_size / 1e6:.2f} MB")
 
 
 def _export_transformers(loaded: SegFormer, out: Path, size: tuple[int | None, int | None]) -> None:
-    from convert.checkpoints.to_transformers import export_transformers, shift_of_epsilons
+    from convert.interchange.to_transformers import export_transformers, shift_of_epsilons
     from segformer_tf.model import check_image_shape
 
     height, width = size
@@ -229,7 +229,7 @@ def _tflite_facts(path: Path) -> dict[str, str]:
 
 def _keras_facts(path: Path) -> dict[str, str]:
     import_tensorflow()
-    from segformer_tf.checkpoint import keras_file, load_segformer
+    from segformer_tf.keras_file import keras_file, load_segformer
 
     model = load_segformer(path)
     config = model.config

@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segformer_tf.checkpoint import load_segformer
     from segformer_tf.classifier import MixTransformerClassifier, build_classifier
     from segformer_tf.config import VARIANTS, SegFormerConfig, variant_config
     from segformer_tf.keras_metrics import MeanIoU
+    from segformer_tf.keras_file import load_segformer
     from segformer_tf.labels import IGNORE_ID, Labels
     from segformer_tf.losses.images import DiceLoss, LovaszLoss, OhemLoss
     from segformer_tf.losses.pixels import FocalLoss, SegmentationLoss
@@ -25,7 +25,7 @@ except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0+unknown"
 
 _NAMES = {
-    "checkpoint": ("load_segformer",),
+    "keras_file": ("load_segformer",),
     "classifier": ("MixTransformerClassifier", "build_classifier"),
     "config": ("VARIANTS", "SegFormerConfig", "variant_config"),
     "keras_metrics": ("MeanIoU",),

@@ -24,7 +24,7 @@ VERBS = {
     ),
     "data check": ("training.data.quality.cli:check", "Look at a data set before hours are spent on it."),
     "import": (
-        "convert.checkpoints.cli:import_checkpoint",
+        "convert.interchange.cli:import_checkpoint",
         "Convert a PyTorch checkpoint of any of four code bases.",
     ),
     "export": ("convert.cli:export", "Convert to a TFLite file, quantized and verified."),

@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from convert.checkpoints.importer import read_checkpoint
-from convert.checkpoints.preprocessor import FILE as PREPROCESSOR_FILE
-from convert.checkpoints.preprocessor import read_preprocessor
 from segformer_tf import SegFormer, SegFormerConfig, load_segformer, variant_config
+from segformer_tf.checkpoints.importer import read_checkpoint
+from segformer_tf.checkpoints.preprocessor import FILE as PREPROCESSOR_FILE
+from segformer_tf.checkpoints.preprocessor import read_preprocessor
 from segformer_tf.config import MIN_IMAGE_SIDE
 from segformer_tf.edge import fit_image, load_image, logits_to_mask
 from segformer_tf.edge.metadata import find_model_info
@@ -296,7 +296,7 @@ def test_damaged_keras_files(damage: Damage, victim: str, whole_keras: Path) -> 
 @SOME
 @given(damage=DAMAGES, code_base=st.sampled_from(["nvlabs", "mmseg"]))
 def test_damaged_checkpoints(damage: Damage, code_base: str, folder: Path) -> None:
-    whole = (Path(__file__).parent / "convert" / "golden" / f"{code_base}.safetensors").read_bytes()
+    whole = (Path(__file__).parent / "checkpoints" / "golden" / f"{code_base}.safetensors").read_bytes()
     (folder / "torch.safetensors").write_bytes(damage.of(whole))
     try:
         checkpoint = read_checkpoint(folder / "torch.safetensors")

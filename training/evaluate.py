@@ -173,7 +173,7 @@ def open_predictor(
             yield Predictor(network, protocol, license, match, bits, worker.note)
         return
 
-    from segformer_tf.checkpoint import load_segformer, run_size
+    from segformer_tf.keras_file import load_segformer, run_size
 
     if protocol.size:
         check_image_shape((None, *protocol.size, 3), "--size")

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from convert.checkpoints.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras
 from convert.compare.steps import Report, compare_logits, compare_with_checkpoint
 from convert.exported import logits_of
 from convert.graph.segformer import network
@@ -21,13 +20,14 @@ from convert.quantize.recipes import RECIPES, worth_int8
 from convert.quantize.sensitivity import IMAGES as SENSITIVITY_IMAGES
 from convert.quantize.sensitivity import Sensitivity, sensitivities
 from convert.sample_images import sample_images
-from segformer_tf.checkpoint import load_segformer, run_size
+from segformer_tf.checkpoints.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.metadata import ModelInfo, find_model_info
 from segformer_tf.edge.runtime import choose_runtime
 from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels, list_images
+from segformer_tf.keras_file import load_segformer, run_size
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer, check_image_shape
 

@@ -18,9 +18,9 @@ from keras import ops
 from numpy.typing import NDArray
 from PIL import Image
 
-from convert.checkpoints.importer import Checkpoint, torch_weights
 from convert.compare.torch_network import Step, trace
 from convert.exported import compare
+from segformer_tf.checkpoints.importer import Checkpoint, torch_weights
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.image import Pixels

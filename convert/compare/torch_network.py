@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.checkpoints.importer import Checkpoint
+from segformer_tf.checkpoints.importer import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,16 +11,16 @@ import pytest
 
 import convert.export as export_module
 import convert.exported as verify_module
-from convert.checkpoints.importer import read_checkpoint, to_keras
-from convert.checkpoints.to_keras import export_keras
-from convert.checkpoints.to_transformers import export_transformers
 from convert.export import export_tflite
 from convert.exported import compare, run_on
 from convert.graph.flatbuffer import to_tflite
 from convert.graph.segformer import network
+from convert.interchange.to_keras import export_keras
+from convert.interchange.to_transformers import export_transformers
 from convert.quantize.recipes import RECIPES
 from convert.sample_images import synthetic_images
 from segformer_tf import SegFormer, build_segformer, load_segformer
+from segformer_tf.checkpoints.importer import read_checkpoint, to_keras
 from segformer_tf.cli import main
 from segformer_tf.edge import (
     Segmenter,
@@ -294,7 +294,7 @@ def test_a_model_of_one_class_is_refused(tmp_path: Path) -> None:
         export_tflite(model, tmp_path / "x.tflite", recipe="fp32", size=(64, 64), runtimes=["litert"])
     with pytest.raises(InputError, match="gives that class everywhere"):
         export_transformers(model, tmp_path / "folder", size=(64, 64))
-    golden = Path(__file__).parent / "golden" / "nvlabs.safetensors"
+    golden = Path(__file__).parents[1] / "checkpoints" / "golden" / "nvlabs.safetensors"
     with pytest.raises(InputError, match=r"--num-classes must be two or more, background among them. Received: 1"):
         to_keras(read_checkpoint(golden), num_classes=1)
     assert list(tmp_path.iterdir()) == []

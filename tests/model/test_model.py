@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from segformer_tf import VARIANTS, Labels, SegFormer, build_segformer
-from segformer_tf.checkpoint import load_segformer
 from segformer_tf.errors import InputError
+from segformer_tf.keras_file import load_segformer
 from tests.helpers import noise, perturb, plain_decoder, within
 
 # Trainable parameters at 150 and 19 classes: the paper's sizes, counted from the authors' shapes. `tiny` is ours.

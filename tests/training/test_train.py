@@ -19,10 +19,10 @@ from PIL import Image
 
 from convert.run_facts import run_facts
 from segformer_tf import build_classifier, build_segformer
-from segformer_tf.checkpoint import load_segformer, run_size
 from segformer_tf.cli import main
 from segformer_tf.edge import logits_to_mask
 from segformer_tf.errors import InputError
+from segformer_tf.keras_file import load_segformer, run_size
 from segformer_tf.metrics import confusion_matrix, mean_iou, per_class_iou
 from tests.training.small import SMALL
 from training.config import TrainConfig, free_folder

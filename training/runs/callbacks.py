@@ -13,9 +13,9 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from segformer_tf.checkpoint import first_non_finite
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
+from segformer_tf.keras_file import first_non_finite
 from training.distributed.strategy import this_place
 from training.optim.optimizer import SharedLossScale, averaged, swap_average
 from training.runs.backup import Backup, Progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segformer_tf import checkpoint
+from segformer_tf import keras_file
 from segformer_tf.classifier import MixTransformerClassifier
 from segformer_tf.config import VARIANTS
 from segformer_tf.errors import InputError
@@ -22,7 +22,7 @@ def read_start(path: Path, variant: str) -> StartModel:
     Raises:
         InputError: a file that cannot be read, or a model of another variant.
     """
-    model = checkpoint.load_encoder(path)
+    model = keras_file.load_encoder(path)
     for name in _SIZES:
         has, wanted = getattr(model.config, name), VARIANTS[variant][name]
         if has != wanted:
@@ -45,7 +45,7 @@ def copy_weights(start: StartModel, model: SegFormer) -> None:
             ours.assign(theirs)
         message = f"starting from the encoder of a classifier of {before.num_classes} classes: a fresh decoder"
     else:
-        fresh = checkpoint.copy_weights(start, model)
+        fresh = keras_file.copy_weights(start, model)
         unnamed = " by number, for its classes have no names" if before.labels is None else ""
         kept = "other classes, so a fresh classifier" if fresh else f"its classifier too{unnamed}"
         message = f"starting from weights of {before.num_classes} classes, the data has {now.num_classes}: {kept}"

@@ -18,11 +18,11 @@ from tests.helpers import noise, perturb
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from convert.checkpoints.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras  # noqa: E402
 from convert.compare.models import compare_paths  # noqa: E402
 from convert.compare.steps import compare_steps, compare_with_checkpoint, weight_differences  # noqa: E402
 from convert.compare.torch_network import trace  # noqa: E402
-from tests.convert.checkpoints.test_import import CODE_BASES, GOLDEN, one_logit  # noqa: E402
+from segformer_tf.checkpoints.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras  # noqa: E402
+from tests.checkpoints.test_import import CODE_BASES, GOLDEN, one_logit  # noqa: E402
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 67, 98, 3), np.uint8)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convert.checkpoints.importer import checkpoint_of, to_keras
 from segformer_tf import build_segformer, load_segformer
+from segformer_tf.checkpoints.importer import checkpoint_of, to_keras
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.small import SMALL

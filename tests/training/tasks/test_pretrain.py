@@ -17,10 +17,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from segformer_tf import MixTransformerClassifier, build_classifier, load_segformer
-from segformer_tf.checkpoint import load_encoder
 from segformer_tf.cli import main
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.errors import InputError
+from segformer_tf.keras_file import load_encoder
 from tests.helpers import noise
 from tests.training.small import SMALL
 from training import train as training

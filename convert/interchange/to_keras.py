@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 
 from convert.trained import float32_copy
-from segformer_tf.checkpoint import load_segformer
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
+from segformer_tf.keras_file import load_segformer
 from segformer_tf.model import SegFormer
 
 _LARGEST = float(np.finfo(np.float16).max)

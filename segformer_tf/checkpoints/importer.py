@@ -1,4 +1,4 @@
-"""`segformer import`: a checkpoint of any of four code bases in, a Keras SegFormer out, strictly.
+"""A checkpoint of any of four code bases in, a Keras SegFormer out, strictly.
 
 Every key is used once or is known to be dead, every variable is filled, every shape is checked, or nothing is
 written and the error lists what does not fit.
@@ -15,12 +15,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.checkpoints.dialects import DIALECTS, NVLABS, Dialect, Part, Rows
-from convert.checkpoints.preprocessor import Preprocessor, read_preprocessor
-from convert.checkpoints.state_dict import Tensors, read_state_dict
-from segformer_tf.checkpoint import first_non_finite
+from segformer_tf.checkpoints.dialects import DIALECTS, NVLABS, Dialect, Part, Rows
+from segformer_tf.checkpoints.preprocessor import Preprocessor, read_preprocessor
+from segformer_tf.checkpoints.state_dict import Tensors, read_state_dict
 from segformer_tf.config import VARIANTS, SegFormerConfig
 from segformer_tf.errors import InputError
+from segformer_tf.keras_file import first_non_finite
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer
 

@@ -1,7 +1,7 @@
-"""Makes tests/convert/golden: one small checkpoint per code base and the logits its network gives.
+"""Makes tests/checkpoints/golden: one small checkpoint per code base and the logits its network gives.
 
 Needs torch and transformers. The network is transformers' own, with random weights and the epsilons of each code base;
-mmseg's decoder, another network, is written out here. Run: python -m tests.convert.make_golden
+mmseg's decoder, another network, is written out here. Run: python -m tests.checkpoints.make_golden
 """
 
 from __future__ import annotations

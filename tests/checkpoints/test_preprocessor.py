@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convert.checkpoints.importer import read_checkpoint
-from convert.checkpoints.preprocessor import FILE, preprocessor_config, read_preprocessor
 from segformer_tf import Labels, build_segformer, load_segformer, variant_config
+from segformer_tf.checkpoints.importer import read_checkpoint
+from segformer_tf.checkpoints.preprocessor import FILE, preprocessor_config, read_preprocessor
 from segformer_tf.cli import main
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.edge import fit_image, load_image, logits_to_mask
 from segformer_tf.errors import InputError
-from tests.convert.checkpoints.test_import import GOLDEN
+from tests.checkpoints.test_import import GOLDEN
 from tests.helpers import perturb, within
 
 HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}

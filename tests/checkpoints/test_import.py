@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from convert.checkpoints.dialects import DIALECTS
-from convert.checkpoints.importer import TORCH_NAMES, read_checkpoint, to_keras, to_keras_layout, to_torch_layout
-from convert.checkpoints.state_dict import read_state_dict
 from segformer_tf import build_segformer, load_segformer
+from segformer_tf.checkpoints.dialects import DIALECTS
+from segformer_tf.checkpoints.importer import TORCH_NAMES, read_checkpoint, to_keras, to_keras_layout, to_torch_layout
+from segformer_tf.checkpoints.state_dict import read_state_dict
 from segformer_tf.cli import main
 from segformer_tf.config import VARIANTS
 from segformer_tf.errors import InputError
 from segformer_tf.label_sets import find_labels
 from tests.helpers import noise, within
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 CODE_BASES = {
     "nvlabs": ("NVlabs", 1e-6, 1e-5),
     "smp": ("segmentation_models.pytorch", 1e-6, 1e-5),
@@ -489,7 +489,7 @@ def test_safetensors_are_imported_without_torch(tmp_path: Path) -> None:
 def test_transformers_own_network_agrees(variant: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from tests.convert.make_golden import random_transformers
+    from tests.checkpoints.make_golden import random_transformers
 
     sizes = VARIANTS[variant]
     theirs = random_transformers(

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from convert.checkpoints.preprocessor import FILE as PREPROCESSOR_FILE
+from segformer_tf.checkpoints.preprocessor import FILE as PREPROCESSOR_FILE
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.errors import InputError, first_line
 from segformer_tf.files import atomic, refuse_existing
@@ -73,7 +73,7 @@ def import_checkpoint(
     names = find_labels(labels) if labels else None
     path = checkpoint or _download(from_hub or "")
     import_tensorflow()
-    from convert.checkpoints.importer import read_checkpoint, to_keras
+    from segformer_tf.checkpoints.importer import read_checkpoint, to_keras
 
     fresh = encoder_only or num_classes is not None
     source = read_checkpoint(path, labels=None if fresh else names)

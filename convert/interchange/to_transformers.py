@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoints.dialects import TRANSFORMERS
-from convert.checkpoints.importer import read_checkpoint, torch_weights
-from convert.checkpoints.preprocessor import FILE, preprocessor_config
-from convert.checkpoints.state_dict import Tensors
 from convert.sample_images import synthetic_images
 from convert.trained import float32_copy, refuse_one_class
+from segformer_tf.checkpoints.dialects import TRANSFORMERS
+from segformer_tf.checkpoints.importer import read_checkpoint, torch_weights
+from segformer_tf.checkpoints.preprocessor import FILE, preprocessor_config
+from segformer_tf.checkpoints.state_dict import Tensors
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
 from segformer_tf.files import new_folder
