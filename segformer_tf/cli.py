@@ -25,7 +25,7 @@ VERBS = {
     "data check": ("training.data.quality.cli:check", "Look at a data set before hours are spent on it."),
     "import": (
         "convert.interchange.cli:import_checkpoint",
-        "Convert a PyTorch checkpoint of any of four code bases.",
+        "Convert a checkpoint of any of four code bases.",
     ),
     "export": ("convert.cli:export", "Convert to a TFLite file, quantized and verified."),
     "predict": ("segformer_tf.edge.predict.cli:predict", "Segment images with a TFLite file; needs no TensorFlow."),

@@ -141,6 +141,11 @@ def _read_json(archive: zipfile.ZipFile) -> dict[str, Any]:
     return dict(json.loads(archive.read("config.json")))
 
 
+def is_keras(path: Path) -> bool:
+    """Whether a path is that of a ``.keras`` file or of a run folder, by its looks."""
+    return path.suffix == ".keras" or (path / "weights").is_dir()
+
+
 def keras_file(path: Path) -> Path:
     """`path` itself, or the best (else the last) weights of a run folder; raises InputError."""
     if path.is_dir():

@@ -42,7 +42,7 @@ class RunConfig:
     """Folder, or tfds:NAME."""
 
     variant: str = "b0"
-    """b0 to b5, or tiny."""
+    """b0 to b5, or tiny. Default: that of the weights to start from, if there are some."""
 
     out: Path | None = None
     """Run folder to make. Default: runs/VARIANT-DATA, numbered if it is taken."""
@@ -238,9 +238,10 @@ class TrainConfig(RunConfig):
     data: Annotated[str, Parameter(show_default=False)] = ""
     """Folder of images and masks, its manifest, or tfds:NAME (tfds:toy_shapes needs no download)."""
 
-    weights: Path | None = None
-    """Start from these: a .keras file (of `segformer import`, say) or a run folder. The classifier starts fresh where
-    the number of classes differs, and so does the whole decoder where they come from `segformer pretrain`."""
+    weights: str | None = None
+    """Start from these: a .keras file or a run folder; a checkpoint of PyTorch, as `segformer import` takes; or a name
+    on the Hugging Face hub, hf://nvidia/mit-b0 or nvidia/mit-b0, with @REVISION if you like. The classifier starts
+    fresh where the classes differ, and so does the whole decoder where the weights are an encoder's."""
 
     eval_size: tuple[int, int] | None = None
     """Height and width that validation images are stretched to. Default: those of the first one, made smaller where
@@ -283,10 +284,6 @@ class TrainConfig(RunConfig):
             raise InputError(f"--scale must be two positive factors, the smaller first. Received: {self.scale}")
         if self.eval_size is not None:
             check_image_shape((None, *self.eval_size, 3), "--eval-size")
-
-    def resolved(self, data_name: str, **from_data: Any) -> Self:
-        weights = Path(self.weights).resolve() if self.weights else None
-        return super().resolved(data_name, weights=weights, **from_data)
 
 
 @dataclass(frozen=True, kw_only=True)

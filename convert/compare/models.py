@@ -27,7 +27,7 @@ from segformer_tf.edge.runtime import choose_runtime
 from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels, list_images
-from segformer_tf.keras_file import load_segformer, run_size
+from segformer_tf.keras_file import is_keras, load_segformer, run_size
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer, check_image_shape
 
@@ -116,20 +116,16 @@ def _tolerance(info: ModelInfo | None) -> float:
     return recipe.tolerance if recipe else _UNKNOWN_RECIPE
 
 
-def _is_keras(path: Path) -> bool:
-    return path.suffix == ".keras" or (path / "weights").is_dir()
-
-
 def _keras(path: Path) -> SegFormer:
-    if not _is_keras(path):
+    if not is_keras(path):
         raise InputError(f"{path}: expected a .keras file, a run folder or a .tflite first")
     return load_segformer(path)
 
 
 def _checkpoint(path: Path) -> Checkpoint:
-    return checkpoint_of(load_segformer(path), path) if _is_keras(path) else read_checkpoint(path)
+    return checkpoint_of(load_segformer(path), path) if is_keras(path) else read_checkpoint(path, encoder_only=None)
 
 
 def _keras_logits(path: Path, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
-    model = load_segformer(path) if _is_keras(path) else to_keras(read_checkpoint(path))
+    model = load_segformer(path) if is_keras(path) else to_keras(read_checkpoint(path))
     return np.concatenate([model.logits(image[None]) for image in pixels])

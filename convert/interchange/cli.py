@@ -6,53 +6,63 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from segformer_tf.checkpoints.preprocessor import FILE as PREPROCESSOR_FILE
+from segformer_tf.checkpoints.hub import find_weights
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
-from segformer_tf.errors import InputError, first_line
+from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.label_sets import find_labels
 from segformer_tf.load_tensorflow import import_tensorflow
 
 
 def import_checkpoint(
-    checkpoint: Path | None = None,
+    checkpoint: str | None = None,
     /,
     *,
     out: Path,
     from_hub: str | None = None,
     encoder_only: bool = False,
+    drop: list[str] | None = None,
     num_classes: int | None = None,
     labels: str | None = None,
     license: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Convert a PyTorch checkpoint to a Keras SegFormer, strictly.
+    """Convert a checkpoint of PyTorch, or of transformers' former TensorFlow, to a Keras SegFormer, strictly.
 
     The code base (NVlabs, transformers, mmsegmentation 1.x, segmentation_models.pytorch), sizes and classes are read
-    from the names and shapes of its tensors. Nothing is written unless every key is used or known to be dead. Nothing
-    in the file is run. .safetensors needs no torch, .pth, .pt, .bin and .ckpt do.
+    from the names and shapes of its tensors. Nothing is written unless every key is used or known to be dead. Tensors
+    alone are read, without torch, and nothing in the file is run.
 
     For instance:
 
         segformer import segformer.b0.512x512.ade.160k.pth --labels ade20k --out ade.keras
 
-        segformer import mit_b0.pth --encoder-only --num-classes 11 --out start.keras
+        segformer import hf://nvidia/segformer-b0-finetuned-ade-512-512 --out ade.keras
 
-        segformer import --from-hub nvidia/segformer-b0-finetuned-ade-512-512 --out ade.keras
+        segformer import unet_of_smp.ckpt --encoder-only --drop 'criterion' --num-classes 11 --out start.keras
 
-    Then: segformer train --weights start.keras, or segformer export ade.keras.
+        segformer import my_lora_adapter/ --out merged.keras
+
+    Then: segformer train --weights start.keras, or segformer export ade.keras. `segformer train` also takes checkpoints
+    and names on the hub as they are.
 
     Parameters
     ----------
     checkpoint
-        File, or a folder with model.safetensors or pytorch_model.bin (transformers' config.json gives the labels, its
-        preprocessor_config.json the normalization). A head of one logit becomes two classes, background and its own.
+        File (.safetensors, .pth, .pt, .bin, .ckpt, transformers' tf_model.h5), or a folder: transformers' (its
+        config.json gives the labels, its preprocessor_config.json the normalization), a Trainer's with checkpoint-N
+        (the best, else the newest), or a LoRA adapter's, which is merged into its base. Or hf://OWNER/NAME, a
+        repository on the Hugging Face hub, with @REVISION if you like. A head of one logit becomes two classes,
+        background and its own.
     out
         .keras file to write.
     from_hub
-        Repository on the Hugging Face hub, in place of a file.
+        Repository on the hub, OWNER/NAME, in place of a file.
     encoder_only
-        Take the encoder alone; the decoder starts fresh.
+        Take the encoder alone, whatever else is in the checkpoint: another decoder, a detector, losses. The decoder
+        starts fresh.
+    drop
+        Regular expression of keys to leave out, from the key's start, such as 'criterion'. May be given again.
     num_classes
         Give the model a fresh classifier for this many classes.
     labels
@@ -71,12 +81,14 @@ def import_checkpoint(
     if not overwrite:
         refuse_existing([out])
     names = find_labels(labels) if labels else None
-    path = checkpoint or _download(from_hub or "")
+    weights = find_weights(checkpoint or f"hf://{from_hub}")
     import_tensorflow()
     from segformer_tf.checkpoints.importer import read_checkpoint, to_keras
 
     fresh = encoder_only or num_classes is not None
-    source = read_checkpoint(path, labels=None if fresh else names)
+    source = read_checkpoint(
+        weights.path, labels=None if fresh else names, encoder_only=encoder_only, drop=tuple(drop or ())
+    )
     if license is not None:
         source = replace(source, config=replace(source.config, license=license))
     model = to_keras(source, encoder_only=encoder_only, num_classes=num_classes, labels=names if fresh else None)
@@ -86,24 +98,13 @@ def import_checkpoint(
     taken = "encoder" if encoder_only else "all but the classifier" if num_classes else "everything"
     parameters = f"{config.parameter_count:,} parameters, {config.num_classes} classes"
     decoder = f"decoder {config.decoder}, {config.decoder_width} wide"
-    for note in source.notes:
+    for note in (*weights.notes, *source.notes):
         print(note, file=sys.stderr)
     if source.one_logit and not fresh:
         both = " and ".join(config.labels.names) if config.labels else "two"
         print(f"its head has one logit, a sigmoid: two classes, {both}, of the same probabilities")
     if (config.image_mean, config.image_std) != (IMAGE_MEAN, IMAGE_STD):
         print(f"images are normalized by {config.normalization}")
+    if config.license:
+        print(f"license: {config.license}", file=sys.stderr)
     print(f"{source.dialect.name}: {taken} taken; {parameters}, {decoder} -> {out}")
-
-
-def _download(repository: str) -> Path:
-    """The files of a hub repository that an import reads; raises InputError where they cannot be had."""
-    from huggingface_hub import snapshot_download
-
-    patterns = ["config.json", PREPROCESSOR_FILE, "*.safetensors", "*.safetensors.index.json"]
-    patterns += ["pytorch_model*.bin", "*.bin.index.json"]
-    try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
-    except Exception as error:  # whatever the network stack raises
-        reason = first_line(error)
-        raise InputError(f"--from-hub {repository}: cannot be downloaded ({reason})") from None

@@ -7,7 +7,7 @@ Sources: the keys of released checkpoints and of the code bases' state dicts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -57,15 +57,15 @@ class Dialect:
     dead: tuple[str, ...] = field(default=(r".*num_batches_tracked",))
     terms: str = ""
 
-    def find(self, keys: Sequence[str]) -> tuple[str, str] | None:
-        """(what wraps every key, the encoder's root) where `keys` are of this dialect."""
+    def find(self, keys: Iterable[str]) -> list[tuple[str, str]]:
+        """(what wraps every key, the encoder's root) of each encoder whose `keys` are of this dialect."""
+        found: dict[tuple[str, str], None] = {}
         for key in keys:
             if key.endswith(self.marker):
                 before = key.removesuffix(self.marker)
-                for root in self.roots:
-                    if before.endswith(root):
-                        return before.removesuffix(root), root
-        return None
+                if (root := next((root for root in self.roots if before.endswith(root)), None)) is not None:
+                    found[before.removesuffix(root), root] = None
+        return list(found)
 
     def layers(self, config: SegFormerConfig, root: str) -> Iterator[tuple[str, tuple[Part, ...]]]:
         """Every layer of a network of `config` with what its tensors are made of."""
@@ -81,8 +81,21 @@ class Dialect:
         for ours, theirs in self.decoder.items():
             yield f"decoder/{ours}", (theirs,)
 
+    def is_encoders(self, key: str, wrap: str, root: str) -> bool:
+        """Whether a key is of the encoder: all behind `wrap` and `root`; where the root is "", of its layers alone."""
+        if root:
+            return key.startswith(wrap + root)
+        names = {_first(part).split(".")[0] for part in (*self.stage.values(), *self.block.values())}
+        own = {name.format(s=s, z=s - 1) for name in names for s in range(1, 5)}
+        return key.startswith(wrap) and key.removeprefix(wrap).split(".")[0] in own
+
     def is_dead(self, key: str) -> bool:
         return any(re.fullmatch(pattern, key) for pattern in self.dead)
+
+
+def _first(parts: Parts) -> str:
+    part = parts[0] if isinstance(parts, tuple) else parts
+    return part.prefix if isinstance(part, Rows) else part
 
 
 def _filled(part: Part, root: str, s: int, b: int) -> Part:

@@ -1,40 +1,31 @@
 """A checkpoint of any of four code bases in, a Keras SegFormer out, strictly.
 
-Every key is used once or is known to be dead, every variable is filled, every shape is checked, or nothing is
-written and the error lists what does not fit.
+Every key is used once or is known to be dead, every variable is filled, every shape is checked, or the error lists what
+does not fit. Of an encoder alone that holds for the encoder's keys.
 """
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-from numpy.typing import NDArray
 
-from segformer_tf.checkpoints.dialects import DIALECTS, NVLABS, Dialect, Part, Rows
-from segformer_tf.checkpoints.preprocessor import Preprocessor, read_preprocessor
-from segformer_tf.checkpoints.state_dict import Tensors, read_state_dict
-from segformer_tf.config import VARIANTS, SegFormerConfig
-from segformer_tf.errors import InputError
+from segformer_tf.checkpoints.dialects import DIALECTS, NVLABS, Dialect
+from segformer_tf.checkpoints.head import class_names, two_logits
+from segformer_tf.checkpoints.opened import Opened, open_checkpoint
+from segformer_tf.checkpoints.placing import TORCH_NAMES, place, to_keras_layout, to_torch_layout
+from segformer_tf.checkpoints.preprocessor import Preprocessor
+from segformer_tf.checkpoints.sizes import network_sizes, papers_width
+from segformer_tf.checkpoints.state_dict import Tensors
+from segformer_tf.config import SegFormerConfig
+from segformer_tf.errors import InputError, first_line
 from segformer_tf.keras_file import first_non_finite
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer
-
-_SHOWN = 12  # lines of each list in an error
-
-# Our variable to torch's name for it.
-TORCH_NAMES = {
-    "kernel": "weight",
-    "gamma": "weight",
-    "bias": "bias",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,7 @@ class Checkpoint:
         weights: torch-layout tensors by our layer and torch's tensor, "encoder/stage1/block0/attn/q/weight".
         has_decoder: whether it is a segmenter, and not an encoder alone.
         one_logit: whether its head had one, which became two classes.
-        notes: what it asks for that is done differently here, one line each.
+        notes: what it asks for that is done differently here, and what was left out, one line each.
     """
 
     path: Path
@@ -60,49 +51,40 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
 
-def read_checkpoint(path: Path, *, labels: Labels | None = None) -> Checkpoint:
+def read_checkpoint(
+    path: Path, *, labels: Labels | None = None, encoder_only: bool | None = False, drop: Sequence[str] = ()
+) -> Checkpoint:
     """Read a checkpoint and place its keys.
 
     A head of one logit x is a sigmoid; it becomes two classes, background and the one it is for, with the logits
     (0, x), whose softmax is that sigmoid.
 
     Args:
-        path: see `read_state_dict`; a ``config.json`` of transformers beside it gives labels and heads, a
-            ``preprocessor_config.json`` the normalization.
+        path: see `read_state_dict`; or a folder of transformers' Trainer, or one of a LoRA adapter, which is merged.
+            A ``config.json`` of transformers beside it gives labels and heads, a ``preprocessor_config.json`` the
+            normalization.
         labels: names of the classes, over those of a config.json; of a head of one logit both or the one's.
+        encoder_only: take the encoder, whatever else the file holds; None: only where the rest is no decoder that is
+            known here, which a note says.
+        drop: regular expressions that match keys to leave out, from the key's start.
 
     Raises:
         InputError: a file that cannot be read, an unknown dialect, or keys that do not fit, listed.
     """
-    tensors = read_state_dict(path)
-    dialect, wrap, root = _recognize(path, tensors)
-    if outside := sorted(key for key in tensors if not key.startswith(wrap)):
-        raise InputError(f"{path}: {len(outside)} keys without the prefix {wrap!r} of the others: {outside[0]}")
-    if empty := sorted(key for key, value in tensors.items() if value.size == 0):
-        raise InputError(f"{path}: {empty[0]} has no elements")
-    tensors = {key.removeprefix(wrap): value for key, value in tensors.items()}
-    settings, preprocessor = {}, Preprocessor()
-    if dialect.name == "transformers":
-        settings, preprocessor = _transformers_config(path), read_preprocessor(path)
-    one_logit = _two_logits(tensors, dialect)
-    config, has_decoder = _sizes(path, tensors, dialect, root, settings)
-    count = sum(value.size for value in tensors.values())
-    if config.encoder_parameter_count > count:  # never build what the file cannot fill
-        raise InputError(f"{path}: {count} numbers for an encoder of {config.encoder_parameter_count}")
+    opened = open_checkpoint(path)
+    opened = replace(opened, tensors=_without(path, opened.tensors, drop))
+    if encoder_only is not None:
+        return _encoder(opened) if encoder_only else _whole(opened, labels)
     try:
-        logits = 1 if one_logit else config.num_classes
-        names = labels or (_labels(settings, logits) if has_decoder else None)
-        names = _with_background(names) if one_logit else names
+        return _whole(opened, labels)
     except InputError as error:
-        raise InputError(f"{path}: config.json: {error}; --labels names them otherwise") from None
-    if names is not None and has_decoder and len(names.names) != config.num_classes:
-        raise InputError(f"{path}: has {config.num_classes} classes. Received: {len(names.names)} labels")
-    terms = str(settings.get("license", "")) or dialect.terms
-    names = names if has_decoder else None
-    mean, std = preprocessor.mean, preprocessor.std
-    config = replace(config, labels=names, license=terms, image_mean=mean, image_std=std)
-    weights = _placed(path, tensors, dialect, root, config, has_decoder)
-    return Checkpoint(path, dialect, config, weights, has_decoder, one_logit, preprocessor.notes)
+        reason = [line.strip() for line in str(error).removeprefix(f"{path}: ").splitlines()][:2]
+        try:
+            encoder = _encoder(opened)
+        except InputError:
+            raise error from None
+    note = f"{path}: the encoder alone is taken, for the rest does not fit: {'; '.join(reason)}"
+    return replace(encoder, notes=(note, *encoder.notes))
 
 
 def checkpoint_of(model: SegFormer, path: Path) -> Checkpoint:
@@ -143,7 +125,7 @@ def to_keras(
     if num_classes is not None:
         config = replace(config, num_classes=num_classes, labels=labels)
     if encoder_only:
-        width = _papers_width(list(config.embed_dims), list(config.depths))
+        width = papers_width(list(config.embed_dims), list(config.depths))
         config = replace(config, decoder="all_mlp", decoder_width=width)
     model = SegFormer(config)
     for variable in model.weights:
@@ -156,192 +138,94 @@ def to_keras(
     return model
 
 
-def to_keras_layout(layer: str, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A tensor in Keras' layout: linear (out, in) -> (in, out), convolution OIHW -> HWIO, depthwise -> (3, 3, C, 1)."""
-    if tensor.ndim == 4:
-        return tensor.transpose(2, 3, 0, 1) if layer.endswith("dwconv") else tensor.transpose(2, 3, 1, 0)
-    return tensor.T
+def _whole(opened: Opened, labels: Labels | None) -> Checkpoint:
+    """A checkpoint whose every key is used or dead."""
+    path, tensors = opened.path, opened.tensors
+    dialect, places = _recognize(path, tensors)
+    wrap, root = places[0]
+    if outside := sorted(key for key in tensors if not key.startswith(wrap)):
+        some = f"{len(outside)} keys without the prefix {wrap!r} of the others: {outside[0]}"
+        raise InputError(f"{path}: {some}; --drop 'REGEX' leaves keys out")
+    tensors = {key.removeprefix(wrap): value for key, value in tensors.items()}
+    tensors = _merged(opened, tensors, dialect, root)
+    one_logit = two_logits(tensors, dialect)
+    config, has_decoder = _config(opened, tensors, dialect, root)
+    if has_decoder:
+        settings = _settings(opened, dialect)
+        names = class_names(path, settings, labels, config.num_classes, one_logit=one_logit)
+        config = replace(config, labels=names)
+    weights = place(path, tensors, dialect, root, config, has_decoder)
+    notes = (*opened.notes, *_preprocessor(opened, dialect).notes)
+    return Checkpoint(path, dialect, config, weights, has_decoder, one_logit, notes)
 
 
-def _recognize(path: Path, tensors: Tensors) -> tuple[Dialect, str, str]:
-    for dialect in DIALECTS:
-        if place := dialect.find(list(tensors)):
-            return dialect, *place
-    some = ", ".join(sorted(tensors, reverse=True)[:3])
-    names = ", ".join(dict.fromkeys(dialect.name for dialect in DIALECTS))
-    raise InputError(f"{path}: keys of no SegFormer that is known here ({names}). Received: {some}, …")
+def _encoder(opened: Opened) -> Checkpoint:
+    """The encoder of a checkpoint, whose every key is used or dead, whatever else there is."""
+    path, tensors = opened.path, opened.tensors
+    dialect, places = _recognize(path, tensors)
+    if len(places) > 1:
+        roots = " and ".join(repr("".join(place)) for place in places)
+        raise InputError(f"{path}: {len(places)} encoders, {roots}; --drop 'REGEX' leaves one out")
+    wrap, root = places[0]
+    own = {key: value for key, value in tensors.items() if dialect.is_encoders(key, wrap, root)}
+    others = dict.fromkeys(key.removeprefix(wrap).split(".")[0] for key in tensors if key not in own)
+    own = {key.removeprefix(wrap): value for key, value in own.items()}
+    own = {
+        key: value for key, value in _merged(opened, own, dialect, root).items() if dialect.is_encoders(key, "", root)
+    }
+    config, _ = _config(opened, own, dialect, root)
+    weights = place(path, own, dialect, root, config, False)
+    left = f"{path}: of its {len(tensors)} tensors the encoder's {len(own)} are taken; left out: {', '.join(others)}"
+    notes = (*opened.notes, *([left] if others else []), *_preprocessor(opened, dialect).notes)
+    return Checkpoint(path, dialect, config, weights, False, False, notes)
 
 
-def _two_logits(tensors: Tensors, dialect: Dialect) -> bool:
-    """Give a head of one logit a row of zeros before its own, so that it gives (0, x); returns whether it was one."""
-    keys = [dialect.decoder["linear_pred"] + name for name in ("weight", "bias")]
-    if any(key not in tensors or tensors[key].shape[:1] != (1,) for key in keys):
-        return False
-    for key in keys:
-        tensors[key] = np.concatenate([np.zeros_like(tensors[key]), tensors[key]])
-    return True
-
-
-def _with_background(names: Labels | None) -> Labels:
-    """Names of the classes of a head of one logit, whether both were given, its own or none."""
-    if names is not None and len(names.names) > 1:
-        return names
-    one = names.names[0] if names is not None and names.names[0].lower() != "background" else "foreground"
-    return Labels.named(["background", one])
-
-
-def _sizes(
-    path: Path, tensors: Tensors, dialect: Dialect, root: str, settings: dict[str, Any]
-) -> tuple[SegFormerConfig, bool]:
-    """The configuration that follows from the shapes, and whether there is a decoder."""
-
-    def shape(layer: str, s: int, b: int = 0) -> tuple[int, ...] | None:
-        part = dialect.block[layer] if layer in dialect.block else dialect.stage[layer]
-        first = part[0] if isinstance(part, tuple) else part
-        prefix = first.prefix if isinstance(first, Rows) else first
-        tensor = tensors.get(f"{root}{prefix.format(s=s, z=s - 1, b=b)}weight")
-        return None if tensor is None else tensor.shape
-
-    dims, depths, ratios, patches, hidden = [], [], [], [], 0
-    for s in range(1, 5):
-        patch, fc1 = shape("patch_embed/proj", s), shape("mlp/fc1", s)
-        if patch is None or len(patch) != 4 or fc1 is None:
-            raise InputError(f"{path}: names of {dialect.name}, but stage {s} is missing or of another shape")
-        dims.append(patch[0])
-        patches.append(patch[2])
-        hidden = fc1[0] // patch[0]
-        sr = shape("attn/sr", s)
-        ratios.append(sr[-1] if sr else 1)
-        depth = 1
-        while shape("norm1", s, depth) is not None:
-            depth += 1
-        depths.append(depth)
-    classes, width = (tensors.get(f"{dialect.decoder[layer]}weight") for layer in ("linear_pred", "bn"))
-    has_decoder = width is not None
-    heads = _four(path, settings, "num_attention_heads", (1, 2, 5, 8))
-    strides = _four(path, settings, "strides", (4, 2, 2, 2))
-    _check_settings(path, settings, dims, depths, ratios, patches)
-    try:
-        config = SegFormerConfig(
-            num_classes=len(classes) if classes is not None and has_decoder else 1,
-            embed_dims=tuple(dims),  # type: ignore[arg-type]
-            depths=tuple(depths),  # type: ignore[arg-type]
-            decoder_width=len(width) if width is not None else _papers_width(dims, depths),
-            num_heads=heads,
-            strides=strides,
-            sr_ratios=tuple(ratios),  # type: ignore[arg-type]
-            patch_sizes=tuple(patches),  # type: ignore[arg-type]
-            mlp_ratio=hidden,
-            norm_epsilon=dialect.norm_epsilon,
-            patch_norm_epsilon=dialect.patch_norm_epsilon,
-            decoder=dialect.decoder_kind,
-        )
-    except (InputError, TypeError) as error:
-        raise InputError(f"{path}: {error}") from None
+def _config(opened: Opened, tensors: Tensors, dialect: Dialect, root: str) -> tuple[SegFormerConfig, bool]:
+    """The configuration but for labels, and whether there is a decoder."""
+    path = opened.path
+    if empty := sorted(key for key, value in tensors.items() if value.size == 0):
+        raise InputError(f"{path}: {empty[0]} has no elements")
+    config, has_decoder = network_sizes(path, tensors, dialect, root, _settings(opened, dialect))
+    count = sum(value.size for value in tensors.values())
+    if config.encoder_parameter_count > count:  # never build what the file cannot fill
+        raise InputError(f"{path}: {count} numbers for an encoder of {config.encoder_parameter_count}")
+    preprocessor = _preprocessor(opened, dialect)
+    terms = opened.license or dialect.terms
+    config = replace(config, license=terms, image_mean=preprocessor.mean, image_std=preprocessor.std)
     return config, has_decoder
 
 
-def _four(
-    path: Path, settings: dict[str, Any], name: str, default: tuple[int, int, int, int]
-) -> tuple[int, int, int, int]:
-    value = settings.get(name, default)
-    if not isinstance(value, (list, tuple)) or len(value) != 4 or any(type(v) is not int or v < 1 for v in value):
-        raise InputError(f"{path}: config.json: {name} must be four positive integers. Received: {value!r}")
-    return value[0], value[1], value[2], value[3]
+def _settings(opened: Opened, dialect: Dialect) -> dict[str, Any]:
+    return opened.settings if dialect.name == "transformers" else {}
 
 
-def _check_settings(path: Path, settings: dict[str, Any], *shapes: list[int]) -> None:
-    """Raises InputError for a config.json that contradicts the shapes or describes a network that is not built here."""
-    names = ("hidden_sizes", "depths", "sr_ratios", "patch_sizes")
-    expected: dict[str, Any] = {**dict(zip(names, shapes, strict=True)), "hidden_act": "gelu", "num_channels": 3}
-    for name, value in expected.items():
-        if settings.get(name, value) != value:
-            raise InputError(f"{path}: config.json: {name} is {settings[name]!r}, expected {value!r}")
+def _preprocessor(opened: Opened, dialect: Dialect) -> Preprocessor:
+    return opened.preprocessor() if dialect.name == "transformers" else Preprocessor()
 
 
-def _papers_width(dims: list[int], depths: list[int]) -> int:
-    """The decoder width that the paper gives to an encoder of these sizes, or its smallest."""
-    for variant in VARIANTS.values():
-        if (variant["embed_dims"], variant["depths"]) == (tuple(dims), tuple(depths)):
-            return variant["decoder_width"]
-    return 256
+def _merged(opened: Opened, tensors: Tensors, dialect: Dialect, root: str) -> Tensors:
+    if opened.adapter is None:
+        return tensors
+    config, _ = network_sizes(opened.path, tensors, dialect, root, {})
+    return opened.adapter.merged(tensors, dialect, root, config)
 
 
-def _placed(
-    path: Path, tensors: Tensors, dialect: Dialect, root: str, config: SegFormerConfig, has_decoder: bool
-) -> Tensors:
-    """Tensors by our names; raises InputError that lists missing, unexpected and mis-shaped keys."""
-    with keras.StatelessScope(initialize_variables=False):  # names and shapes alone
-        shapes = {v.path: tuple(v.shape) for v in SegFormer(config).weights}
-    parts = dict(dialect.layers(config, root))
-    weights: Tensors = {}
-    used, missing, misshaped = set(), [], []
-    for variable, shape in shapes.items():
-        layer, _, name = variable.rpartition("/")
-        if layer.startswith("decoder") and not has_decoder:
-            continue
-        keys = [_key(part, TORCH_NAMES[name]) for part in parts[layer]]
-        used |= set(keys)
-        if absent := [key for key in keys if key not in tensors]:
-            missing += absent
-            continue
+def _without(path: Path, tensors: Tensors, drop: Sequence[str]) -> Tensors:
+    for pattern in drop:
         try:
-            tensor = np.concatenate([_rows(part, tensors[key]) for part, key in zip(parts[layer], keys, strict=True)])
-        except (TypeError, ValueError):  # no rows, or rows that do not match
-            tensor = tensors[keys[0]]
-        if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) and len(shape) == 2:
-            tensor = tensor[:, :, 0, 0]  # mmseg's fc1 and fc2 are 1x1 convolutions
-        if to_keras_layout(layer, tensor).shape != shape:
-            expected = to_torch_layout(layer, np.empty(shape, np.float32)).shape
-            misshaped.append(f"{' + '.join(keys)}: {tensor.shape}, expected {expected}")
-        if not np.isfinite(tensor).all():
-            raise InputError(f"{path}: {' + '.join(keys)} holds values that are no finite numbers")
-        weights[f"{layer}/{TORCH_NAMES[name]}"] = np.ascontiguousarray(tensor)
-    unexpected = sorted(key for key in tensors if key not in used and not dialect.is_dead(key))
-    if missing or unexpected or misshaped:
-        lists = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-        lines = [f"{path}: names of {dialect.name}, but not all of them fit"]
-        for title, keys in lists.items():
-            lines += [f"  {title}: {key}" for key in keys[:_SHOWN]]
-            lines += [f"  {title}: and {len(keys) - _SHOWN} more"] if len(keys) > _SHOWN else []
-        raise InputError("\n".join(lines))
-    return weights
+            kept = {key: value for key, value in tensors.items() if not re.match(pattern, key)}
+        except re.error as error:
+            raise InputError(f"--drop {pattern!r} is no regular expression ({first_line(error)})") from None
+        if len(kept) == len(tensors):
+            raise InputError(f"{path}: --drop {pattern!r} matches no key, such as {min(tensors, default='')}")
+        tensors = kept
+    return tensors
 
 
-def to_torch_layout(layer: str, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The inverse of `to_keras_layout`."""
-    if tensor.ndim == 4:
-        return tensor.transpose(2, 3, 0, 1) if layer.endswith("dwconv") else tensor.transpose(3, 2, 0, 1)
-    return tensor.T
-
-
-def _key(part: Part, tensor: str) -> str:
-    return (part.prefix if isinstance(part, Rows) else part) + tensor
-
-
-def _rows(part: Part, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not isinstance(part, Rows):
-        return tensor
-    if len(tensor) % 3:
-        raise ValueError("q, k and v are packed in thirds")
-    third = len(tensor) // 3
-    return tensor[part.first * third : part.last * third]
-
-
-def _transformers_config(path: Path) -> dict[str, Any]:
-    """The ``config.json`` beside a checkpoint, or nothing."""
-    file = (path if path.is_dir() else path.parent) / "config.json"
-    if not file.is_file():
-        return {}
-    try:
-        settings = json.loads(file.read_text("utf-8"))
-    except (OSError, RecursionError, ValueError) as error:
-        raise InputError(f"{file}: not a configuration ({error})") from None
-    return settings if isinstance(settings, dict) and settings.get("model_type") == "segformer" else {}
-
-
-def _labels(settings: dict[str, Any], count: int) -> Labels | None:
-    names = settings.get("id2label")
-    if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(count))):
-        return None
-    return Labels.named([str(names[str(i)]) for i in range(count)])
+def _recognize(path: Path, tensors: Tensors) -> tuple[Dialect, list[tuple[str, str]]]:
+    for dialect in DIALECTS:
+        if places := dialect.find(tensors):
+            return dialect, places
+    some = ", ".join(sorted(tensors, reverse=True)[:3])
+    names = ", ".join(dict.fromkeys(dialect.name for dialect in DIALECTS))
+    raise InputError(f"{path}: keys of no SegFormer that is known here ({names}). Received: {some}, …")

@@ -1,76 +1,83 @@
-"""Tensors of a PyTorch checkpoint, by name, without running anything that is in it."""
+"""Tensors of a checkpoint, by name, without running anything that is in it."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.checkpoints.folder import SUFFIXES, find_files, read_json
+from segformer_tf.checkpoints.h5_file import read_h5
+from segformer_tf.checkpoints.numbers import SIZES, decoded
+from segformer_tf.checkpoints.torch_file import Reader, read_torch_file
+from segformer_tf.checkpoints.torch_pickle import TorchTensor, is_other_tensor, module_tensors
 from segformer_tf.errors import InputError, first_line
 
 Tensors = dict[str, NDArray[np.float32]]
 
 # What training scripts put around a state dict, outermost first.
 _WRAPS = ("state_dict_ema", "ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model", "module")
-_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 
 
-def read_state_dict(path: Path) -> Tensors:
+@dataclass(frozen=True)
+class StateDict:
+    """Tensors by name, in torch's layout, and what in the file was not read, one line each."""
+
+    tensors: Tensors
+    notes: tuple[str, ...] = ()
+
+
+def read_state_dict(path: Path) -> StateDict:
     """Every tensor of a checkpoint as float32, in torch's layout.
 
     Args:
-        path: ``.safetensors``, its ``.index.json`` of several files, a folder with either, or what ``torch.save``
-            wrote (``.pth``, ``.pt``, ``.bin``, ``.ckpt``), which needs torch.
+        path: ``.safetensors``, its ``.index.json`` of several files, transformers' ``tf_model.h5``, what ``torch.save``
+            wrote (``.pth``, ``.pt``, ``.bin``, ``.ckpt``), or a folder with one of these.
 
     Raises:
-        InputError: no such file, a damaged one, a pickle that holds more than tensors, or torch is missing.
+        InputError: no such file, a damaged one, or one without tensors by name.
     """
-    if path.is_dir():
-        path = _in_folder(path)
-    if not path.is_file():
+    file = find_files(path).file if path.is_dir() else path
+    if file is None or not file.is_file():
         raise InputError(f"{path}: no such checkpoint")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: an empty file")
-    if path.name.endswith(".index.json"):
-        return _read_shards(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
-        return _read_pickle(path)
-    raise InputError(f"{path}: expected .safetensors, .index.json, .pth, .pt, .bin or .ckpt")
+    if file.stat().st_size == 0:
+        raise InputError(f"{file}: an empty file")
+    if file.name.endswith(".index.json"):
+        return _read_shards(file)
+    if file.suffix == ".safetensors":
+        return StateDict(_read_safetensors(file))
+    if file.suffix == ".h5":
+        return StateDict(read_h5(file))
+    if file.suffix in SUFFIXES:
+        return _read_torch(file)
+    raise InputError(f"{file}: expected {', '.join(SUFFIXES)} or .index.json")
 
 
-def _in_folder(folder: Path) -> Path:
-    names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(f"{folder}: a folder without {', '.join(names)}")
-
-
-def _read_shards(index: Path) -> Tensors:
+def _read_shards(index: Path) -> StateDict:
     try:
-        shard_of = json.loads(index.read_text("utf-8"))["weight_map"]
+        shard_of = read_json(index)["weight_map"]
         shards = sorted(set(shard_of.values()))
-    except (OSError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, InputError, KeyError, TypeError) as error:
         raise InputError(f'{index}: expected {{"weight_map": {{tensor: file}}}} ({error})') from None
     for name in shards:
         if not isinstance(name, str) or not re.fullmatch(r"[^/\\]+\.(safetensors|bin)", name):
             raise InputError(f"{index}: expected names of .safetensors or .bin files beside it. Received: {name!r}")
     tensors: Tensors = {}
+    notes: dict[str, None] = {}
     for name in shards:
         part = read_state_dict(index.with_name(name))
-        if twice := tensors.keys() & part.keys():
+        if twice := tensors.keys() & part.tensors.keys():
             raise InputError(f"{index}: two files hold {sorted(twice)[0]}")
-        tensors |= part
+        tensors |= part.tensors
+        notes |= dict.fromkeys(part.notes)
     if lacking := sorted(shard_of.keys() ^ tensors.keys()):
         raise InputError(f"{index}: {lacking[0]} is in the index or in its files, not in both ({len(lacking)} such)")
-    return tensors
+    return StateDict(tensors, tuple(notes))
 
 
 def _read_safetensors(path: Path) -> Tensors:
@@ -82,58 +89,47 @@ def _read_safetensors(path: Path) -> Tensors:
         raise
     except Exception as error:
         raise InputError(f"{path}: not a readable safetensors file ({first_line(error)})") from None
-    return {name: _decoded(path, name, entry) for name, entry in entries}
+    tensors = {}
+    for name, entry in entries:
+        if entry["dtype"] not in SIZES:
+            raise InputError(f"{path}: {name} is of dtype {entry['dtype']}; expected one of {', '.join(SIZES)}")
+        tensors[name] = decoded(entry["dtype"], bytes(entry["data"])).reshape(entry["shape"])
+    return tensors
 
 
-def _decoded(path: Path, name: str, entry: Mapping[str, Any]) -> NDArray[np.float32]:
-    kind, data = entry["dtype"], bytes(entry["data"])
-    if kind == "BF16":  # the upper half of a float32
-        values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-    elif kind in _NUMPY:
-        values = np.frombuffer(data, _NUMPY[kind]).astype(np.float32)
-    else:
-        raise InputError(f"{path}: {name} is of dtype {kind}; expected one of BF16, {', '.join(_NUMPY)}")
-    return values.reshape(entry["shape"])
+def _read_torch(path: Path) -> StateDict:
+    content, numbers, unread = read_torch_file(path)
+    tensors = _tensors_of(path, content, numbers)
+    packages = ", ".join(sorted(unread))
+    notes = f"{path}: tensors alone are read; its objects of {packages} are not, and nothing in it was run"
+    return StateDict(tensors, (notes,) if unread else ())
 
 
-def _read_pickle(path: Path) -> Tensors:
-    import torch
-
-    try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # of before torch 1.6, which cannot be mapped
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            reason = f"it wants to run {match.group(1)}, and nothing was run; save the model's state_dict()"
-        else:
-            reason = "damaged, or not written by torch.save"
-        raise InputError(f"{path}: not a checkpoint of tensors alone ({reason})") from None
-    return _tensors_of(path, content)
-
-
-def _tensors_of(path: Path, content: Any) -> Tensors:
+def _tensors_of(path: Path, content: Any, numbers: Reader) -> Tensors:
     for _ in _WRAPS:
-        if not isinstance(content, Mapping):
+        content = module_tensors(content)
+        if content is None:
             break
-        inner = next((wrap for wrap in _WRAPS if isinstance(content.get(wrap), Mapping)), None)
+        inner = next((wrap for wrap in _WRAPS if module_tensors(content.get(wrap)) is not None), None)
         if inner is None:
-            tensors = {key: _dense(path, key, value) for key, value in content.items() if hasattr(value, "storage")}
-            if tensors:
+            if tensors := _plain(path, content, numbers):
                 return tensors
             break
         content = content[inner]
     raise InputError(f"{path}: holds no state dict; expected tensors by name, or one of {', '.join(_WRAPS)}")
 
 
-def _dense(path: Path, name: Any, tensor: Any) -> NDArray[np.float32]:
-    """A torch tensor that really holds its numbers, as float32."""
-    import torch
-
-    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-    if not isinstance(name, str) or not plain or tensor.is_complex():
-        raise InputError(f"{path}: {name} is no plain tensor of real numbers ({tensor.dtype}, {tensor.layout})")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise InputError(f"{path}: {name} claims {tuple(tensor.shape)}, more than the file holds")
-    return tensor.detach().float().numpy()
+def _plain(path: Path, held: Mapping[Any, Any], numbers: Reader) -> Tensors:
+    tensors: Tensors = {}
+    for name, value in held.items():
+        if other := is_other_tensor(value):
+            raise InputError(f"{path}: {name} is no plain tensor of real numbers ({other})")
+        if not isinstance(value, TorchTensor):
+            continue
+        if not isinstance(name, str):
+            raise InputError(f"{path}: {name!r} is no name of a tensor")
+        try:
+            tensors[name] = numbers(value)
+        except InputError as error:
+            raise InputError(f"{path}: {name} {error}") from None
+    return tensors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.checkpoints.dialects import DIALECTS
-from segformer_tf.checkpoints.importer import TORCH_NAMES, read_checkpoint, to_keras, to_keras_layout, to_torch_layout
+from segformer_tf.checkpoints.importer import read_checkpoint, to_keras
+from segformer_tf.checkpoints.placing import TORCH_NAMES, to_keras_layout, to_torch_layout
 from segformer_tf.checkpoints.state_dict import read_state_dict
 from segformer_tf.cli import main
 from segformer_tf.config import VARIANTS
@@ -263,7 +263,7 @@ def test_half_precision_and_shards(tmp_path: Path) -> None:
         save_file({name: tensors[name].astype(np.float16) for name in part}, tmp_path / f"part{i}.safetensors")
     index = {"weight_map": {name: f"part{i % 2}.safetensors" for i, name in enumerate(names)}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    found = read_state_dict(tmp_path)
+    found = read_state_dict(tmp_path).tensors
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(found[name], tensor.astype(np.float16).astype(np.float32))
@@ -362,8 +362,8 @@ def test_the_command_imports_and_refuses(tmp_path: Path, capsys: pytest.CaptureF
         "other.safetensors": "keys of no SegFormer",
         "cut.safetensors": "not a readable safetensors file",
         "empty.safetensors": "an empty file",
-        "text.pth": "not a checkpoint of tensors alone",
-        "cut.pth": "not a checkpoint of tensors alone",
+        "text.pth": "not a checkpoint of tensors",
+        "cut.pth": "not a checkpoint of tensors",
         "photo.jpg": "expected .safetensors",
         "folder": "a folder without model.safetensors",
         "missing.pth": "no such checkpoint",
@@ -375,95 +375,6 @@ def test_the_command_imports_and_refuses(tmp_path: Path, capsys: pytest.CaptureF
         assert not (tmp_path / "x.keras").exists()
 
 
-def test_the_hub_is_asked_for_all_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    shutil.copy(GOLDEN / "transformers.safetensors", tmp_path / "model.safetensors")
-    asked: list[str] = []
-
-    def snapshot(repository: str, *, allow_patterns: list[str]) -> str:
-        asked.extend(allow_patterns)
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    main(["import", "--from-hub", "a/b", "--out", str(tmp_path / "x.keras")])
-    assert {"config.json", "preprocessor_config.json", "*.safetensors"} <= set(asked)
-
-
-def test_the_hub_out_of_reach_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(SystemExit):
-        main(["import", "--from-hub", "nvidia/segformer-b0-finetuned-ade-512-512", "--out", str(tmp_path / "x.keras")])
-    (message,) = capsys.readouterr().err.splitlines()
-    assert message.startswith("segformer: --from-hub nvidia/segformer-b0-finetuned-ade-512-512: cannot be downloaded")
-
-
-class Evil:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.marker}",)
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_wants_to_run_code_is_refused(zipped: bool, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    path, marker = tmp_path / "evil.pth", tmp_path / "was_run"
-    torch.save({"state_dict": {"a": torch.zeros(2)}, "x": Evil(marker)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(InputError, match=r"evil\.pth: not a checkpoint of tensors alone \(it wants to run \w+\.system"):
-        read_state_dict(path)
-    assert not marker.exists()
-    torch.load(path, weights_only=False)  # it would have been
-    assert marker.exists()
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("wrapper", [("state_dict",), ("model",), ("ema", "module"), ()])
-def test_pickles_of_tensors_are_read(wrapper: tuple[str, ...], zipped: bool, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    tensors = tensors_of("nvlabs")
-    held: dict = {
-        k: torch.from_numpy(v).to(torch.bfloat16) if v.ndim == 4 else torch.from_numpy(v) for k, v in tensors.items()
-    }
-    for name in reversed(wrapper):
-        held = {name: held, "epoch": 3}
-    torch.save(held, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
-    found = read_state_dict(tmp_path / "model.pth")
-    assert found.keys() == tensors.keys()
-    for name, tensor in tensors.items():
-        np.testing.assert_allclose(found[name], tensor, rtol=2**-8 if tensor.ndim == 4 else 0)
-
-
-@pytest.mark.torch
-def test_pickles_that_lie_are_refused(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    endless: dict = {}
-    endless["model"] = endless
-    cases = {
-        "no plain tensor": {"a": torch.eye(3).to_sparse()},
-        "real numbers": {"a": torch.zeros(3, dtype=torch.complex64)},
-        "more than the file holds": {"a": torch.zeros(1, dtype=torch.half).expand(10**13)},
-        "holds no state dict": endless,
-    }
-    for reason, held in cases.items():
-        torch.save(held, tmp_path / "lie.pth")
-        with pytest.raises(InputError, match=reason):
-            read_state_dict(tmp_path / "lie.pth")
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "lie.pth")
-    with pytest.raises(InputError, match=r"it wants to run torch\.nn\.modules\.linear\.Linear"):
-        read_state_dict(tmp_path / "lie.pth")
-
-
 @pytest.mark.torch
 def test_bfloat16_safetensors_need_no_torch(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
@@ -471,7 +382,7 @@ def test_bfloat16_safetensors_need_no_torch(tmp_path: Path) -> None:
 
     values = torch.randn(3, 5).to(torch.bfloat16)
     save_torch({"x": values}, tmp_path / "x.safetensors")
-    np.testing.assert_array_equal(read_state_dict(tmp_path / "x.safetensors")["x"], values.float().numpy())
+    np.testing.assert_array_equal(read_state_dict(tmp_path / "x.safetensors").tensors["x"], values.float().numpy())
 
 
 def test_safetensors_are_imported_without_torch(tmp_path: Path) -> None:

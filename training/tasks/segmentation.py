@@ -37,7 +37,7 @@ from training.optim.losses import rare_class_weights
 from training.runs.backup import Backup
 from training.runs.folder import Run
 from training.runs.plots import plot_panel
-from training.tasks.warm_start import StartModel, copy_weights, read_start
+from training.tasks.warm_start import Start, copy_weights, read_start
 
 
 class Segmentation:
@@ -54,7 +54,7 @@ class Segmentation:
         self.config = config
         self.head_multiplier = config.head_multiplier
         self.records: dict[str, Any] = {}
-        self._start: StartModel | None = None
+        self._start: Start | None = None
         self._normalize: Normalize = normalize
         self._pixels: NDArray[np.int64] | None = None  # of each class, once the masks are checked
 
@@ -71,14 +71,16 @@ class Segmentation:
         if run:
             _refuse_other_classes(run, self.source)
         if config.weights:  # a resumed run has its own weights in the backup, and needs the sizes alone
-            path = run.last if run and Backup(run.backup).exists() else Path(config.weights)
-            self._start = read_start(path, config.variant)
-            self._normalize = self._start.config.normalize
+            kept = run.last if run and Backup(run.backup).exists() else None
+            self._start = read_start(kept or config.weights, config.variant if "variant" in config.explicit else None)
+            origin = config.weights if kept else self._start.origin
+            config = replace(config, variant=self._start.variant, weights=origin)
+            self._normalize = self._start.model.config.normalize
         elif config.learning_rate <= 1e-4 and run is None and this_place().chief:
             print("from scratch: --learning-rate 6e-4 --head-multiplier 1 learns faster than the default, which suits "
                   "pretrained --weights")  # fmt: skip
         both = self.source, self.validation
-        inherited = self._start.config.image_bits if self._start else None
+        inherited = self._start.model.config.image_bits if self._start else None
         bits = settle_bits(config, both, new=run is None, inherited=inherited)
         eval_size = config.eval_size or self._default_size()
         if run is None:
@@ -101,12 +103,12 @@ class Segmentation:
     def model(self) -> SegFormer:
         labels, config = self.source.labels, self.config
         changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
-        changes["license"] = _license(self.source, self._start.config.license if self._start else "")
+        changes["license"] = _license(self.source, self._start.model.config.license if self._start else "")
         changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout, "image_bits": config.bits}
         if self._start is None:
             return build_segformer(config.variant, dtype=config.precision, **changes)
         # epsilons, normalization and mmseg's decoder stay those of the weights
-        model = SegFormer(replace(self._start.config, **changes), dtype=config.precision)
+        model = SegFormer(replace(self._start.model.config, **changes), dtype=config.precision)
         copy_weights(self._start, model)
         self._start = None  # free its memory
         return model

@@ -1,0 +1,128 @@
+"""Weights by a name on the Hugging Face hub, downloaded or from its cache; and by a path.
+
+huggingface_hub does the work: HF_ENDPOINT is a mirror, HF_HUB_CACHE or HF_HOME the cache, HF_HUB_OFFLINE=1 no network.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segformer_tf.checkpoints.folder import ADAPTER_CONFIG, ADAPTERS, SUFFIXES, TENSORFLOW, WHOLE, find_files
+from segformer_tf.errors import InputError, first_line
+
+_NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_BESIDE = ("config.json", "preprocessor_config.json", "README.md")  # labels, normalization, license
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where weights are.
+
+    Attributes:
+        path: file or folder on this machine; whether it exists is for the reader to say.
+        origin: what names the same weights again: an absolute path, or hf://OWNER/NAME@COMMIT.
+        notes: where they come from, if not just from a path, in one line each.
+    """
+
+    path: Path
+    origin: str
+    notes: tuple[str, ...] = ()
+
+
+def find_weights(name: str) -> Weights:
+    """The weights of a name: a path, or a repository on the hub, whose files are downloaded where they are not cached.
+
+    Args:
+        name: a path; hf://OWNER/NAME, with @REVISION if you like; or OWNER/NAME where no such path and no folder OWNER
+            exists.
+
+    Raises:
+        InputError: a hub's name that is malformed, or files of it that cannot be had.
+    """
+    if name.startswith("hf:"):
+        match = _NAME.fullmatch(name.removeprefix("hf:").lstrip("/"))
+        if match is None or ".." in name:
+            raise InputError(f"expected hf://OWNER/NAME or hf://OWNER/NAME@REVISION. Received: {name}")
+    else:
+        match, path = _NAME.fullmatch(name), Path(name)
+        if match is None or path.exists() or path.parent.exists() or path.suffix in (*SUFFIXES, ".keras", ".tflite"):
+            return Weights(path, str(path.resolve()))
+    repository, revision = match["repository"], match["revision"]
+    if revision and _COMMIT.fullmatch(revision) and (folder := _cached(repository, revision)):
+        return Weights(folder, f"hf://{repository}@{revision}")  # a commit never changes: no network
+    notes: tuple[str, ...] = ()
+    try:
+        folder = _downloaded(repository, revision)
+    except (InputError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # whatever the network stack raises
+        cached = _cached(repository, revision)
+        if cached is None:
+            raise InputError(_how_without_network(name, repository, first_line(error))) from None
+        folder, notes = cached, (f"{name}: the hub is out of reach, so its copy in {cached.parents[2]} is taken",)
+    commit = folder.name
+    return Weights(folder, f"hf://{repository}@{commit}", (f"{name}: commit {commit[:12]} of the hub", *notes))
+
+
+def repository_of(folder: Path) -> str:
+    """OWNER/NAME of a folder in the hub's cache, or ""."""
+    parts = folder.absolute().parts
+    match = (
+        re.fullmatch(r"models--([^/]+?)--([^/]+)", parts[-3]) if len(parts) > 2 and parts[-2] == "snapshots" else None
+    )
+    return f"{match[1]}/{match[2]}" if match else ""
+
+
+def _downloaded(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    info = HfApi().model_info(repository, revision=revision)
+    names = _wanted(repository, [file.rfilename for file in info.siblings or []])
+    return Path(snapshot_download(repository, revision=info.sha, allow_patterns=[glob.escape(name) for name in names]))
+
+
+def _cached(repository: str, revision: str | None) -> Path | None:
+    """The folder of the cache with weights in it, or None."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        path = snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=["config.json"])
+        find_files(Path(path))
+    except Exception:  # whatever stands for "it is not there"
+        return None
+    return Path(path)
+
+
+def _wanted(repository: str, files: Sequence[str]) -> list[str]:
+    """The files of a repository that are read: the weights in one format, and what lies beside them."""
+    beside = [name for name in _BESIDE if name in files]
+    adapter = [name for name in (ADAPTER_CONFIG, *ADAPTERS) if name in files]
+    whole = next((name for name in (*WHOLE, TENSORFLOW) if name in files), None)
+    if whole and whole.endswith(".index.json"):
+        suffix = Path(whole.removesuffix(".index.json")).suffix
+        return [*beside, *adapter, whole, *(name for name in files if "/" not in name and name.endswith(suffix))]
+    if whole or len(adapter) > 1:
+        return [*beside, *adapter, *filter(None, [whole])]
+    lone = [name for name in files if "/" not in name and name.endswith(SUFFIXES)]
+    if len(lone) != 1:
+        held = ", ".join(sorted(files)[:8]) or "nothing"
+        raise InputError(f"hf://{repository}: expected one of {', '.join((*WHOLE, TENSORFLOW))} in it. It holds {held}")
+    return [*beside, *lone]
+
+
+def _how_without_network(name: str, repository: str, reason: str) -> str:
+    from huggingface_hub import constants
+
+    folder = f"models--{repository.replace('/', '--')}"
+    what = "no such file or folder here, and as a name on the hub it" if not name.startswith("hf:") else "it"
+    return (
+        f"{name}: {what} cannot be downloaded ({reason}); without a network, put config.json, preprocessor_config.json "
+        f"and {WHOLE[0]} or {WHOLE[2]} of {constants.ENDPOINT}/{repository} into a folder and name that, or copy "
+        f"{folder} from another machine's cache into {constants.HF_HUB_CACHE} (HF_HUB_CACHE or HF_HOME name another "
+        f"place, HF_ENDPOINT a mirror)"
+    )
