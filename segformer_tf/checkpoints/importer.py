@@ -168,7 +168,7 @@ def _encoder(opened: Opened) -> Checkpoint:
         raise InputError(f"{path}: {len(places)} encoders, {roots}; --drop 'REGEX' leaves one out")
     wrap, root = places[0]
     own = {key: value for key, value in tensors.items() if dialect.is_encoders(key, wrap, root)}
-    others = dict.fromkeys(key.removeprefix(wrap).split(".")[0] for key in tensors if key not in own)
+    others = sorted({key.removeprefix(wrap).split(".")[0] for key in tensors if key not in own})
     own = {key.removeprefix(wrap): value for key, value in own.items()}
     own = {
         key: value for key, value in _merged(opened, own, dialect, root).items() if dialect.is_encoders(key, "", root)
@@ -187,7 +187,7 @@ def _config(opened: Opened, tensors: Tensors, dialect: Dialect, root: str) -> tu
         raise InputError(f"{path}: {empty[0]} has no elements")
     config, has_decoder = network_sizes(path, tensors, dialect, root, _settings(opened, dialect))
     count = sum(value.size for value in tensors.values())
-    if config.encoder_parameter_count > count:  # never build what the file cannot fill
+    if config.encoder_parameter_count > 2 * count:  # never build what the file cannot fill
         raise InputError(f"{path}: {count} numbers for an encoder of {config.encoder_parameter_count}")
     preprocessor = _preprocessor(opened, dialect)
     terms = opened.license or dialect.terms
@@ -225,7 +225,7 @@ def _without(path: Path, tensors: Tensors, drop: Sequence[str]) -> Tensors:
 def _recognize(path: Path, tensors: Tensors) -> tuple[Dialect, list[tuple[str, str]]]:
     for dialect in DIALECTS:
         if places := dialect.find(tensors):
-            return dialect, places
+            return dialect, sorted(places)
     some = ", ".join(sorted(tensors, reverse=True)[:3])
     names = ", ".join(dict.fromkeys(dialect.name for dialect in DIALECTS))
     raise InputError(f"{path}: keys of no SegFormer that is known here ({names}). Received: {some}, …")

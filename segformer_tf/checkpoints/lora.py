@@ -162,5 +162,5 @@ def _split(key: str) -> tuple[str, str]:
     """(module, what of it) of an adapter's key, without the names of PEFT's own wrappers."""
     key = re.sub(r"\.(base_layer|modules_to_save(\.default)?)(?=\.)", "", key)
     key = re.sub(r"\.(lora_[AB])\.default\.", r".\1.", key)
-    match = re.fullmatch(r"(.+)\.(lora_[AB]\.weight|[^.]+)", key)
+    match = re.fullmatch(r"(.+?)\.(lora_[AB]\.weight|[^.]+)", key)
     return (match[1], match[2]) if match else (key, "")

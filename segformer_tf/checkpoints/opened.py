@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segformer_tf.checkpoints.dialects import NVLABS
-from segformer_tf.checkpoints.folder import find_files
+from segformer_tf.checkpoints.folder import Found, find_files
 from segformer_tf.checkpoints.hub import find_weights, repository_of
 from segformer_tf.checkpoints.lora import Adapter, read_adapter
 from segformer_tf.checkpoints.model_card import card_license, transformers_config
@@ -51,7 +51,7 @@ def open_checkpoint(path: Path) -> Opened:
     if found.adapter:
         adapter = read_adapter(found.adapter)
         if file is None:
-            base = find_files(_base(adapter))
+            base = _base(adapter)
             if base.adapter or base.file is None:
                 raise InputError(f"{path}: its base {adapter.base!r} is an adapter itself; merge that one first")
             folders += base.folders
@@ -65,9 +65,9 @@ def open_checkpoint(path: Path) -> Opened:
     )
 
 
-def _base(adapter: Adapter) -> Path:
+def _base(adapter: Adapter) -> Found:
     try:
-        return find_weights(adapter.base).path
+        return find_files(find_weights(adapter.base).path)
     except InputError as error:
         raise InputError(
             f"{adapter.path.parent}: its base: {error}; or put the base's files into this folder"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,7 @@ def place(
     Raises:
         InputError: missing, unexpected or mis-shaped keys, listed, or numbers that are not finite.
     """
-    shapes = {v.path: tuple(v.shape) for v in SegFormer(config).weights}
+    shapes = _shapes(replace(config, labels=None, license=""))
     parts = dict(dialect.layers(config, root))
     weights: Tensors = {}
     used, missing, misshaped = set(), [], []
@@ -98,6 +100,12 @@ def _rows(part: Part, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
         raise ValueError("q, k and v are packed in thirds")
     third = len(tensor) // 3
     return tensor[part.first * third : part.last * third]
+
+
+@lru_cache(maxsize=8)
+def _shapes(config: SegFormerConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every variable, by path."""
+    return {v.path: tuple(v.shape) for v in SegFormer(config).weights}
 
 
 def to_keras_layout(layer: str, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
