@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segformer_tf.classifier import MixTransformerClassifier, build_classifier
     from segformer_tf.config import VARIANTS, SegFormerConfig, variant_config
-    from segformer_tf.keras_metrics import MeanIoU
     from segformer_tf.keras_file import load_segformer
+    from segformer_tf.keras_metrics import MeanIoU
     from segformer_tf.labels import IGNORE_ID, Labels
     from segformer_tf.losses.images import DiceLoss, LovaszLoss, OhemLoss
     from segformer_tf.losses.pixels import FocalLoss, SegmentationLoss

@@ -63,7 +63,7 @@ def find_weights(name: str) -> Weights:
     except Exception as error:  # whatever the network stack raises
         cached = _cached(repository, revision)
         if cached is None:
-            raise InputError(_how_without_network(name, repository, first_line(error))) from None
+            raise InputError(f"{name}: {_reason(name, repository, error)}") from None
         folder, notes = cached, (f"{name}: the hub is out of reach, so its copy in {cached.parents[2]} is taken",)
     commit = folder.name
     return Weights(folder, f"hf://{repository}@{commit}", (f"{name}: commit {commit[:12]} of the hub", *notes))
@@ -83,7 +83,8 @@ def _downloaded(repository: str, revision: str | None) -> Path:
 
     info = HfApi().model_info(repository, revision=revision)
     names = _wanted(repository, [file.rfilename for file in info.siblings or []])
-    return Path(snapshot_download(repository, revision=info.sha, allow_patterns=[glob.escape(name) for name in names]))
+    # by the same name, under which the cache then has it without a network
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=[glob.escape(name) for name in names]))
 
 
 def _cached(repository: str, revision: str | None) -> Path | None:
@@ -115,14 +116,19 @@ def _wanted(repository: str, files: Sequence[str]) -> list[str]:
     return [*beside, *lone]
 
 
-def _how_without_network(name: str, repository: str, reason: str) -> str:
-    from huggingface_hub import constants
+def _reason(name: str, repository: str, error: Exception) -> str:
+    """Why it could not be downloaded, and what to do."""
+    from huggingface_hub import constants, errors
 
-    folder = f"models--{repository.replace('/', '--')}"
-    what = "no such file or folder here, and as a name on the hub it" if not name.startswith("hf:") else "it"
+    here = "" if name.startswith("hf:") else "no such file or folder here, and "
+    where = f"{constants.ENDPOINT}/{repository}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{here}{where} has no such revision"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{here}no {where}, or one that needs `hf auth login`"
     return (
-        f"{name}: {what} cannot be downloaded ({reason}); without a network, put config.json, preprocessor_config.json "
-        f"and {WHOLE[0]} or {WHOLE[2]} of {constants.ENDPOINT}/{repository} into a folder and name that, or copy "
-        f"{folder} from another machine's cache into {constants.HF_HUB_CACHE} (HF_HUB_CACHE or HF_HOME name another "
-        f"place, HF_ENDPOINT a mirror)"
+        f"{here}{where} cannot be reached ({first_line(error)}); without a network, put config.json, "
+        f"preprocessor_config.json and {WHOLE[0]} or {WHOLE[2]} of it into a folder and name that, or copy the folder "
+        f"models--{repository.replace('/', '--')} of another machine's cache into {constants.HF_HUB_CACHE} "
+        f"(HF_HUB_CACHE or HF_HOME name another place, HF_ENDPOINT a mirror)"
     )

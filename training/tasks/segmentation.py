@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from segformer_tf.config import check_image_shape, normalize
 from segformer_tf.errors import InputError
+from segformer_tf.keras_file import read_config
 from segformer_tf.keras_metrics import MeanIoU
 from segformer_tf.losses.base import MeanOverValid
 from segformer_tf.losses.table import make_loss
-from segformer_tf.keras_file import read_config
 from segformer_tf.mask import logits_to_mask
 from segformer_tf.model import SegFormer, build_segformer
 from segformer_tf.overlay import class_ids, overlay
