@@ -37,7 +37,7 @@ VERBS = {
 # What to do where a module is not installed.
 HINTS = {
     "torch": "pip install torch==2.13.0",
-    "huggingface_hub": "pip install huggingface_hub",
+    "huggingface_hub": "in the repository: pip install '.[hub]'",
     **dict.fromkeys(("yaml", "imagehash", "scipy"), "in the repository: pip install '.[data]'"),
     "rasterio": "in the repository: pip install '.[polygons]' or '.[large]'",
     "cv2": "--tolerance needs it: pip install opencv-python-headless",

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import load_file
 
 from segformer_tf import SegFormer, SegFormerConfig, load_segformer, variant_config
 from segformer_tf.checkpoints.importer import read_checkpoint
@@ -293,15 +294,40 @@ def test_damaged_keras_files(damage: Damage, victim: str, whole_keras: Path) -> 
         assert isinstance(load_segformer(path), SegFormer)
 
 
-@SOME
-@given(damage=DAMAGES, code_base=st.sampled_from(["nvlabs", "mmseg"]))
-def test_damaged_checkpoints(damage: Damage, code_base: str, folder: Path) -> None:
-    whole = (Path(__file__).parent / "checkpoints" / "golden" / f"{code_base}.safetensors").read_bytes()
-    (folder / "torch.safetensors").write_bytes(damage.of(whole))
+@pytest.fixture(scope="module")
+def checkpoints(folder: Path) -> dict[str, bytes]:
+    """A checkpoint in every kind of file, by a name with its suffix."""
+    torch = pytest.importorskip("torch")
+    from tests.checkpoints.test_forms import write_tf_model
+
+    golden = Path(__file__).parent / "checkpoints" / "golden"
+    whole = {f"{name}.safetensors": (golden / f"{name}.safetensors").read_bytes() for name in ("nvlabs", "mmseg")}
+    tensors = {key: torch.from_numpy(value) for key, value in load_file(golden / "nvlabs.safetensors").items()}
+    for name, zipped in (("zip.pth", True), ("old.pth", False)):
+        torch.save({"state_dict": tensors, "lr": 1e-3}, folder / name, _use_new_zipfile_serialization=zipped)
+        whole[name] = (folder / name).read_bytes()
+    write_tf_model(load_file(golden / "transformers.safetensors"), folder / "tf.h5")
+    return {**whole, "tf.h5": (folder / "tf.h5").read_bytes()}
+
+
+@given(
+    damage=DAMAGES,
+    name=st.sampled_from(["nvlabs.safetensors", "mmseg.safetensors", "zip.pth", "old.pth", "tf.h5"]),
+    member=st.sampled_from([None, "zip/data.pkl"]),
+)
+def test_damaged_checkpoints(
+    damage: Damage, name: str, member: str | None, folder: Path, checkpoints: dict[str, bytes]
+) -> None:
+    path = folder / f"damaged{Path(name).suffix}"
+    if member and name == "zip.pth":  # with checksums that are right
+        (folder / "whole").write_bytes(checkpoints[name])
+        rewrite(folder / "whole", member, damage.of).rename(path)
+    else:
+        path.write_bytes(damage.of(checkpoints[name]))
     try:
-        checkpoint = read_checkpoint(folder / "torch.safetensors")
+        checkpoint = read_checkpoint(path)
     except InputError as error:  # of several lines where keys do not fit
-        if "torch.safetensors" not in str(error):
+        if path.name not in str(error):
             pytest.fail(str(error))
         return
     assert checkpoint.has_decoder

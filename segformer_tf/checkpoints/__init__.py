@@ -1,4 +1,5 @@
-"""Reading checkpoints of other code bases.
+"""Reading checkpoints of other code bases, without running anything in them.
 
-`state_dict` reads tensors, `dialects` names them as four code bases do, `importer` places them in the network.
+A name becomes a path in `hub`, a path a file in `folder`, a file tensors in `state_dict`, with an adapter merged by
+`lora`; `dialects` names tensors as four code bases do, `importer` places them in the network.
 """

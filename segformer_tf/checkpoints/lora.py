@@ -23,13 +23,16 @@ from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
 
 _LARGEST_RANK = 4096
-# of an adapter whose result is not W + scale · B A, by option
-_UNKNOWN = (
-    *("use_dora", "lora_bias", "layer_replication", "target_parameters", "trainable_token_indices"),
-    *("alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "monteclora_config", "velora_config"),
-)
+# options that are read here, or that the result W + scale · B A does not depend on
+_KNOWN = {
+    *("peft_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "rank_pattern", "alpha_pattern"),
+    *("use_rslora", "init_lora_weights", "target_modules", "exclude_modules", "modules_to_save", "bias"),
+    *("layers_to_transform", "layers_pattern", "task_type", "auto_mapping", "peft_version", "inference_mode"),
+    *("lora_dropout", "eva_config", "runtime_config", "megatron_config", "megatron_core", "qalora_group_size"),
+    *("fan_in_fan_out", "ensure_weight_tying"),  # of layers that no SegFormer has
+}
 # ways to begin that leave the base's weights as they are
-_PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal", "mini")
+_PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def read_adapter(path: Path) -> Adapter:
     options = read_json(file, "a configuration of an adapter")
     if (kind := options.get("peft_type")) != "LORA":
         raise InputError(f"{file}: expected peft_type LORA. Received: {kind!r}")
-    if other := next((name for name in _UNKNOWN if options.get(name)), None):
+    if other := next((name for name, value in options.items() if value and name not in _KNOWN), None):
         raise InputError(f"{file}: {other} is not merged here; merge it with peft's merge_and_unload and save that")
     if (start := options.get("init_lora_weights", True)) not in _PLAIN_STARTS:
         raise InputError(f"{file}: init_lora_weights {start!r} changes its base; merge it with peft's merge_and_unload")

@@ -47,34 +47,38 @@ class Opened:
 def open_checkpoint(path: Path) -> Opened:
     """Read a checkpoint's files; raises InputError where that fails."""
     found = find_files(path)
-    folders, notes, file, adapter = list(found.folders), list(found.notes), found.file, None
+    places, notes, file, adapter = [found.folders], list(found.notes), found.file, None
     if found.adapter:
         adapter = read_adapter(found.adapter)
         if file is None:
             base = _base(adapter)
             if base.adapter or base.file is None:
                 raise InputError(f"{path}: its base {adapter.base!r} is an adapter itself; merge that one first")
-            folders += base.folders
+            places.append(base.folders)
             file = base.file
         notes.append(f"{path}: LoRA adapter of rank {adapter.rank}, merged into {file}")
     assert file is not None
     state = read_state_dict(file)
+    folders = tuple(folder for place in places for folder in place)
     settings = next(filter(None, map(transformers_config, folders)), {})
-    return Opened(
-        path, state.tensors, tuple(folders), adapter, settings, _license(settings, folders), (*notes, *state.notes)
-    )
+    terms = "; ".join(dict.fromkeys(filter(None, map(_license, places))))
+    return Opened(path, state.tensors, folders, adapter, settings, terms, (*notes, *state.notes))
 
 
 def _base(adapter: Adapter) -> Found:
+    revision = adapter.options.get("revision")
+    name = f"{adapter.base}@{revision}" if revision and not Path(adapter.base).exists() else adapter.base
     try:
-        return find_files(find_weights(adapter.base).path)
+        return find_files(find_weights(name).path)
     except InputError as error:
         raise InputError(
             f"{adapter.path.parent}: its base: {error}; or put the base's files into this folder"
         ) from None
 
 
-def _license(settings: dict[str, Any], folders: list[Path]) -> str:
+def _license(folders: tuple[Path, ...]) -> str:
+    """Terms of the weights in one place: by config.json, else by the model card; and NVIDIA's for what is NVIDIA's."""
+    settings = next(filter(None, map(transformers_config, folders)), {})
     stated = str(settings.get("license", "")) or next(filter(None, map(card_license, folders)), "")
     repository = next(filter(None, map(repository_of, folders)), "")
     terms = [f"{repository}: {stated}" if repository and stated else stated]

@@ -373,6 +373,7 @@ def test_adapters_of_other_kinds_are_refused(adapters: dict, tmp_path: Path) -> 
 
     assert "expected peft_type LORA. Received: 'IA3'" in reason(peft_type="IA3")
     assert "use_dora is not merged here; merge it with peft's merge_and_unload" in reason(use_dora=True)
+    assert "a_way_of_tomorrow is not merged here" in reason(a_way_of_tomorrow={"x": 1})
     assert "init_lora_weights 'pissa' changes its base" in reason(init_lora_weights="pissa")
     for rank in (0, -1, 1 << 40, "3", None, True):
         assert "r must be from 1 to 4096" in reason(r=rank)
