@@ -38,6 +38,10 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
 
         segformer train --data path/to/folder --variant b0 --crop 256 256 --learning-rate 6e-4 --head-multiplier 1
 
+    From pretrained weights, of the hub or of a file; the variant is theirs:
+
+        segformer train --data path/to/folder --weights hf://nvidia/mit-b0
+
     After a stop or a kill, on one machine or on several; and after a validation ran out of memory:
 
         segformer train --resume runs/b0-folder

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segformer_tf.checkpoints.folder import SUFFIXES, find_files, read_json
 from segformer_tf.checkpoints.h5_file import read_h5
 from segformer_tf.checkpoints.numbers import SIZES, decoded
-from segformer_tf.checkpoints.torch_file import Reader, read_torch_file
+from segformer_tf.checkpoints.torch_file import TorchFile, open_torch_file
 from segformer_tf.checkpoints.torch_pickle import TorchTensor, is_other_tensor, module_tensors
 from segformer_tf.errors import InputError, first_line
 
@@ -98,28 +98,30 @@ def _read_safetensors(path: Path) -> Tensors:
 
 
 def _read_torch(path: Path) -> StateDict:
-    content, numbers, unread = read_torch_file(path)
-    tensors = _tensors_of(path, content, numbers)
-    packages = ", ".join(sorted(unread))
+    with open_torch_file(path) as file:
+        tensors = _tensors_of(path, file)
+        unread = sorted(file.unread)
+    packages = ", ".join(unread)
     notes = f"{path}: tensors alone are read; its objects of {packages} are not, and nothing in it was run"
     return StateDict(tensors, (notes,) if unread else ())
 
 
-def _tensors_of(path: Path, content: Any, numbers: Reader) -> Tensors:
+def _tensors_of(path: Path, file: TorchFile) -> Tensors:
+    content: Any = file.content
     for _ in _WRAPS:
         content = module_tensors(content)
         if content is None:
             break
         inner = next((wrap for wrap in _WRAPS if module_tensors(content.get(wrap)) is not None), None)
         if inner is None:
-            if tensors := _plain(path, content, numbers):
+            if tensors := _plain(path, content, file):
                 return tensors
             break
         content = content[inner]
     raise InputError(f"{path}: holds no state dict; expected tensors by name, or one of {', '.join(_WRAPS)}")
 
 
-def _plain(path: Path, held: Mapping[Any, Any], numbers: Reader) -> Tensors:
+def _plain(path: Path, held: Mapping[Any, Any], file: TorchFile) -> Tensors:
     tensors: Tensors = {}
     for name, value in held.items():
         if other := is_other_tensor(value):
@@ -129,7 +131,7 @@ def _plain(path: Path, held: Mapping[Any, Any], numbers: Reader) -> Tensors:
         if not isinstance(name, str):
             raise InputError(f"{path}: {name!r} is no name of a tensor")
         try:
-            tensors[name] = numbers(value)
+            tensors[name] = file.numbers(value)
         except InputError as error:
             raise InputError(f"{path}: {name} {error}") from None
     return tensors

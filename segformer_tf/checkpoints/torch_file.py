@@ -6,7 +6,9 @@ Source: the layout that `torch/serialization.py` writes.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -22,15 +24,45 @@ from segformer_tf.errors import InputError, first_line
 _LARGEST_PICKLE = 1 << 28  # bytes, beside the numbers
 _ZIP, _MAGIC, _PROTOCOL = b"PK\3\4", 0x1950A86A20F9469CFC6C, 1001
 
-Reader = Callable[[TorchTensor], NDArray[np.float32]]
+
+@dataclass(frozen=True)
+class TorchFile:
+    """An open file.
+
+    Attributes:
+        content: what was saved, of dicts, lists, tuples, numbers, strings and `TorchTensor`, and of inert objects for
+            everything else.
+        unread: the packages of those.
+    """
+
+    content: Any
+    unread: tuple[str, ...]
+    _bytes: Callable[[Storage], bytes]
+    _held: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
+
+    def numbers(self, tensor: TorchTensor) -> NDArray[np.float32]:
+        """The numbers of a tensor, of its shape; raises InputError, which begins with a verb, where there are none."""
+        storage = tensor.storage
+        if storage.kind is None:
+            raise InputError("is no plain tensor of real numbers")
+        place = storage.key, storage.kind
+        if place not in self._held:
+            try:
+                self._held[place] = decoded(storage.kind, self._bytes(storage))
+            except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+                raise InputError(f"cannot be read ({first_line(error)})") from None
+        held, first = self._held[place], storage.start + tensor.offset
+        last = first + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride, strict=True))
+        count = prod(tensor.shape)
+        if count > held.size or (count and last >= held.size):
+            raise InputError(f"claims {tensor.shape}, more than the file holds")
+        strides = [step * held.itemsize for step in tensor.stride]
+        return np.lib.stride_tricks.as_strided(held[first:], tensor.shape, strides, writeable=False)
 
 
-def read_torch_file(path: Path) -> tuple[Any, Reader, tuple[str, ...]]:
-    """What `torch.save` wrote.
-
-    Returns:
-        The object, of dicts, lists, tuples, numbers, strings and `TorchTensor`, and of inert objects for everything
-        else; a function from a `TorchTensor` to its numbers, (...) float32; the packages whose objects were not read.
+@contextmanager
+def open_torch_file(path: Path) -> Iterator[TorchFile]:
+    """Open what `torch.save` wrote.
 
     Raises:
         InputError: damaged, of big-endian numbers, or not by `torch.save`.
@@ -38,7 +70,11 @@ def read_torch_file(path: Path) -> tuple[Any, Reader, tuple[str, ...]]:
     try:
         with path.open("rb") as file:
             zipped = file.read(4) == _ZIP
-        return _read_zip(path) if zipped else _read_plain(path)
+        if zipped:
+            with zipfile.ZipFile(path) as archive:
+                yield _in_archive(path, archive)
+        else:
+            yield _in_a_row(path)
     except InputError:
         raise
     except Exception as error:  # pickles and archives that are damaged raise anything
@@ -46,25 +82,19 @@ def read_torch_file(path: Path) -> tuple[Any, Reader, tuple[str, ...]]:
         raise InputError(f"{path}: not a checkpoint of tensors ({reason})") from None
 
 
-def _read_zip(path: Path) -> tuple[Any, Reader, tuple[str, ...]]:
-    with zipfile.ZipFile(path) as archive:
-        names = set(archive.namelist())
-        roots = [name.removesuffix("data.pkl") for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if len(roots) != 1:
-            raise ValueError("no data.pkl")
-        root = roots[0]
-        if f"{root}constants.pkl" in names:
-            raise InputError(f"{path}: a program of TorchScript; save the model's state_dict() instead")
-        if f"{root}byteorder" in names and _stored(archive, f"{root}byteorder") != b"little":
-            raise InputError(f"{path}: holds big-endian numbers; save it on another machine")
-        unpickler = TensorUnpickler(BytesIO(_stored(archive, f"{root}data.pkl", _LARGEST_PICKLE)))
-        content = unpickler.load()
-
-    def read(storage: Storage) -> bytes:
-        with zipfile.ZipFile(path) as archive:
-            return _stored(archive, f"{root}data/{storage.key}")
-
-    return content, _reader(path, read), tuple(unpickler.unread)
+def _in_archive(path: Path, archive: zipfile.ZipFile) -> TorchFile:
+    names = set(archive.namelist())
+    roots = [name.removesuffix("data.pkl") for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise ValueError("no data.pkl")
+    root = roots[0]
+    if f"{root}constants.pkl" in names:
+        raise InputError(f"{path}: a program of TorchScript; save the model's state_dict() instead")
+    if f"{root}byteorder" in names and _stored(archive, f"{root}byteorder") != b"little":
+        raise InputError(f"{path}: holds big-endian numbers; save it on another machine")
+    unpickler = TensorUnpickler(BytesIO(_stored(archive, f"{root}data.pkl", _LARGEST_PICKLE)))
+    content = unpickler.load()
+    return TorchFile(content, tuple(unpickler.unread), lambda s: _stored(archive, f"{root}data/{s.key}"))
 
 
 def _stored(archive: zipfile.ZipFile, name: str, largest: int | None = None) -> bytes:
@@ -74,7 +104,8 @@ def _stored(archive: zipfile.ZipFile, name: str, largest: int | None = None) -> 
     return archive.read(info)
 
 
-def _read_plain(path: Path) -> tuple[Any, Reader, tuple[str, ...]]:
+def _in_a_row(path: Path) -> TorchFile:
+    """A file of before torch 1.6: pickles of a header, the object and the names of its storages, then the numbers."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header = [TensorUnpickler(file).load() for _ in range(3)]
@@ -93,27 +124,4 @@ def _read_plain(path: Path) -> tuple[Any, Reader, tuple[str, ...]]:
             if count * SIZES[kind] > size:
                 raise ValueError("cut off")
             numbers[key] = file.read(count * SIZES[kind])
-    return content, _reader(path, lambda storage: numbers[storage.key]), tuple(unpickler.unread)
-
-
-def _reader(path: Path, read: Callable[[Storage], bytes]) -> Reader:
-    whole: dict[str, NDArray[np.float32]] = {}
-
-    def numbers(tensor: TorchTensor) -> NDArray[np.float32]:
-        storage = tensor.storage
-        if storage.kind is None:
-            raise InputError("is no plain tensor of real numbers")
-        if storage.key not in whole:
-            try:
-                whole[storage.key] = decoded(storage.kind, read(storage))
-            except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-                raise InputError(f"cannot be read ({first_line(error)})") from None
-        held, first = whole[storage.key], storage.start + tensor.offset
-        last = first + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride, strict=True))
-        count = prod(tensor.shape)
-        if count > held.size or (count and last >= held.size):
-            raise InputError(f"claims {tensor.shape}, more than the file holds")
-        strides = [step * held.itemsize for step in tensor.stride]
-        return np.lib.stride_tricks.as_strided(held[first:], tensor.shape, strides, writeable=False)
-
-    return numbers
+    return TorchFile(content, tuple(unpickler.unread), lambda storage: numbers[storage.key])

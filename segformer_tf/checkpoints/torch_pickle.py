@@ -91,7 +91,7 @@ class _Rebuild(_Inert):
     name: str
 
     def __call__(self, *args: Any) -> Any:
-        if self.name in _REBUILDS:
+        if self.name in _REBUILDS and not any(args[6:]):  # such as a bit that negates
             return _tensor(*args[:4])
         if self.name in _WRAPPED and args and isinstance(args[0], _Inert):
             return args[0]
