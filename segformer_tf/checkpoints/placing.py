@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -105,7 +106,8 @@ def _rows(part: Part, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
 @lru_cache(maxsize=8)
 def _shapes(config: SegFormerConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every variable, by path."""
-    return {v.path: tuple(v.shape) for v in SegFormer(config).weights}
+    with keras.StatelessScope(initialize_variables=False):  # names and shapes alone
+        return {v.path: tuple(v.shape) for v in SegFormer(config).weights}
 
 
 def to_keras_layout(layer: str, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
