@@ -36,7 +36,7 @@ def load_segformer(
     """Build the model a ``.keras`` file describes and fill it with the file's weights.
 
     Only `SegFormer`'s own configuration is read: no other class is ever built from the file, and the state of an
-    optimizer in it is ignored.
+    optimizer in it is ignored. Every part is trainable, also where the training had frozen some.
 
     Args:
         path: a ``.keras`` file, or a run folder, of which weights/best.keras is taken.
@@ -110,7 +110,8 @@ def _load(
             raise InputError(f"{size} bytes for a model of {parameters} parameters")
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="A total of")  # .. objects could not be loaded
-            model = kind.from_config({**saved["config"], **changes})
+            own = {name: value for name, value in saved["config"].items() if name != "frozen"}
+            model = kind.from_config({**own, **changes})
             model.load_weights(path)
         if broken := first_non_finite(model):
             raise InputError(f"{broken} holds values that are not finite numbers, as after a training that diverged")

@@ -5,7 +5,7 @@ Source: arXiv 2105.15203, sections 3.1 (encoder) and 3.2 (decoder).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from segformer_tf import keras_settings  # noqa: F401  before Keras is imported
@@ -33,6 +33,9 @@ RESIZES_UNDER_XLA = False
 @keras.saving.register_keras_serializable(PACKAGE)
 class MixTransformerStage(layers.Layer):
     """One encoder stage: overlap patch merging, transformer blocks, LayerNorm.
+
+    With ``trainable = False`` it is in inference mode, without drop path: what is frozen gives the same features
+    every time, as Keras' own BatchNormalization does.
 
     Args:
         config: a `SegFormerConfig` or its `to_dict`.
@@ -79,6 +82,7 @@ class MixTransformerStage(layers.Layer):
             layer.build(shape)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
+        training = training if self.trainable else False
         x = self.patch_embed(x)
         for block in self.blocks:
             x = block(x, training=training)
@@ -293,6 +297,7 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
         config: sizes, epsilons and labels.
         image_size: (height, width), either of them None for any.
         preprocess: take RGB 0..255 and normalize inside, by a layer without weights.
+        frozen: names of the parts that are not trainable at first: stage1 to stage4, and decoder.
 
     Input: (B, H, W, 3) float, RGB 0..255 after `SegFormerConfig.normalize`; with `preprocess` RGB 0..255, float or
     integers.
@@ -305,7 +310,7 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
         decoder: `AllMLPDecoder`, or `MMSegDecoder` where the configuration says so.
 
     Raises:
-        InputError: a known height or width below 29.
+        InputError: a known height or width below 29, or an unknown part.
     """
 
     def __init__(
@@ -314,6 +319,7 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
         *,
         image_size: tuple[int | None, int | None] = (None, None),
         preprocess: bool = False,
+        frozen: Iterable[str] = (),
         name: str = "segformer",
         dtype: Any = None,
         **kwargs: Any,
@@ -331,6 +337,15 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
         self.encoder = encoder
         self.decoder = decoder
         self.dtype_policy = encoder.dtype_policy  # by which `compile` decides on loss scaling
+        parts = {part.name: part for part in self._parts}
+        for part in frozen:
+            if part not in parts:
+                raise InputError(f"frozen parts must be among {', '.join(parts)}. Received: {part}")
+            parts[part].trainable = False
+
+    @property
+    def _parts(self) -> list[layers.Layer]:
+        return [*self.encoder.stages, self.decoder]
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Scores of unnormalized images, for comparison with an exported file.
@@ -372,6 +387,7 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
             "config": self.config.to_dict(),
             "image_size": list(self.image_size),
             "preprocess": self.preprocess,
+            "frozen": [part.name for part in self._parts if not part.trainable],
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.encoder.dtype_policy),
             "trainable": self.trainable,

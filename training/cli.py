@@ -17,6 +17,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
+from training.changes import with_changes
 from training.config import PretrainConfig, RunConfig, TrainConfig
 from training.protocols import EvalProtocol
 
@@ -104,7 +105,7 @@ def pretrain(
 def _run(config: RunConfig | None, root: Path | None, kind: type[RunConfig]) -> None:
     before = kind.read(root) if root else None
     if before:
-        config = before.with_changes({name: getattr(config, name) for name in config.explicit} if config else {})
+        config = with_changes(before, {name: getattr(config, name) for name in config.explicit} if config else {})
     if not (config and config.data):
         raise InputError("expected --data DATA and options of a new run, or --resume RUN")
     config.check()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
 from types import UnionType
@@ -19,8 +18,8 @@ from segformer_tf.losses.table import LOSSES
 
 _LOSS_HELP = "; ".join(f"{name}: {choice.summary}" for name, choice in LOSSES.items()) + "."
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-# Options that a resumed run may change: they affect neither the model nor the order of the data.
-CHANGEABLE = ("accumulate", "eval_size", "steps")
+STEPS, EPOCH_STEPS = 40_000, 500  # defaults, without --epochs
+FROZEN_STAGES = {"1": 1, "2": 2, "3": 3, "encoder": 4}  # by the value of --freeze
 VERBS = {"segmentation": "train", "classification": "pretrain"}  # by task, as config.json names it
 
 
@@ -57,11 +56,18 @@ class RunConfig:
     """Bits that are used of image files of more than 8, such as 12 of 16. Default: the manifest's, or as many as
     the largest value of the files needs."""
 
-    steps: int = 40_000
-    """Optimizer steps in all, a multiple of --epoch-steps."""
+    steps: int | None = None
+    """Optimizer steps in all, a multiple of --epoch-steps. Default: 40000."""
 
-    epoch_steps: int = 500
-    """Steps between two validations (one Keras epoch)."""
+    epochs: int | None = None
+    """Instead of --steps and --epoch-steps: passes over the training images, each of as many steps as hold every image
+    once, and then a validation."""
+
+    epoch_steps: int | None = None
+    """Steps between two validations (one Keras epoch). Default: 500."""
+
+    patience: int | None = None
+    """Stop after so many validations in a row without a better score. Default: never."""
 
     batch_size: int = 8
     """Samples per step, over all replicas."""
@@ -113,9 +119,14 @@ class RunConfig:
         return VERBS[self.task]
 
     @property
+    def total_steps(self) -> int:
+        """`steps` or their default; of `epochs`, once they are `resolved`."""
+        return STEPS if self.steps is None else self.steps
+
+    @property
     def epoch_length(self) -> int:
         """Steps of a Keras epoch: `epoch_steps`, or all of them if those are fewer."""
-        return min(self.epoch_steps, self.steps)
+        return min(EPOCH_STEPS if self.epoch_steps is None else self.epoch_steps, self.total_steps)
 
     def check(self) -> None:
         """Raises InputError for an option that cannot be used, whatever the data."""
@@ -125,76 +136,75 @@ class RunConfig:
         check_bits(self.bits, name="--bits")
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision must be one of {', '.join(PRECISIONS)}. Received: {self.precision}")
-        self._check_positive("steps", "epoch_steps", "batch_size", "accumulate", "learning_rate", "clip_norm")
+        self._check_positive("batch_size", "accumulate", "learning_rate", "clip_norm", "patience")
         self._check_not_negative("weight_decay")
         if not 0 <= self.ema < 1:
             raise InputError(f"--ema must be from 0 to below 1. Received: {self.ema}")
-        if self.warmup_steps is not None and not 0 <= self.warmup_steps < self.steps:
-            raise InputError(f"--warmup-steps must be from 0 to below --steps. Received: {self.warmup_steps}")
-        if self.steps % self.epoch_length:
-            raise InputError(
-                f"--steps must be a multiple of --epoch-steps. Received: {self.steps} and {self.epoch_steps}"
-            )
+        self._check_length()
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must be from 0 to 4294967295. Received: {self.seed}")
         check_image_shape((None, *self.crop, 3), "--crop")
+
+    def _check_length(self) -> None:
+        self._check_positive("steps", "epochs", "epoch_steps")
+        if self.epochs is not None:
+            if self.steps is None and self.epoch_steps is None:
+                return  # the data decides; `resolved` checks the rest
+            if self.steps is None or self.epoch_steps is None or self.steps != self.epochs * self.epoch_steps:
+                given = "--steps" if self.steps is not None else "--epoch-steps"
+                raise InputError(f"--epochs is instead of --steps and --epoch-steps. Received: --epochs and {given}")
+        if self.total_steps % self.epoch_length:
+            raise InputError(
+                f"--steps must be a multiple of --epoch-steps. Received: {self.total_steps} and {self.epoch_length}"
+            )
+        if self.warmup_steps is not None and not 0 <= self.warmup_steps < self.total_steps:
+            raise InputError(
+                f"--warmup-steps must be from 0 to below the steps in all, {self.total_steps}. "
+                f"Received: {self.warmup_steps}"
+            )
 
     def _check_positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:
-                raise InputError(f"{_option(name)} must be positive. Received: {value}")
+                raise InputError(f"{option(name)} must be positive. Received: {value}")
 
     def _check_not_negative(self, *names: str) -> None:
         for name in names:
             if not 0 <= getattr(self, name) < inf:
-                raise InputError(f"{_option(name)} must not be negative. Received: {getattr(self, name)}")
+                raise InputError(f"{option(name)} must not be negative. Received: {getattr(self, name)}")
 
-    def resolved(self, data_name: str, **from_data: Any) -> Self:
+    def resolved(self, data_name: str, *, images: int, **from_data: Any) -> Self:
         """The final options of a run: every default that depends on something has its value, every path is absolute.
 
         Args:
             data_name: of the data set, for the name of the run folder.
+            images: in the training split.
             from_data: options whose value the data decides, such as `bits`.
+
+        Raises:
+            InputError: a schedule that does not fit the steps of `epochs`.
         """
-        return replace(
+        steps, epoch_steps = self.total_steps, EPOCH_STEPS if self.epoch_steps is None else self.epoch_steps
+        if self.epochs is not None:
+            one = -(-images // self.batch_size)
+            if self.epoch_steps not in (None, one):
+                raise InputError(
+                    f"--epochs: {images} images in batches of {self.batch_size} are {one} steps. "
+                    f"Received: --epoch-steps {self.epoch_steps}"
+                )
+            steps, epoch_steps = self.epochs * one, one
+        final = replace(
             self,
             data=self.data if self.data.startswith("tfds:") else str(Path(self.data).resolve()),
             out=self.out or free_folder(self.variant, data_name),
-            warmup_steps=min(1500, self.steps // 10) if self.warmup_steps is None else self.warmup_steps,
+            steps=steps,
+            epoch_steps=epoch_steps,
+            warmup_steps=min(1500, steps // 10) if self.warmup_steps is None else self.warmup_steps,
             **from_data,
         )
-
-    def with_changes(self, changes: Mapping[str, Any]) -> Self:
-        """The options of a run that is resumed with other values of some options in `CHANGEABLE`.
-
-        Raises:
-            InputError: an option that a run keeps from its start, or fewer steps.
-        """
-        changeable = [name for name in CHANGEABLE if name in {field.name for field in fields(self)}]
-        if fixed := sorted(set(changes) - set(changeable)):
-            raise InputError(
-                f"--resume keeps the options of the run, and takes {', '.join(map(_option, changeable))} alone. "
-                f"Received: {_option(fixed[0])}"
-            )
-        if "steps" not in changes:
-            return replace(self, **changes)
-        if changes["steps"] < self.steps:
-            raise InputError(f"--steps of a run can only grow, from {self.steps}. Received: {changes['steps']}")
-        return replace(self, **{"epoch_steps": self.epoch_length, **changes})  # the epoch length of finished epochs
-
-    def changes_since(self, before: Self) -> list[str]:
-        """A line for each option of `CHANGEABLE` that differs from `before`."""
-        notes = {
-            "eval_size": "; scores from here on are of this size, and the best weights are chosen anew by them",
-            "steps": "; the rate falls to 0 at the new end, so it is higher from here on than it was to be",
-        }
-        pairs = {name: (getattr(before, name, None), getattr(self, name, None)) for name in CHANGEABLE}
-        return [
-            f"{_option(name)}: {_plain(old)} -> {_plain(new)}{notes.get(name, '')}"
-            for name, (old, new) in pairs.items()
-            if old != new
-        ]
+        final.check()
+        return final
 
     def to_dict(self) -> dict[str, Any]:
         """Content of ``config.json``, the inverse of `read`."""
@@ -262,6 +272,17 @@ class TrainConfig(RunConfig):
 
     loss: Annotated[str, Parameter(help=_LOSS_HELP)] = "ce"
 
+    layer_decay: float = 1.0
+    """Rate of each encoder block over the next one's, such as 0.9: the first layers of pretrained weights, which are
+    the most general, change least. The decoder, and --head-multiplier, are as without it."""
+
+    freeze: str | None = None
+    """Leave this much of the --weights as it is: encoder, or its first 1, 2 or 3 stages."""
+
+    balance: float = 0.0
+    """Share of samples, 0..1, for which a class is drawn first, each equally often, then an image that shows it and a
+    crop that holds it. The other samples pass over all images."""
+
     class_weights: float = 0.0
     """Weigh rare classes up in the loss: 1 / ln(1.02 + share of pixels) to this power. 0 is none, 1 ENet's formula."""
 
@@ -274,10 +295,17 @@ class TrainConfig(RunConfig):
     def check(self) -> None:
         super().check()
         variant_config(self.variant, num_classes=1, dropout_rate=self.dropout)
-        self._check_positive("head_multiplier")
+        self._check_positive("head_multiplier", "layer_decay")
         if self.loss not in LOSSES:
             raise InputError(f"--loss must be one of {', '.join(LOSSES)}. Received: {self.loss}")
-        self._check_not_negative("class_weights")
+        self._check_not_negative("class_weights", "balance")
+        for name in ("layer_decay", "balance"):
+            if getattr(self, name) > 1:
+                raise InputError(f"{option(name)} must be at most 1. Received: {getattr(self, name)}")
+        if self.freeze not in (None, *FROZEN_STAGES):
+            raise InputError(f"--freeze must be one of {', '.join(FROZEN_STAGES)}. Received: {self.freeze!r}")
+        if self.freeze is not None and self.weights is None:
+            raise InputError("--freeze leaves pretrained weights as they are, and needs --weights")
         if self.base is not None and not 0 < self.base[1] <= self.base[0]:
             raise InputError(f"--base must be a long and a short side, in pixels. Received: {self.base}")
         if not 0 < self.scale[0] <= self.scale[1] < inf:
@@ -324,12 +352,9 @@ def free_folder(variant: str, data_name: str) -> Path:
     return base if not base.exists() else next(path for path in numbered if not path.exists())
 
 
-def _option(name: str) -> str:
+def option(name: str) -> str:
+    """The option of a field, such as "--eval-size"."""
     return f"--{name.replace('_', '-')}"
-
-
-def _plain(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _fits(value: Any, hint: Any) -> bool:

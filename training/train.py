@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from segformer_tf.config import variant_config
 from segformer_tf.errors import InputError
 from segformer_tf.losses.base import MeanOverValid
+from training.changes import changes_since, with_changes
 from training.config import RunConfig, TrainConfig
 from training.data.pipeline import eval_steps, plain_input_errors
 from training.distributed.strategy import make_strategy, plain_worker_errors, this_place
@@ -24,6 +26,7 @@ from training.runs.callbacks import (
     SaveRun,
     StopAtDivergence,
     StopBetweenSteps,
+    StopEarly,
     Throughput,
     ValidateAveraged,
 )
@@ -38,6 +41,7 @@ class Task(Protocol):
     Attributes:
         score: the metric whose best value on the validation split selects the best weights.
         head_multiplier: learning rate of the decoder over the encoder's.
+        layer_decay: learning rate of each encoder block over the next one's.
         source, validation: the two splits, after `open`.
         records: data of JSON files for a new run folder, by name, after `open`.
     """
@@ -47,6 +51,9 @@ class Task(Protocol):
 
     @property
     def head_multiplier(self) -> float: ...
+
+    @property
+    def layer_decay(self) -> float: ...
 
     @property
     def records(self) -> Mapping[str, Any]: ...
@@ -144,7 +151,10 @@ def train(config: RunConfig, before: RunConfig | None = None) -> Run:
             print(f"\ngo on with: {_resume_command(run, config)}", file=sys.stderr)
             raise
     if place.chief:
-        print(f"best validation {task.score.replace('_', ' ')}: {progress.best:.4f}")
+        name, epoch = task.score.replace("_", " "), f", epoch {progress.best_epoch}" if progress.best_epoch else ""
+        if progress.stopped_early(config.patience) and progress.epoch * config.epoch_length < config.total_steps:
+            print(f"stopped early after epoch {progress.epoch}: {progress.waited} validations without a better {name}")
+        print(f"best validation {name}: {progress.best:.4f}{epoch}")
     return run
 
 
@@ -154,19 +164,19 @@ def resume(root: Path, kind: type[RunConfig] = TrainConfig, changes: Mapping[str
     Args:
         root: its folder.
         kind: class of its options.
-        changes: other values for options in `training.config.CHANGEABLE`.
+        changes: other values for options in `training.changes.CHANGEABLE`.
 
     Raises:
         InputError: no run folder, one of another task, a damaged backup, changes that a run cannot take, or for the
             same reasons as `train`.
     """
     before = kind.read(root)
-    return train(before.with_changes(changes or {}), before)
+    return train(with_changes(before, changes or {}), before)
 
 
 def _schedule(config: RunConfig) -> WarmupPoly:
     assert config.warmup_steps is not None
-    return WarmupPoly(config.learning_rate, total_steps=config.steps, warmup_steps=config.warmup_steps)
+    return WarmupPoly(config.learning_rate, total_steps=config.total_steps, warmup_steps=config.warmup_steps)
 
 
 def _build(task: Task, config: RunConfig) -> keras.Model:
@@ -176,6 +186,8 @@ def _build(task: Task, config: RunConfig) -> keras.Model:
         _schedule(config),
         decay=config.weight_decay,
         head_multiplier=task.head_multiplier,
+        layer_decay=task.layer_decay,
+        depths=variant_config(config.variant, num_classes=1).depths,
         clip_norm=config.clip_norm,
         use_ema=config.ema > 0,
         ema_momentum=config.ema,
@@ -200,17 +212,20 @@ def _restore(model: keras.Model, task: Task, run: Run, config: RunConfig, before
             f"{run.root} began with {progress.samples} training samples, the data has {samples}; start a new run"
         )
     progress.samples = samples
+    progress.lengthen(config.total_steps)
     progress.size = progress.size or _eval_size(before or config) or _eval_size(config)  # older backups have none
     if before:
         run.write_changes(before, config, chief=chief)
     if chief:
-        for line in config.changes_since(before) if before else []:
+        for line in changes_since(before, config) if before else []:
             print(line)
         if progress.trained is not None:
             print(f"epoch {progress.epoch} was trained, but not validated: that comes first")
         steps = progress.epoch * config.epoch_length
-        state = "nothing is left to do" if steps >= config.steps and progress.trained is None else "training"
-        print(f"{run.root}: {state}, {steps} of {config.steps} steps done")
+        ended = steps >= config.total_steps or progress.stopped_early(config.patience)
+        state = "nothing is left to do" if ended and progress.trained is None else "training"
+        epochs = f" ({config.epochs} epochs)" if config.epochs else ""
+        print(f"{run.root}: {state}, {steps} of {config.total_steps} steps{epochs} done")
     return progress
 
 
@@ -227,6 +242,7 @@ def _fit(model: keras.Model, task: Task, run: Run, config: RunConfig, progress: 
     extra = [throughput.values, divergence.values]
     validation_callbacks: list[keras.callbacks.Callback] = [
         SaveRun(run, progress, score=task.score, size=_eval_size(config), extra=extra),
+        StopEarly(progress, config.patience),
         averaged,
     ]
     if chief:
@@ -243,13 +259,15 @@ def _fit(model: keras.Model, task: Task, run: Run, config: RunConfig, progress: 
     with StopBetweenSteps() as stop, plain_input_errors(out_of_memory):
         if progress.trained is not None:
             _validate(model, progress, validation, steps=validation_steps, callbacks=[stop, *validation_callbacks])
+        if progress.stopped_early(config.patience):
+            return
         model.fit(
             data,
             validation_data=validation,
             validation_steps=validation_steps,
             steps_per_epoch=config.epoch_length,
             initial_epoch=progress.epoch,
-            epochs=config.steps // config.epoch_length,
+            epochs=config.total_steps // config.epoch_length,
             verbose=(1 if sys.stdout.isatty() else 2) if chief else 0,  # a bar for a person, a line per epoch for a log
             shuffle=False,  # the pipeline has its own order
             callbacks=[stop, throughput, divergence, *validation_callbacks],

@@ -18,6 +18,7 @@ from segformer_tf.labels import IGNORE_ID
 
 Tensor: TypeAlias = tf.Tensor
 Seed: TypeAlias = Int[Tensor, "2"]
+Class: TypeAlias = Int[Tensor, ""]
 Image: TypeAlias = Float32[Tensor, "height width 3"]
 Mask: TypeAlias = UInt8[Tensor, "height width"]
 Pair: TypeAlias = tuple[Image, Mask]  # of one size
@@ -36,6 +37,7 @@ def augment(
     scale: tuple[float, float],
     base: tuple[int, int] | None = None,
     normalize: Normalize = normalize,
+    held: Class | None = None,
 ) -> NewPair:
     """Scale jitter, random crop, flip, photometric distortion, normalization, padding.
 
@@ -47,13 +49,14 @@ def augment(
         scale: range of the factor on the image's own size, or on `base`.
         base: (long side, short side) to fit every image into first, or None.
         normalize: of the network's configuration.
+        held: a class that the crop is to show, see `random_crop`.
 
     Returns:
         (*crop, 3) float32 normalized image, (*crop) uint8 mask.
     """
     seeds = tf.random.experimental.stateless_split(seed, 4)
     image, mask = scale_jitter(tf.cast(image, tf.float32), mask, seeds[0], scale=scale, base=base)
-    image, mask = random_crop(image, mask, seeds[1], crop=crop)
+    image, mask = random_crop(image, mask, seeds[1], crop=crop, held=held)
     image, mask = random_flip(image, mask, seeds[2])
     image = normalize(photometric_distortion(image, seeds[3]))
     return pad(image, mask, crop=crop)
@@ -76,17 +79,32 @@ def scale_jitter(
     return tf.image.resize(image, size), tf.image.resize(mask[..., None], size, method="nearest")[..., 0]
 
 
-def random_crop(image: Image, mask: Mask, seed: Seed, *, crop: tuple[int, int]) -> NewPair:
+def random_crop(image: Image, mask: Mask, seed: Seed, *, crop: tuple[int, int], held: Class | None = None) -> NewPair:
     """The same random window of both, smaller than `crop` where they are smaller.
 
-    A window in which one class has 75 % or more of the valid pixels is drawn again, up to `CROP_TRIES` times.
+    A window in which one class has 75 % or more of the valid pixels is drawn again, up to `CROP_TRIES` times. With a
+    class `held` that the mask shows, a window is a random one of those around a random pixel of that class.
     """
     size = tf.minimum(tf.shape(mask), crop)
-    room = tf.cast(tf.shape(mask) - size + 1, tf.float32)
+    lowest, highest = tf.zeros_like(size), tf.shape(mask) - size
     draws = tf.random.stateless_uniform((CROP_TRIES + 1, 2), seed)
+    if held is not None:
+        pixels = tf.cast(tf.where(tf.cast(mask, tf.int32) == held), tf.int32)  # (N, 2)
+        picks = tf.random.stateless_uniform((CROP_TRIES + 1,), tf.random.experimental.stateless_fold_in(seed, 1))
+
+    def bounds(i: Any) -> Any:
+        """The first and the last window that may be drawn, by their upper left corners."""
+        if held is None:
+            return lowest, highest
+        count = tf.shape(pixels)[0]
+        pick = tf.minimum(tf.cast(picks[i] * tf.cast(count, tf.float32), tf.int32), count - 1)
+        pixel = tf.cond(count > 0, lambda: pixels[pick], lambda: lowest)
+        first, last = tf.maximum(pixel - size + 1, lowest), tf.minimum(pixel, highest)
+        return first, tf.where(count > 0, last, highest)
 
     def window(i: Any) -> Any:
-        return tf.cast(draws[i] * room, tf.int32)
+        first, last = bounds(i)
+        return first + tf.cast(draws[i] * tf.cast(last - first + 1, tf.float32), tf.int32)
 
     def one_class(i: Any) -> Any:
         counts = tf.math.bincount(tf.cast(tf.reshape(tf.slice(mask, window(i), size), [-1]), tf.int32), minlength=256)

@@ -32,9 +32,7 @@ _REMEDY = (
 )
 
 
-def check_masks(
-    train: Source, validation: Source, *, allow_missing: bool = False, quiet: bool = False
-) -> NDArray[np.int64] | None:
+def check_masks(train: Source, validation: Source, *, allow_missing: bool = False, quiet: bool = False) -> Tally | None:
     """Read and count every mask of two splits of a folder. TFDS data sets are skipped: their values are known.
 
     Args:
@@ -42,7 +40,7 @@ def check_masks(
         quiet: print nothing.
 
     Returns:
-        (C,) int64, the same as ``sampled_pixels(train)``; None for TFDS.
+        The counts of `train`; None for TFDS.
 
     Raises:
         InputError: a mask that is unreadable, of another size than its image, or with an unknown value; a split that
@@ -61,7 +59,7 @@ def check_masks(
     notes += _missing_notes(*tallies, allow_missing=allow_missing)
     if not quiet:
         print(*notes, sep="\n", end="\n" if notes else "")
-    return tallies[0].sampled
+    return tallies[0]
 
 
 def check_split(source: Source) -> list[str]:
@@ -89,12 +87,27 @@ def sampled_pixels(source: Source) -> NDArray[np.int64]:
     return pixels
 
 
+def classes_shown(source: Source, *, quiet: bool = False) -> NDArray[np.bool_]:
+    """(N, C) whether a mask shows a class; all masks are read.
+
+    Raises:
+        InputError: see `check_split`.
+    """
+    if isinstance(source, FolderSource):
+        return _count([source], quiet=quiet)[0][0].shown
+    shown = np.zeros((len(source), len(source.labels.names)), bool)
+    for i in track(range(len(source)), "reading masks", **_bar(quiet)):
+        shown[i] = np.bincount(source[i][1].ravel(), minlength=256)[: shown.shape[1]] > 0
+    return shown
+
+
 class Tally:
     """Counts over the masks of a split.
 
     Attributes:
         pixels, images: (C,) int64 pixels of each class, and masks that show it.
         sampled: (C,) int64, see `sampled_pixels`.
+        shown: (N, C) whether a mask shows a class.
         total: all pixels, with ignored ones.
         exif_images: the images that EXIF turns.
     """
@@ -103,6 +116,7 @@ class Tally:
         self.source = source
         self.folder = source.folder
         self.pixels, self.images, self.sampled = np.zeros((3, len(source.labels.names)), np.int64)
+        self.shown = np.zeros((len(source), len(self.pixels)), bool)
         self.total = 0
         self.exif_images: list[Path] = []
         self._raw: Counter[tuple[str, str]] = Counter()  # pixels by kind, and value or color
@@ -115,6 +129,7 @@ class Tally:
         classes = pixels[: len(self.pixels)]
         self.pixels += classes
         self.images += classes > 0
+        self.shown[index] = classes > 0
         self.total += int(mask.counts.sum()) + mask.hidden
         if index in self._sample:
             self.sampled += classes
@@ -216,11 +231,9 @@ def _count(sources: Sequence[FolderSource], *, quiet: bool) -> tuple[list[Tally]
     """Count the masks of each split; lines on how palettes and EXIF are read, and on files that are not."""
     tallies, palettes = [Tally(source) for source in sources], Palettes()
     work = [(tally, i) for tally in tallies for i in range(len(tally.source))]
-    console = plain_console(stderr=True)
-    bar: Any = {"console": console, "transient": True, "disable": quiet or not console.is_terminal}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         masks = pool.map(lambda item: item[0].source.summary(item[1]), work)
-        for (tally, i), mask in track(zip(work, masks, strict=True), "checking masks", len(work), **bar):
+        for (tally, i), mask in track(zip(work, masks, strict=True), "checking masks", len(work), **_bar(quiet)):
             tally.add(i, mask)
             palettes.add(tally.source.masks[i], mask)
     notes = palettes.notes()
@@ -235,6 +248,12 @@ def _count(sources: Sequence[FolderSource], *, quiet: bool) -> tuple[list[Tally]
             f"{LIES_OVER[exif or 'apply']}, {why}"
         )
     return tallies, notes
+
+
+def _bar(quiet: bool) -> Any:
+    """How `track` shows progress."""
+    console = plain_console(stderr=True)
+    return {"console": console, "transient": True, "disable": quiet or not console.is_terminal}
 
 
 def _table(tallies: Sequence[Tally]) -> Table:

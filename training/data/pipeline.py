@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from segformer_tf.labels import IGNORE_ID
 from training.data.augment import Normalize, augment
 from training.data.masks import Sample
 from training.data.open import Source
+from training.data.order import ClassBalance, shuffled
 
 Samples = Sequence[Sample] | Source
 
@@ -33,6 +35,7 @@ def train_batches(
     start: int = 0,
     context: tf.distribute.InputContext | None = None,
     normalize: Normalize = normalize,
+    balance: ClassBalance | None = None,
 ) -> tf.data.Dataset:
     """Endless augmented batches, each epoch in its own order.
 
@@ -45,17 +48,19 @@ def train_batches(
         start: number of samples already seen.
         context: tf.distribute's description of this worker; None for a single one.
         normalize: of the network's configuration; ImageNet's by default.
+        balance: draws a share of the samples by class.
 
     Yields:
         ((B / replicas, *crop, 3) float32 normalized, (B / replicas, *crop) uint8).
     """
 
-    def load(index: Any, key: Any) -> Any:
+    def load(index: Any, key: Any, held: Any = None) -> Any:
         image, mask = tf.numpy_function(lambda i: source[int(i)], [index], (tf.uint8, tf.uint8), stateful=False)
         image, mask = tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(mask, (None, None))
-        return augment(image, mask, key, crop=crop, scale=scale, base=base, normalize=normalize)
+        return augment(image, mask, key, crop=crop, scale=scale, base=base, normalize=normalize, held=held)
 
-    return endless_batches(len(source), load, batch_size=batch_size, seed=seed, start=start, context=context)
+    draw = partial(balance.draw, seed=seed) if balance else None
+    return endless_batches(len(source), load, batch_size=batch_size, seed=seed, start=start, context=context, draw=draw)
 
 
 def eval_batches(
@@ -128,19 +133,19 @@ def endless_batches(
     seed: int,
     start: int,
     context: tf.distribute.InputContext | None,
+    draw: Callable[[Any], tuple[Any, ...]] | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of `count` samples, each epoch in its own order.
 
     Args:
         load: gives a sample for its index and the (2,) int64 seed of its augmentation.
         batch_size, seed, start, context: see `train_batches`.
+        draw: another order: gives the index of sample number i, and what else `load` takes.
     """
 
     def numbered(i: Any) -> Any:
-        epoch = tf.cast(i // count, tf.int64)
-        key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        index = tf.random.experimental.index_shuffle(i % count, key, count - 1)
-        return load(index, tf.stack([tf.constant(seed, tf.int64), i]))
+        index, *rest = draw(i) if draw else (shuffled(i, count, [seed]),)
+        return load(index, tf.stack([tf.constant(seed, tf.int64), i]), *rest)
 
     return batches(tf.data.Dataset.range(start, np.iinfo(np.int64).max), numbered, batch_size, context)
 

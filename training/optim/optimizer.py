@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,10 +55,16 @@ class SegFormerAdamW(keras.optimizers.Adam):
     multiplied by `head_multiplier` (Adam's step does not depend on the scale of a gradient). A step is torch's, epsilon
     included: ``m̂ / (√v̂ + epsilon)``, where Keras adds epsilon to ``√v``.
 
+    With `layer_decay` the rate falls from the decoder down to the first layer: in layer n it is multiplied by
+    ``layer_decay ** (sum(depths) + 1 - n)``, see `layer_number`. The decoder is the last layer, so `head_multiplier`
+    alone applies to it. These factors are constants: warm-up and decay of the schedule are the same in every layer.
+
     Args:
         learning_rate: rate or schedule of the encoder.
         decay: decoupled weight decay, multiplied by the variable's own rate.
         head_multiplier: rate of the decoder over the encoder's.
+        layer_decay: rate of each encoder layer over that of the next one, 0..1; 1 for one rate.
+        depths: blocks of each stage, for `layer_decay`.
         clip_norm: largest norm of all gradients together, of the whole step over all replicas; None for no limit.
             Keras' `global_clipnorm` would clip each replica's gradients separately.
         kwargs: of `keras.optimizers.Adam`; epsilon is 1e-8, as in torch (Keras' default is 1e-7).
@@ -69,6 +76,8 @@ class SegFormerAdamW(keras.optimizers.Adam):
         *,
         decay: float = 0.01,
         head_multiplier: float = 10.0,
+        layer_decay: float = 1.0,
+        depths: Sequence[int] | None = None,
         clip_norm: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -77,15 +86,28 @@ class SegFormerAdamW(keras.optimizers.Adam):
         super().__init__(learning_rate, **kwargs)
         if self.amsgrad or self.weight_decay or self.gradient_accumulation_steps:
             raise ValueError("SegFormerAdamW knows no amsgrad, weight_decay (see decay) or gradient_accumulation_steps")
+        if not 0 < layer_decay <= 1 or (layer_decay < 1 and not depths):
+            raise ValueError(
+                f"layer_decay must be above 0 and at most 1, and below 1 it needs depths. Received: {layer_decay}"
+            )
         self.decay = decay
         self.head_multiplier = head_multiplier
+        self.layer_decay = layer_decay
+        self.depths = list(depths) if depths else None
         self.clip_norm = clip_norm
         self._groups: list[tuple[float, float]] = []
 
     def build(self, variables: list[keras.Variable]) -> None:
         if not self.built:
-            self._groups = [parameter_group(v.path, self.decay, self.head_multiplier) for v in variables]
+            self._groups = [self._group(v.path) for v in variables]
         super().build(variables)
+
+    def _group(self, path: str) -> tuple[float, float]:
+        """(rate multiplier, weight decay) of the variable at `path`."""
+        rate, decay = parameter_group(path, self.decay, self.head_multiplier)
+        if self.layer_decay < 1 and self.depths:
+            rate *= self.layer_decay ** (sum(self.depths) + 1 - layer_number(path, self.depths))
+        return rate, decay
 
     def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
         """Update by the clipped sum of all replicas' gradients, if that is finite."""
@@ -139,6 +161,8 @@ class SegFormerAdamW(keras.optimizers.Adam):
             **config,
             "decay": self.decay,
             "head_multiplier": self.head_multiplier,
+            "layer_decay": self.layer_decay,
+            "depths": self.depths,
             "clip_norm": self.clip_norm,
         }
 
@@ -193,3 +217,25 @@ def parameter_group(path: str, decay: float, head_multiplier: float) -> tuple[fl
     """(rate multiplier, weight decay) of the variable at `path`, such as "encoder/stage1/norm/gamma"."""
     parts = path.split("/")
     return head_multiplier if "decoder" in parts else 1.0, 0.0 if any("norm" in p for p in parts) else decay
+
+
+def layer_number(path: str, depths: Sequence[int]) -> int:
+    """The layer of the variable at `path` for layer-wise rate decay, from 0 to sum(depths) + 1.
+
+    Block j of a stage is layer j + 1 after the blocks of earlier stages. The first patch embedding is layer 0; a later
+    one, and a stage's closing norm, go with the block before them. The decoder is the last layer. This is BEiT's rule
+    (arXiv 2106.08254) with the numbering that SimMIM's code gives a network of stages (arXiv 2111.09886): Swin's patch
+    merging goes with the block before it.
+
+    Args:
+        path: such as "encoder/stage1/block0/attn/q/kernel".
+        depths: blocks of each stage.
+    """
+    stage = re.search(r"\bstage(\d+)/(?:block(\d+)|(patch_embed))?", path)
+    if not stage:
+        return sum(depths) + 1
+    index = int(stage[1]) - 1
+    before = sum(depths[:index])
+    if stage[2]:
+        return before + int(stage[2]) + 1
+    return before if stage[3] else before + depths[index]

@@ -27,6 +27,9 @@ class Progress:
         epoch: number of epochs that were trained.
         samples: number of training samples; with another number their order would be another.
         best: best validation score so far, 0..1, or -1.
+        best_epoch: number of the epoch that had it, from 1; 0 without one and in old backups.
+        waited: validations in a row since then, without a better score.
+        steps: steps in all that the run had meanwhile; when they grow, `waited` begins anew.
         size: (height, width) that images had for it, or None in old backups and in classification.
         history: logs of each epoch that was validated.
         trained: logs of the last epoch while it waits for its validation, else None.
@@ -35,9 +38,21 @@ class Progress:
     epoch: int = 0
     samples: int = 0
     best: float = -1.0
+    best_epoch: int = 0
+    waited: int = 0
+    steps: int = 0
     size: list[int] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     trained: dict[str, float] | None = None
+
+    def stopped_early(self, patience: int | None) -> bool:
+        """Whether the score has not been better for `patience` validations; never for None."""
+        return patience is not None and self.waited >= patience
+
+    def lengthen(self, steps: int) -> None:
+        """Take note of the steps in all that the run has now."""
+        if self.steps != steps:
+            self.steps, self.waited = steps, 0
 
 
 class Backup:

@@ -229,10 +229,12 @@ class SaveRun(keras.callbacks.Callback):
         self.progress.history.append({"epoch": epoch, **values})
         score = values[f"val_{self.score}"]
         if self.progress.size != self.size:
-            self.progress.best, self.progress.size = -1.0, self.size
+            self.progress.best, self.progress.best_epoch, self.progress.size = -1.0, 0, self.size
         # Logits of nan have an arg-max, and so a score; only the loss shows them.
         better = score > self.progress.best and np.isfinite(values["val_loss"])
-        self.progress.best = score if better else self.progress.best
+        self.progress.waited += 1
+        if better:
+            self.progress.best, self.progress.best_epoch, self.progress.waited = score, epoch + 1, 0
         if this_place().chief:
             if better:
                 with averaged(self.model):
@@ -252,6 +254,19 @@ class SaveRun(keras.callbacks.Callback):
         """Save the model as a ``.keras`` file; no half-written file is ever there."""
         with atomic(path) as part:
             model.save(part)
+
+
+class StopEarly(keras.callbacks.Callback):
+    """Ends `fit` once the score has not been better for `patience` validations; comes after `SaveRun`."""
+
+    def __init__(self, progress: Progress, patience: int | None) -> None:
+        super().__init__()
+        self.progress = progress
+        self.patience = patience
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        if self.progress.stopped_early(self.patience):
+            self.model.stop_training = True
 
 
 class DrawPictures(keras.callbacks.Callback):

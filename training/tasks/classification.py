@@ -32,7 +32,7 @@ class Classification:
     """
 
     score = "top_1"
-    head_multiplier = 1.0
+    head_multiplier = layer_decay = 1.0
     records: ClassVar[dict[str, Any]] = {}
     source: ClassSource
     validation: ClassSource
@@ -47,7 +47,7 @@ class Classification:
             if source.skipped and run is None:
                 print(source.skipped)
         bits = settle_bits(config, (self.source, self.validation), new=run is None)
-        self.config = config.resolved(self.source.name, bits=bits)
+        self.config = config.resolved(self.source.name, images=len(self.source), bits=bits)
         return self.config
 
     def model(self) -> MixTransformerClassifier:

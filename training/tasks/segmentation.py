@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from segformer_tf.config import check_image_shape, normalize
 from segformer_tf.errors import InputError
@@ -22,15 +21,16 @@ from segformer_tf.mask import logits_to_mask
 from segformer_tf.model import SegFormer, build_segformer
 from segformer_tf.overlay import class_ids, overlay
 from segformer_tf.sampling import evenly_spaced
-from training.config import TrainConfig
+from training.config import FROZEN_STAGES, TrainConfig
 from training.data.augment import Normalize
-from training.data.check_masks import check_masks, sampled_pixels
+from training.data.check_masks import Tally, check_masks, classes_shown, sampled_pixels
 from training.data.eval_size import bounded_size
 from training.data.first_manifest import first_manifest
 from training.data.folder.manifest_file import MANIFESTS
 from training.data.image_bits import settle_bits
 from training.data.masks import Sample
 from training.data.open import Source, open_source
+from training.data.order import ClassBalance
 from training.data.pipeline import Samples, eval_batches, train_batches
 from training.distributed.strategy import this_place
 from training.optim.losses import rare_class_weights
@@ -52,11 +52,12 @@ class Segmentation:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.head_multiplier = config.head_multiplier
+        self.head_multiplier, self.layer_decay = config.head_multiplier, config.layer_decay
         self.records: dict[str, Any] = {}
         self._start: Start | None = None
         self._normalize: Normalize = normalize
-        self._pixels: NDArray[np.int64] | None = None  # of each class, once the masks are checked
+        self._tally: Tally | None = None  # once the masks are checked
+        self._balance: ClassBalance | None = None
 
     def open(self, run: Run | None) -> TrainConfig:
         config = self.config
@@ -83,11 +84,16 @@ class Segmentation:
         inherited = self._start.model.config.image_bits if self._start else None
         bits = settle_bits(config, both, new=run is None, inherited=inherited)
         eval_size = config.eval_size or self._default_size()
+        quiet = not this_place().chief
         if run is None:
-            allow, quiet = config.allow_missing_classes, not this_place().chief
-            self._pixels = check_masks(self.source, self.validation, allow_missing=allow, quiet=quiet)
-        self.config = config.resolved(self.source.name, bits=bits, eval_size=eval_size)  # chooses a free folder: last
-        return self.config
+            allow = config.allow_missing_classes
+            self._tally = check_masks(self.source, self.validation, allow_missing=allow, quiet=quiet)
+        if config.balance:
+            shown = self._tally.shown if self._tally else classes_shown(self.source, quiet=quiet)
+            self._balance = ClassBalance(shown, config.balance)
+        images = len(self.source)
+        self.config = config.resolved(self.source.name, images=images, bits=bits, eval_size=eval_size)
+        return self.config  # chose a free folder, and so comes last
 
     def _default_size(self) -> tuple[int, int]:
         own = self.validation[0][0].shape
@@ -108,15 +114,20 @@ class Segmentation:
         if self._start is None:
             return build_segformer(config.variant, dtype=config.precision, **changes)
         # epsilons, normalization and mmseg's decoder stay those of the weights
-        model = SegFormer(replace(self._start.model.config, **changes), dtype=config.precision)
+        frozen = [f"stage{i + 1}" for i in range(FROZEN_STAGES[config.freeze])] if config.freeze else []
+        model = SegFormer(replace(self._start.model.config, **changes), frozen=frozen, dtype=config.precision)
         copy_weights(self._start, model)
+        if frozen and this_place().chief:
+            trained = sum(variable.shape.num_elements() for variable in model.trainable_variables)
+            total = model.config.parameter_count
+            print(f"--freeze {config.freeze}: {trained:,} parameters are trained, {total - trained:,} frozen")
         self._start = None  # free its memory
         return model
 
     def loss(self) -> MeanOverValid:
         power, weights = self.config.class_weights, None
         if power:
-            pixels = sampled_pixels(self.source) if self._pixels is None else self._pixels
+            pixels = self._tally.sampled if self._tally else sampled_pixels(self.source)
             weights = rare_class_weights(pixels, power)
         return make_loss(self.config.loss, class_weights=weights)
 
@@ -135,6 +146,7 @@ class Segmentation:
             start=start,
             context=context,
             normalize=self._normalize,
+            balance=self._balance,
         )
 
     def eval_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:

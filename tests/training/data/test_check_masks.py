@@ -27,9 +27,9 @@ from training.train import resume, train
 
 
 def check(root: Path, **options: bool) -> np.ndarray:
-    pixels = check_masks(open_source(str(root), "train"), open_source(str(root), "val"), **options)
-    assert pixels is not None
-    return pixels
+    tally = check_masks(open_source(str(root), "train"), open_source(str(root), "val"), **options)
+    assert tally is not None
+    return tally.sampled
 
 
 def test_the_table_counts_pixels_and_images_of_each_class(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -16,6 +16,7 @@ from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.runs.test_resume import assert_same_end
 from tests.training.small import EXACT, SMALL, Pointwise
+from training.changes import changes_since, with_changes
 from training.config import PretrainConfig, TrainConfig
 from training.data.open import open_source
 from training.optim.optimizer import SegFormerAdamW
@@ -122,14 +123,15 @@ def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(
 
 def test_what_a_run_keeps_from_its_start() -> None:
     config = replace(SMALL, eval_size=(64, 64))
-    assert config.with_changes({}) == config
-    with pytest.raises(InputError, match=r"takes --accumulate, --eval-size, --steps alone.* Received: --learning-rate"):
-        config.with_changes({"steps": 8, "learning_rate": 1e-3})
+    assert with_changes(config, {}) == config
+    taken = "takes --accumulate, --epochs, --eval-size, --patience, --steps alone"
+    with pytest.raises(InputError, match=rf"{taken}.* Received: --learning-rate"):
+        with_changes(config, {"steps": 8, "learning_rate": 1e-3})
     with pytest.raises(InputError, match=r"can only grow, from 4\. Received: 2"):
-        config.with_changes({"steps": 2})
-    with pytest.raises(InputError, match="takes --accumulate, --steps alone"):
-        PretrainConfig().with_changes({"eval_size": (64, 64)})
-    assert config.changes_since(config) == []
+        with_changes(config, {"steps": 2})
+    with pytest.raises(InputError, match="takes --accumulate, --epochs, --patience, --steps alone"):
+        with_changes(PretrainConfig(), {"eval_size": (64, 64)})
+    assert changes_since(config, config) == []
 
 
 def test_options_that_were_spelled_out_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
