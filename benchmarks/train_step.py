@@ -1,7 +1,8 @@
 """Training steps of SegFormer-B0: ours, keras-hub's and transformers' on torch, interleaved in one process.
 
 Each gets the same random images and masks, cross-entropy at the masks' size and AdamW, through its users' interface:
-`model.fit` for the two of Keras, forward, backward and step for torch. A peer that is not installed is left out.
+`model.fit` for the two of Keras, forward, backward and step for torch. A peer that is not installed is left out. Ours
+takes part a second and a third time, with stages that are frozen.
 
     pip install '.[train,peers]'
     python -m benchmarks.train_step --size 256 --batch-size 4
@@ -30,15 +31,18 @@ from segformer_tf import MeanIoU, SegmentationLoss, build_segformer
 from segformer_tf.config import variant_config
 from segformer_tf.edge.benchmark.timing import take_turns
 from segformer_tf.terminal import plain_console
+from training.config import FROZEN_STAGES
 from training.optim.optimizer import SegFormerAdamW
 
 CLASSES = 19
 Steps = Callable[[int], list[float]]  # from a number of steps to the seconds of each
 
 
-def ours(images: np.ndarray, masks: np.ndarray) -> Steps:
-    """`build_segformer("b0")` as `segformer train` compiles it."""
+def ours(images: np.ndarray, masks: np.ndarray, *, freeze: str = "") -> Steps:
+    """`build_segformer("b0")` as `segformer train` compiles it, with --freeze or without."""
     model = build_segformer("b0", num_classes=CLASSES)
+    for stage in model.encoder.stages[: FROZEN_STAGES.get(freeze, 0)]:
+        stage.trainable = False
     model.compile(
         SegFormerAdamW(6e-5), SegmentationLoss(), metrics=[MeanIoU(CLASSES)], jit_compile=False
     )  # XLA is slower on a CPU
@@ -100,6 +104,8 @@ def main(*, size: int = 256, batch_size: int = 4, steps: int = 4, rounds: int = 
             contenders[f"{make.__name__} ({package} {version(package)})"] = make(images, masks)
         except ImportError as error:
             console.print(f"{make.__name__}: left out ({error})")
+    for freeze in ("2", "encoder"):
+        contenders[f"ours, --freeze {freeze}"] = ours(images, masks, freeze=freeze)
     runners = [partial(take, steps + 1) for take in contenders.values()]
     seconds = take_turns(runners, repeats=rounds, warm_up=1)
     medians = {name: float(np.median(np.array(turns)[:, 1:])) for name, turns in zip(contenders, seconds, strict=True)}

@@ -43,11 +43,19 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
 
         segformer train --data path/to/folder --weights hf://nvidia/mit-b0
 
+    The same with a few hundred images: at most 100 passes over them, until 15 bring nothing better:
+
+        segformer train --data path/to/folder --weights start.keras --epochs 100 --patience 15 --layer-decay 0.9
+
     After a stop or a kill, on one machine or on several; and after a validation ran out of memory:
 
         segformer train --resume runs/b0-folder
 
         segformer train --resume runs/b0-folder --eval-size 480 640
+
+    Longer, also where it had ended:
+
+        segformer train --resume runs/b0-folder --steps 60000
 
     Several machines: the same command on each, with the same --out, and with TF_CONFIG set on each.
 
@@ -55,8 +63,9 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
     ----------
     resume
         Run folder to go on with, at the first epoch or validation that was not finished. Only --eval-size,
-        --accumulate and a larger --steps may be given with it; they are written into the run's config.json. The rate
-        depends on the step and on --steps, so with more steps it jumps up to that of the longer schedule.
+        --accumulate, --patience and a larger --steps or --epochs may be given with it; they are written into the
+        run's config.json. The rate depends on the step and on --steps, so with more steps it jumps up to that of the
+        longer schedule; --patience counts anew.
     """
     _run(config, resume, TrainConfig)
 
@@ -96,8 +105,8 @@ def pretrain(
     Parameters
     ----------
     resume
-        Run folder to go on with, at the first epoch or validation that was not finished. Only --accumulate and a
-        larger --steps may be given with it, as in `segformer train`.
+        Run folder to go on with, at the first epoch or validation that was not finished. Only --accumulate,
+        --patience and a larger --steps or --epochs may be given with it, as in `segformer train`.
     """
     _run(config, resume, PretrainConfig)
 

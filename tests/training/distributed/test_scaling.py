@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from segformer_tf import MeanIoU, SegmentationLoss, load_segformer
+from segformer_tf import MeanIoU, SegmentationLoss, build_segformer, load_segformer
 from segformer_tf.distributed_fit import MultiWorkerFit
 from segformer_tf.losses.table import make_loss
 from tests.helpers import noise
@@ -169,6 +169,8 @@ def test_a_run_keeps_the_average_and_goes_on_from_the_weights(toy_folder: Path, 
 
 @pytest.mark.usefixtures("no_plots")
 def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: Path) -> None:
+    start = build_segformer("tiny", num_classes=6)
+    start.save(tmp_path / "start.keras")
     run = train(
         replace(
             SMALL,
@@ -184,6 +186,11 @@ def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: 
             clip_norm=1.0,
             class_weights=0.5,
             base=(160, 96),
+            weights=tmp_path / "start.keras",
+            freeze="2",
+            layer_decay=0.9,
+            balance=0.5,
+            patience=2,
         )
     )
     with run.history.open() as file:
@@ -193,7 +200,11 @@ def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: 
         assert float(row["images_per_second"]) > 0
         assert 0 <= float(row["data_wait"]) <= 1
         assert float(row["skipped_steps"]) in (0, 1, 2)  # of the loss scale
-    assert load_segformer(run.root).dtype_policy.name == "mixed_float16"
+    model = load_segformer(run.root)
+    assert model.dtype_policy.name == "mixed_float16"
+    for stage, (ours, theirs) in enumerate(zip(model.encoder.stages, start.encoder.stages, strict=True)):
+        same = [np.array_equal(a, b) for a, b in zip(ours.weights, theirs.weights, strict=True)]
+        assert all(same) if stage < 2 else not any(same)
 
 
 def test_throughput_tells_slow_data_from_fast(toy_folder: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from segformer_tf import DiceLoss, MeanIoU, SegmentationLoss, build_segformer
+from segformer_tf import DiceLoss, MeanIoU, SegFormer, SegmentationLoss, build_segformer
+from segformer_tf.config import variant_config
 from segformer_tf.errors import InputError
 from segformer_tf.metrics import confusion_matrix, mean_iou
 from tests.helpers import noise
@@ -19,7 +20,7 @@ from training.data.check_masks import sampled_pixels
 from training.data.open import open_source
 from training.distributed.strategy import make_strategy
 from training.optim.losses import rare_class_weights
-from training.optim.optimizer import SegFormerAdamW, WarmupPoly, parameter_group
+from training.optim.optimizer import SegFormerAdamW, WarmupPoly, layer_number, parameter_group
 from training.tasks.segmentation import Segmentation
 
 LOGITS = 3 * noise(2, 8, 12, 5)
@@ -104,6 +105,51 @@ def test_groups_by_path() -> None:
     assert groups["decoder/bn/gamma"] == (10.0, 0.01)  # as the authors': its name holds no "norm"
     assert groups["encoder/stage1/block0/attn/q/bias"] == (1.0, 0.01)  # biases are decayed
     assert {rate for path, (rate, _) in groups.items() if path.startswith("decoder/")} == {10.0}
+
+
+def test_rates_fall_from_block_to_block_toward_the_image() -> None:
+    """Adam's first step without decay is the rate itself, whatever the gradient."""
+    config = variant_config("tiny", num_classes=3, depths=(1, 3, 2, 1))
+    model = SegFormer(config, frozen=["stage1"])
+    rate, warmup = 0.1, WarmupPoly(0.1, total_steps=10, warmup_steps=4)
+    options = {"decay": 0.0, "head_multiplier": 10.0, "layer_decay": 0.8, "depths": config.depths}
+    optimizer = SegFormerAdamW(warmup, **options)
+    optimizer.build(model.trainable_variables)
+    before = {v.path: v.numpy().copy() for v in model.trainable_variables}
+    for step in range(2):  # two, for the first one's rate is about 0
+        if step == 1:
+            before = {v.path: v.numpy().copy() for v in model.trainable_variables}
+        optimizer.apply_gradients([(tf.ones(v.shape), v) for v in model.trainable_variables])
+    rate = rate * 0.9 * 0.25  # of step 1, by the schedule
+    # 7 blocks: the embedding is layer 0, the blocks 1 to 7, the decoder 8
+    layers = {
+        "stage2/patch_embed/": 1,
+        "stage2/block0/": 2,
+        "stage2/block1/": 3,
+        "stage2/block2/": 4,
+        "stage2/norm/": 4,
+        "stage3/patch_embed/": 4,
+        "stage3/block0/": 5,
+        "stage3/block1/": 6,
+        "stage3/norm/": 6,
+        "stage4/patch_embed/": 6,
+        "stage4/block0/": 7,
+        "stage4/norm/": 7,
+    }
+    expected = {f"encoder/{name}": rate * 0.8 ** (8 - layer) for name, layer in layers.items()}
+    expected["decoder/"] = 10 * rate
+    seen = set()
+    for variable in model.trainable_variables:
+        (name,) = (name for name in expected if variable.path.startswith(name))
+        moved = before[variable.path] - variable.numpy()
+        np.testing.assert_allclose(moved, expected[name], rtol=1e-3, atol=1e-6, err_msg=variable.path)
+        seen.add(name)
+    assert seen == set(expected)
+    assert layer_number("encoder/stage1/patch_embed/norm/beta", config.depths) == 0
+    assert layer_number("encoder/stage1/block0/attn/norm/beta", config.depths) == 1  # the reduction's
+    assert SegFormerAdamW.from_config(optimizer.get_config()).get_config() == optimizer.get_config()
+    with pytest.raises(ValueError, match="below 1 it needs depths"):
+        SegFormerAdamW(1e-3, layer_decay=0.9)
 
 
 def adamw(w: np.ndarray, gradients: list[np.ndarray], rate: float, decay: float, epsilon: float) -> np.ndarray:
