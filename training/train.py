@@ -153,7 +153,7 @@ def train(config: RunConfig, before: RunConfig | None = None) -> Run:
     if place.chief:
         name, epoch = task.score.replace("_", " "), f", epoch {progress.best_epoch}" if progress.best_epoch else ""
         if progress.stopped_early(config.patience) and progress.epoch * config.epoch_length < config.total_steps:
-            print(f"stopped early after epoch {progress.epoch}: {progress.waited} validations without a better {name}")
+            print(f"stopped early after epoch {progress.epoch}, by --patience {config.patience}")
         print(f"best validation {name}: {progress.best:.4f}{epoch}")
     return run
 

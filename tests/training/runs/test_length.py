@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
@@ -18,7 +20,9 @@ from tests.training.runs.test_resume import assert_same_end
 from tests.training.small import EXACT, SMALL
 from training.changes import with_changes
 from training.config import PretrainConfig, TrainConfig
+from training.optim.optimizer import SegFormerAdamW
 from training.runs.backup import Progress
+from training.runs.callbacks import SaveRun, StopEarly
 from training.runs.folder import Run, write_json
 from training.train import resume, train
 
@@ -91,24 +95,25 @@ def test_a_length_is_given_in_one_way(capsys: pytest.CaptureFixture, tmp_path: P
 def test_a_finished_run_is_lengthened_by_epochs(
     toy_folder: Path, tmp_path: Path, scores: list, capsys: pytest.CaptureFixture
 ) -> None:
-    scores[:] = [0.5, 0.9]
-    run = train(replace(SHORT, steps=None, epoch_steps=None, data=str(toy_folder), epochs=2, out=tmp_path / "run"))
-    assert "training, 0 of 4 steps (2 epochs) done" in capsys.readouterr().out
+    scores[:] = [0.9]
+    config = replace(SHORT, steps=None, epoch_steps=None, data=str(toy_folder))
+    run = train(replace(config, epochs=1, out=tmp_path / "run"))
+    assert "training, 0 of 2 steps (1 epochs) done" in capsys.readouterr().out
     best = run.best.read_bytes()
     scores[:] = [0.6]
-    main(["train", "--resume", str(run.root), "--epochs", "3"])
+    main(["train", "--resume", str(run.root), "--epochs", "2"])
     output = capsys.readouterr().out
-    assert "--epochs: 2 -> 3" in output
-    assert "--steps: 4 -> 6; the rate falls to 0 at the new end" in output
-    assert "training, 4 of 6 steps (3 epochs) done" in output
-    assert "best validation mean iou: 0.9000, epoch 2" in output
-    assert [int(row["epoch"]) for row in rows(run.root)] == [0, 1, 2]
+    assert "--epochs: 1 -> 2" in output
+    assert "--steps: 2 -> 4; the rate falls to 0 at the new end" in output
+    assert "training, 2 of 4 steps (2 epochs) done" in output
+    assert "best validation mean iou: 0.9000, epoch 1" in output
+    assert [int(row["epoch"]) for row in rows(run.root)] == [0, 1]
     assert run.best.read_bytes() == best
     optimizer = keras.models.load_model(run.last).optimizer
-    assert int(optimizer.iterations) == 6
-    assert optimizer.get_config()["learning_rate"]["config"]["total_steps"] == 6
+    assert int(optimizer.iterations) == 4
+    assert optimizer.get_config()["learning_rate"]["config"]["total_steps"] == 4
     saved = json.loads((run.root / "config.json").read_text())
-    assert [saved[name] for name in ("epochs", "steps", "epoch_steps")] == [3, 6, 2]
+    assert [saved[name] for name in ("epochs", "steps", "epoch_steps")] == [2, 4, 2]
 
 
 @pytest.mark.usefixtures("quick")
@@ -122,27 +127,45 @@ def test_patience_ends_a_run_and_survives_a_kill(
     scores[:] = [0.3]  # the same score is not a better one
     run = resume(tmp_path / "run")  # validates epoch 2, and that is the end
     output = capsys.readouterr().out
-    assert "stopped early after epoch 2: 1 validations without a better mean iou" in output
+    assert "stopped early after epoch 2, by --patience 1" in output
     assert "best validation mean iou: 0.3000, epoch 1" in output
     best = run.best.read_bytes()
-    resume(run.root)
-    assert "nothing is left to do, 2 of 6 steps done" in capsys.readouterr().out
-    scores[:] = [0.2]
-    resume(run.root, changes={"patience": 2})
-    assert "stopped early after epoch 3: 2 validations" in capsys.readouterr().out
-    assert run.best.read_bytes() == best
-
     with monkeypatch.context() as patched:  # a kill right after it was lengthened
         patched.setattr("training.train._fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            resume(run.root, changes={"steps": 8})
-    scores[:] = [0.1, 0.4, 0.1, 0.1]
+        for changes, message in (({}, "nothing is left to do, 2 of 6"), ({"steps": 8}, "training, 2 of 8")):
+            with pytest.raises(KeyboardInterrupt):
+                resume(run.root, changes=changes)
+            assert f"{message} steps done" in capsys.readouterr().out
+    scores[:] = [0.1]
     resume(run.root)  # a longer run has its patience again
-    output = capsys.readouterr().out
-    assert "stopped early after epoch 7: 2 validations" in output
-    assert "0.4000, epoch 5" in output
-    assert run.best.read_bytes() != best
-    assert [int(row["epoch"]) for row in rows(run.root)] == list(range(7))
+    assert "stopped early after epoch 3, by --patience 1" in capsys.readouterr().out
+    assert run.best.read_bytes() == best
+    assert [int(row["epoch"]) for row in rows(run.root)] == [0, 1, 2]
+
+
+def test_validations_without_a_better_score_are_counted(tmp_path: Path, scores: list) -> None:
+    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(optimizer=SegFormerAdamW(1e-3), loss="mse")
+    run, progress = Run(tmp_path), Progress()
+    run.last.parent.mkdir()
+    save = SaveRun(run, progress, score="mean_iou")
+    data = tf.data.Dataset.from_tensors((np.ones((2, 1)), np.ones((2, 1)))).repeat()
+
+    def fit(*script: float, patience: int | None) -> tuple[int, int, int]:
+        scores[:] = script
+        callbacks = [save, StopEarly(progress, patience)]
+        epochs = {"initial_epoch": progress.epoch, "epochs": progress.epoch + len(script)}
+        model.fit(
+            data, steps_per_epoch=1, validation_data=data, validation_steps=1, verbose=0, callbacks=callbacks, **epochs
+        )
+        return progress.epoch, progress.best_epoch, progress.waited
+
+    assert fit(0.1, 0.3, 0.2, 0.25, 0.3, patience=None) == (5, 2, 3)
+    assert fit(0.4, 0.1, 0.2, 0.5, patience=2) == (8, 6, 2)
+    assert fit(0.1, 0.9, patience=3) == (9, 6, 3)
+    save.size = [64, 64]
+    assert fit(0.05, 0.01, patience=3) == (11, 10, 1)  # scores of another size are not compared
 
 
 @pytest.mark.usefixtures("quick")
@@ -150,12 +173,12 @@ def test_a_run_that_was_lengthened_and_killed_ends_as_one_left_alone(
     left_alone: Path, toy_folder: Path, tmp_path: Path
 ) -> None:
     whole = Path(shutil.copytree(left_alone, tmp_path / "whole"))
-    resume(whole, changes={"steps": 8, "patience": 9})
+    resume(whole, changes={"steps": 6, "patience": 9})
     killed = Path(shutil.copytree(whole, tmp_path / "killed"))
-    for path in (killed / "backup").glob("worker0-epoch4.*"):
+    for path in (killed / "backup").glob("worker0-epoch3.*"):
         path.unlink()
     resume(killed)
-    assert_same_end(whole, killed, epochs=4)
+    assert_same_end(whole, killed, epochs=3)
 
 
 def test_runs_of_before_are_read(tmp_path: Path) -> None:
