@@ -158,7 +158,7 @@ def test_the_size_to_validate_at_has_a_bound(own: tuple[int, int], expected: tup
 
 
 def test_a_large_first_image_is_told(toy_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr("training.tasks.segmentation._LARGEST_VALIDATION", 100 * 100)
+    monkeypatch.setattr("training.data.eval_size._LARGEST_VALIDATION", 100 * 100)
     task = Segmentation(replace(SMALL, data=str(toy_folder)))
     task.open(None)
     assert task.config.eval_size == (96, 96)
