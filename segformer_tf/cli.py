@@ -28,7 +28,7 @@ VERBS = {
         "Convert a checkpoint of any of four code bases.",
     ),
     "export": ("convert.cli:export", "Convert to a TFLite file, quantized and verified."),
-    "predict": ("segformer_tf.edge.predict.cli:predict", "Segment images with a TFLite file; needs no TensorFlow."),
+    "predict": ("segformer_tf.edge.predict.cli:predict", "Segment images, videos and cameras; needs no TensorFlow."),
     "benchmark": ("segformer_tf.edge.benchmark.cli:benchmark", "Time TFLite files side by side; needs no TensorFlow."),
     "plan": ("segformer_tf.edge.plan.cli:plan", "Predict which network fits this machine; needs no TensorFlow."),
     "verify": ("convert.compare.cli:verify", "Compare a model with a checkpoint or another model, step by step."),
@@ -42,6 +42,7 @@ HINTS = {
     "rasterio": "in the repository: pip install '.[polygons]' or '.[large]'",
     "cv2": "--tolerance needs it: pip install opencv-python-headless",
     "pycocotools": "--format coco needs it: pip install pycocotools",
+    "av": "videos need it, in the repository: pip install '.[video]'",
 }
 # Verbs of two words, by the first.
 GROUPS = {"data": "Bring labels in from other tools, and look at a data set before you train on it."}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -17,6 +17,7 @@ from segformer_tf.edge.metadata import find_model_info, read_model_info
 from segformer_tf.edge.result import Result
 from segformer_tf.edge.runtime import GPU
 from segformer_tf.edge.sliding import Block, StageClock, slide_segment, sliding_blocks, stride_of
+from segformer_tf.edge.smoothing import MovingAverage
 from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.edge.tflite.model import TFLiteModel, answer_to_mask
 from segformer_tf.errors import InputError
@@ -129,6 +130,46 @@ class Segmenter:
             pixels = clock.timed("load", load_image)(image, bits=self.bits)
             mask = slide_segment(self._model, pixels, stride=stride_of(slide), scale=scale, clock=clock)
             speed = clock.spent
+        return self._result(pixels, mask, speed, sure)
+
+    def stream(self, frames: Iterable[Pixels], *, smooth: float = 0) -> Iterator[Result]:
+        """Segment the frames of a video or camera, one at a time, as they are asked for.
+
+        Args:
+            frames: (H, W, 3) uint8 **RGB** each. OpenCV gives BGR, which no code can tell from RGB: pass
+                ``frame[..., ::-1]``.
+            smooth: weight of earlier frames in the scores, 0 to below 1, against flicker; see `MovingAverage`.
+
+        Yields:
+            A result for each frame.
+
+        Raises:
+            InputError: a weight out of range, or one above 0 for a file that gives class ids alone; and, at a frame,
+                what a call raises.
+
+        Examples:
+            >>> for result in Segmenter("model.tflite").stream(frames, smooth=0.8):
+            ...     show(result.overlay())
+        """
+        average = self.moving_average(smooth)
+        return (self.smoothed(frame, average) for frame in frames)
+
+    def moving_average(self, smooth: float) -> MovingAverage:
+        """A new average for `smoothed`, one for each video; raises InputError as `stream`."""
+        average = MovingAverage(smooth)
+        if smooth and not self.gives_logits:
+            raise InputError("the file gives class ids and no scores, which have no mean to smooth")
+        return average
+
+    def smoothed(self, frame: Pixels, average: MovingAverage) -> Result:
+        """Segment the next frame of a video, by scores that go through `average`; see `stream`."""
+        if not isinstance(frame, np.ndarray):
+            raise InputError(f"expected frames as RGB arrays (H, W, 3) of uint8. Received: {type(frame).__name__}")
+        return self._result(*segment(self._model, frame, average=average))
+
+    def _result(
+        self, pixels: Pixels, mask: NDArray[np.uint8], speed: dict[str, float], sure: NDArray[np.float32] | None
+    ) -> Result:
         if (largest := int(mask.max())) >= len(self.labels.names):
             raise InputError(f"the file gives class id {largest}. Received: names of 0..{len(self.labels.names) - 1}")
         return Result(pixels, mask, self.labels, speed, sure)
@@ -163,7 +204,12 @@ class Segmenter:
 
 
 def segment(
-    model: TFLiteModel | IsolatedModel, image: ImageLike, *, bits: int | None = None, confidence: bool = False
+    model: TFLiteModel | IsolatedModel,
+    image: ImageLike,
+    *,
+    bits: int | None = None,
+    confidence: bool = False,
+    average: MovingAverage | None = None,
 ) -> tuple[Pixels, NDArray[np.uint8], dict[str, float], NDArray[np.float32] | None]:
     """`image`, `mask`, `speed` and `confidence` of a `Result`, without labels; raises InputError as a call does."""
     if confidence and not model.grid[2]:
@@ -174,6 +220,8 @@ def segment(
     fitted = fit_image(pixels, model.size)
     clock.append(perf_counter())
     answer, _ = model.answer(fitted)
+    if average:
+        answer = average(answer)
     clock.append(perf_counter())
     size = pixels.shape[0], pixels.shape[1]
     mask, sure = answer_to_mask(answer, size), None

@@ -1,4 +1,4 @@
-"""The files on the command line of `predict`: perhaps a model, and images."""
+"""The files on the command line of `predict`: perhaps a model, and images, or videos and cameras."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
+from segformer_tf.edge.predict.video.camera import CAMERA
 from segformer_tf.errors import InputError
 from segformer_tf.image import IMAGE_SUFFIXES, images_in, list_images
 
 # In a clone of the repository; a wheel contains no model.
 DEFAULT_MODEL = Path("models") / "camvid_b0_int8.tflite"
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"),
+    ".ogv",
+)
 
 # Other models by suffix: what they are, and whether `segformer import` may read them.
 _OTHER_MODELS = {
@@ -36,20 +42,43 @@ def model_and_images(files: Sequence[Path]) -> tuple[Path, list[Path]]:
         InputError: a model of another format, with the command that converts it; two models; no images; or,
             without a model, a file that is not an image or a folder with a model in it.
     """
-    for path in files:
-        _refuse_other_models(path)
-    models = [path for path in files if path.suffix.lower() == ".tflite"]
-    images = [path for path in files if path not in models]
-    if len(models) > 1:
-        raise InputError(f"expected one model. Received: {models[0]} and {models[1]}; predict with each apart")
+    model, images = _one_model(files)
     if not images:
-        raise InputError("no image given; expected [MODEL.tflite] and images or folders of images")
+        raise InputError("no image given; expected [MODEL.tflite] and images, folders of images, or videos")
     paths = list_images(images)
-    if models:
-        return models[0], paths
+    if model:
+        return model, paths
     for path in images:
         _refuse_no_images(path)
     return _default_model(), paths
+
+
+def is_video(path: Path) -> bool:
+    """Whether a path is named as a video file or a camera."""
+    return str(path).startswith(CAMERA) or path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def model_and_videos(files: Sequence[Path]) -> tuple[Path, list[Path]]:
+    """The model to use, and the videos and cameras.
+
+    Raises:
+        InputError: as `model_and_images`; also for an image beside them.
+    """
+    model, videos = _one_model(files)
+    for path in videos:
+        if not is_video(path):
+            raise InputError(f"{path}: not a video ({', '.join(VIDEO_SUFFIXES)}); predict images and videos apart")
+    return model or _default_model(), videos
+
+
+def _one_model(files: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+    """The model, if one is given, and the rest."""
+    for path in files:
+        _refuse_other_models(path)
+    models = [path for path in files if path.suffix.lower() == ".tflite"]
+    if len(models) > 1:
+        raise InputError(f"expected one model. Received: {models[0]} and {models[1]}; predict with each apart")
+    return next(iter(models), None), [path for path in files if path not in models]
 
 
 def _refuse_other_models(path: Path) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from segformer_tf.edge.foreign_options import ForeignOptions
-from segformer_tf.edge.predict.arguments import model_and_images
+from segformer_tf.edge.predict.arguments import is_video, model_and_images, model_and_videos
 from segformer_tf.edge.predict.images import output_names, predict_images
 from segformer_tf.edge.predict.large import tiff_paths
 from segformer_tf.edge.predict.output_options import OutputOptions
 from segformer_tf.edge.predict.slide_options import SlideOptions
+from segformer_tf.edge.predict.video.options import VideoOptions
 from segformer_tf.edge.segmenter import Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import make_folder, refuse_existing
@@ -32,10 +34,11 @@ def predict(
     sliding: Annotated[SlideOptions | None, Parameter(name="*")] = None,
     foreign: Annotated[ForeignOptions | None, Parameter(name="*")] = None,
     outputs: Annotated[OutputOptions | None, Parameter(name="*")] = None,
+    video: Annotated[VideoOptions | None, Parameter(name="*")] = None,
     bits: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Segment images with a TFLite file; needs no TensorFlow.
+    """Segment images, videos and cameras with a TFLite file; needs no TensorFlow.
 
     Writes NAME_mask.png (palette PNG, index = class id) and NAME_overlay.png (with a legend) for every image, and
     predictions.json with the classes and their shares.
@@ -65,11 +68,17 @@ def predict(
 
         segformer predict model.tflite photos/ --classes car,road --format labelme --tolerance 1.5 --min-area 50
 
+    Of a video or camera it writes NAME_overlay.mp4 and NAME_mask.mkv instead (pip install '.[video]'):
+
+        segformer predict model.tflite clip.mp4 --out seen/ --every 2 --smooth 0.8
+
+        segformer predict camera:0 --seconds 60
+
     Parameters
     ----------
     files
-        A file made by `segformer export`, then images or folders of images. Without a model, the street scenes model
-        of this repository is used.
+        A file made by `segformer export`, then images or folders of images, or videos, or camera:0. Without a model,
+        the street scenes model of this repository is used.
     out
         Folder for the pictures; made if it is missing.
     runtime
@@ -86,12 +95,27 @@ def predict(
     overwrite
         Replace the files of an earlier run.
     """
-    model, paths = model_and_images(files)
-    names = output_names(paths)
+    sliding, outputs, video = sliding or SlideOptions(), outputs or OutputOptions(), video or VideoOptions()
+    watching = any(map(is_video, files))
+    if watching:
+        import segformer_tf.edge.predict.video.run as videos  # with PyAV, which images do not need
+
+        _refuse("images", [*_set_options(sliding), *_set_options(outputs), *["--bits"] * (bits is not None)])
+        video.check()
+    else:
+        _refuse("videos and cameras", _set_options(video))
+    model, paths = (model_and_videos if watching else model_and_images)(files)
+    names = output_names([videos.file_like(path) for path in paths] if watching else paths)
     contract = asdict((foreign or ForeignOptions()).contract(size))
     own_labels = Labels.read(labels) if labels else None
     segmenter = Segmenter(model, runtime=runtime, threads=threads, labels=own_labels, bits=bits, **contract)
-    sliding, outputs = sliding or SlideOptions(), outputs or OutputOptions()
+    sources = dict(zip(names, paths, strict=True))
+    if watching:
+        segmenter.moving_average(video.smooth)  # fails now if it cannot be
+        written = [path for name in names for path in videos.output_paths(out, name, video).values()]
+        _begin(segmenter, model, out, written, overwrite)
+        videos.predict_videos(segmenter, sources, out, video)
+        return
     sliding.check(segmenter.size)
     outputs.check(segmenter.labels)
     if sliding.slide and not segmenter.gives_logits:
@@ -104,17 +128,32 @@ def predict(
         if outputs != OutputOptions():
             raise InputError(f"{tiffs[0]}: of a TIFF --slide writes mask and overlay alone, whatever its size")
     label_files = outputs.label_files(out, segmenter.labels)
-    images = dict(zip(names, paths, strict=True))
+    pictures = [
+        tiff_paths(out, name) if sliding.cuts_tiff(path) else outputs.paths(out, name) for name, path in sources.items()
+    ]
+    labeled = label_files.paths(names) if label_files else []
+    _begin(segmenter, model, out, [*(path for each in pictures for path in each), *labeled], overwrite)
+    if note := skipped_files(path for path in files if path != model):
+        print(note, file=sys.stderr)
+    predict_images(segmenter, sources, out, sliding=sliding, outputs=outputs, label_files=label_files)
+
+
+def _begin(segmenter: Segmenter, model: Path, out: Path, written: Iterable[Path], overwrite: bool) -> None:
+    """Make the folder, unless files are there that would be replaced, and print what is to be known of the model."""
     if not overwrite:
-        pictures = [
-            tiff_paths(out, name) if sliding.cuts_tiff(path) else outputs.paths(out, name)
-            for name, path in images.items()
-        ]
-        labeled = label_files.paths(names) if label_files else []
-        refuse_existing([out / "predictions.json", *(path for each in pictures for path in each), *labeled])
+        refuse_existing([out / "predictions.json", *written])
     make_folder(out)
     for note in filter(None, (segmenter.license, segmenter.said)):
         print(f"{model}: {note}", file=sys.stderr)
-    if note := skipped_files(path for path in files if path != model):
-        print(note, file=sys.stderr)
-    predict_images(segmenter, images, out, sliding=sliding, outputs=outputs, label_files=label_files)
+
+
+def _set_options(options: Any) -> list[str]:
+    """The options of a dataclass that differ from their default."""
+    names = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+    return [f"--{name.replace('_', '-')}" for name in names]
+
+
+def _refuse(kind: str, names: list[str]) -> None:
+    """Raises InputError if there is a name of an option, which is for another `kind` of files."""
+    if names:
+        raise InputError(f"{names[0]} is for {kind}")

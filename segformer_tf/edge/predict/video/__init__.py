@@ -1,0 +1,1 @@
+"""Videos and cameras in, overlay and mask videos out."""
