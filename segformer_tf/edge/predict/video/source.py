@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.error import BlockingIOError as NothingYet
 from av.error import FFmpegError
@@ -71,7 +72,9 @@ class FrameSource:
             raise InputError(f"{name}: there is no video in it. Received: {kinds}")
         best = container.streams.best("video")
         self._stream: VideoStream = best if best in streams else streams[0]
-        self._check_size(self._stream.codec_context.width, self._stream.codec_context.height)
+        context = self._stream.codec_context
+        self._check_size(context.width, context.height)
+        context.options = {"max_pixels": str(_MOST_PIXELS)}  # before a frame is decoded that changes its size
         self._stream.thread_type = "AUTO"
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.clock = Clock(self._stream.time_base, rate)
@@ -131,7 +134,7 @@ class FrameSource:
             self.notes.append(
                 f"{self.name}: HDR ({kind}), which is used without tone mapping: paler than what the model has seen"
             )
-        pixels: Pixels = picture.reformat(format="rgb24", threads=1).to_ndarray()
+        pixels: Pixels = np.asarray(picture.reformat(format="rgb24", threads=1).to_ndarray(), np.uint8)
         try:
             pixels = turn_upright(pixels, picture)
         except InputError as error:
@@ -146,11 +149,9 @@ class FrameSource:
         return pixels
 
     def _check_size(self, width: int, height: int) -> None:
-        if width * height > _MOST_PIXELS:
-            most = _MOST_PIXELS // 10**6
-            raise InputError(
-                f"{self.name}: expected frames of {most} million pixels at most. Received: {width}x{height}"
-            )
+        if not 0 < width * height <= _MOST_PIXELS:
+            size = f"{width}x{height}" if width else "an unknown size, or a larger one"
+            raise InputError(f"{self.name}: expected frames of {_MOST_PIXELS:,} pixels at most. Received: {size}")
 
     def _length(self) -> float | None:
         """Seconds that the stream should last, if the file says so."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
@@ -26,7 +28,7 @@ def turn_upright(pixels: Pixels, frame: VideoFrame) -> Pixels:
 def _matrix(frame: VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
     """Where a step to the right in the stored frame leads, (across, down) in fixed point, and where one down does."""
     try:
-        side_data = {item.type: item for item in frame.side_data}
+        side_data: dict[Any, Any] = {item.type: item for item in cast(Any, frame.side_data)}
     except ValueError:  # a kind that PyAV does not know; of the matrix it gives the turn to the left alone
         quarters, rest = divmod(frame.rotation, 90)
         across, down = ((1, 0), (0, -1), (-1, 0), (0, 1))[quarters % 4] if rest == 0 else (1, 1)
