@@ -104,18 +104,18 @@ class FrameSource:
         self._note_end(end and end - 1 + self.clock.interval)
 
     def _decode(self) -> Iterator[VideoFrame]:
-        damaged = 0
+        packets = pictures = refused = 0
         while True:
             try:
                 for packet in self._container.demux(self._stream):
-                    damaged += packet.is_corrupt
+                    packets += packet.is_corrupt
                     try:
-                        pictures = packet.decode()
+                        decoded = packet.decode()
                     except FFmpegError:
-                        damaged += 1
+                        refused += 1
                         continue
-                    for picture in pictures:
-                        damaged += picture.is_corrupt and not packet.is_corrupt
+                    for picture in decoded:
+                        pictures += picture.is_corrupt
                         yield picture
                 break
             except NothingYet:  # a camera between two frames, on macOS
@@ -125,7 +125,7 @@ class FrameSource:
                 with suppress(FFmpegError):
                     yield from self._stream.codec_context.decode(None)
                 break
-        if damaged:
+        if damaged := refused + max(packets, pictures):  # a damaged packet gives a damaged picture, or none
             self.losses.append(f"{self.name}: {damaged} damaged frame{'s' * (damaged != 1)}")
 
     def _pixels(self, picture: VideoFrame, number: int) -> Pixels:
