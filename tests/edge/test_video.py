@@ -158,6 +158,17 @@ def test_phones_turn_and_mirror(degrees: int, mirrored: bool, tmp_path: Path) ->
         np.testing.assert_array_equal(seen.pixels, expected)
 
 
+@pytest.mark.parametrize("degrees", [0, 90])
+def test_pixels_that_are_not_square_stay_so(model: Path, tmp_path: Path, degrees: int) -> None:
+    clip = write_clip(
+        tmp_path / "clip.mp4", frames_of(2, (46, 68)), codec="libx264", pixel_format="yuv420p",
+        turn={"degrees": degrees}, sample_aspect_ratio=Fraction(4, 3),
+    )  # fmt: skip
+    predict(model, clip, "--out", tmp_path / "seen")
+    with av.open(str(tmp_path / "seen/clip_overlay.mp4")) as file:
+        assert file.streams.video[0].sample_aspect_ratio == (Fraction(3, 4) if degrees else Fraction(4, 3))
+
+
 def test_ten_bits_and_hdr_become_8_bit_rgb_and_it_is_said(tmp_path: Path) -> None:
     (frame,) = frames_of(1, (64, 96))
     clip = write_clip(
@@ -464,7 +475,7 @@ def test_a_camera_that_breaks_off_keeps_what_it_gave(
             context = SimpleNamespace(width=64, height=48, decode=lambda packet: [])
             self.stream = SimpleNamespace(
                 type="video", disposition=0, codec_context=context, average_rate=None, guessed_rate=Fraction(10),
-                time_base=Fraction(1, 1000), duration=None, frames=0, metadata={},
+                time_base=Fraction(1, 1000), duration=None, frames=0, metadata={}, sample_aspect_ratio=None,
             )  # fmt: skip
             self.streams = SimpleNamespace(video=[self.stream], best=lambda kind: self.stream)
 

@@ -175,9 +175,9 @@ class _Files:
     """The videos that are written of one source."""
 
     def __init__(self, parts: Mapping[str, Path], paths: Mapping[str, Path], source: FrameSource, every: int) -> None:
-        clock, rate = source.clock, source.clock.rate / every
-        self._overlay = OverlayVideo(parts[o], clock, rate, name=paths[o]) if (o := "overlay") in parts else None
-        self._mask = MaskVideo(parts[m], clock, rate, name=paths[m]) if (m := "mask") in parts else None
+        rate = source.clock.rate / every
+        self._overlay = OverlayVideo(parts[o], source, rate, name=paths[o]) if (o := "overlay") in parts else None
+        self._mask = MaskVideo(parts[m], source, rate, name=paths[m]) if (m := "mask") in parts else None
 
     def add(self, item: tuple[int, Result]) -> None:
         ticks, result = item

@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -19,7 +20,7 @@ from av.video.stream import VideoStream
 
 from segformer_tf.edge.predict.video.camera import camera_input
 from segformer_tf.edge.predict.video.clock import Clock
-from segformer_tf.edge.predict.video.upright import turn_upright
+from segformer_tf.edge.predict.video.upright import is_sideways, turn_upright
 from segformer_tf.errors import InputError, first_line
 from segformer_tf.image import Pixels, fit_image
 
@@ -56,6 +57,7 @@ class FrameSource:
     Attributes:
         name, live: as given.
         clock: its frame rate and units of time.
+        aspect: width of a pixel by its height, once a frame was read.
         total: frames, or None if the file does not say.
         notes: what to tell the user of its frames so far.
         losses: what could not be decoded so far.
@@ -82,6 +84,7 @@ class FrameSource:
         self.total = self._stream.frames or (round(length * self.clock.rate) if length else None)
         self.notes: list[str] = []
         self.losses: list[str] = []
+        self.aspect = Fraction(1)
         self._size: tuple[int, int] | None = None  # of the first frame, height and width
 
     def frames(self, *, every: int = 1) -> Generator[Frame, None, None]:
@@ -137,6 +140,8 @@ class FrameSource:
         pixels: Pixels = np.asarray(picture.reformat(format="rgb24", threads=1).to_ndarray(), np.uint8)
         try:
             pixels = turn_upright(pixels, picture)
+            if self._size is None and (aspect := self._stream.sample_aspect_ratio):
+                self.aspect = 1 / aspect if is_sideways(picture) else aspect
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from None
         size = pixels.shape[0], pixels.shape[1]

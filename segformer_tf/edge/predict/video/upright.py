@@ -25,6 +25,11 @@ def turn_upright(pixels: Pixels, frame: VideoFrame) -> Pixels:
     return np.ascontiguousarray(pixels[:: -1 if along < 0 else 1, :: -1 if across < 0 else 1])
 
 
+def is_sideways(frame: VideoFrame) -> bool:
+    """Whether width and height change places."""
+    return _matrix(frame)[0][0] == 0
+
+
 def _matrix(frame: VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
     """Where a step to the right in the stored frame leads, (across, down) in fixed point, and where one down does."""
     try:

@@ -13,8 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
-from segformer_tf.edge.predict.video.clock import Clock
-from segformer_tf.edge.predict.video.source import first_line_of
+from segformer_tf.edge.predict.video.source import FrameSource, first_line_of
 from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels
 
@@ -29,7 +28,7 @@ class VideoFile:
 
     Args:
         path: of the file.
-        clock: of the source.
+        source: of the frames, whose clock and shape of pixels the file has.
         rate: frames per second, on the average.
         name: of the file, for messages.
 
@@ -40,9 +39,9 @@ class VideoFile:
     codec = container = pixel_format = ""
     options: dict[str, str] = {}  # noqa: RUF012  constants of the classes below
 
-    def __init__(self, path: Path, clock: Clock, rate: Fraction, *, name: Path) -> None:
+    def __init__(self, path: Path, source: FrameSource, rate: Fraction, *, name: Path) -> None:
         self._name = name
-        self._path, self._clock, self._rate = path, clock, rate
+        self._path, self._source, self._rate = path, source, rate
         self._file: Any = None
         self._stream: Any = None
 
@@ -53,7 +52,8 @@ class VideoFile:
         self._stream = self._file.add_stream(self.codec, rate=self._rate, options=self.options)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, self.pixel_format
         context = self._stream.codec_context
-        context.time_base = self._clock.base
+        context.time_base = self._source.clock.base
+        context.sample_aspect_ratio = self._source.aspect
         context.thread_count = 1  # the other cores are the network's
         self._tag(context)
 
@@ -64,7 +64,7 @@ class VideoFile:
         try:
             if self._file is None:
                 self._open(frame.width, frame.height)
-            frame.pts, frame.time_base = ticks, self._clock.base
+            frame.pts, frame.time_base = ticks, self._source.clock.base
             self._file.mux(self._stream.encode(frame))
         except (FFmpegError, OSError) as error:
             raise InputError(f"{self._name}: cannot be written ({first_line_of(error)})") from None
