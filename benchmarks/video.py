@@ -31,6 +31,7 @@ from segformer_tf.overlay import overlay
 from segformer_tf.terminal import plain_console
 
 _TURN = 25  # frames until the other way has its turn
+_WARM_UP = 20  # seconds until the encoder's look-ahead is full
 
 
 def main(
@@ -60,18 +61,21 @@ def main(
         for start in range(0, frames, _TURN):
             count = min(_TURN, frames - start)
             _time_alone(segmenter, clip, start, count, Path(folder), spent)
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.thread_time()
             predict_videos(segmenter, {"clip": clip}, Path(folder), VideoOptions(frames=count))
             spent["side by side"] += time.perf_counter() - began
+            spent["thread"] += time.thread_time() - busy
+        alone, thread = (spent.pop(key) / frames * 1e3 for key in ("thread alone", "thread"))
         rates = {stage: frames / seconds for stage, seconds in spent.items()}
         for stage, rate in rates.items():
             console.print(f"{stage}: {rate:.2f} frames per second")
         slowest = min(rates[stage] for stage in ("decoder", "network", "encoder"))
         console.print(f"side by side: {rates['side by side'] / slowest:.1%} of the slowest stage alone")
+        console.print(f"processor time of the network's thread: {alone:.1f} ms alone, {thread:.1f} ms side by side")
         memory = _memory(model, clip, Path(folder) / "seen", threads)
         console.print(f"memory, MB at each second: {' '.join(f'{value:.0f}' for value in memory)}")
-        later = memory[len(memory) // 10 :]
-        console.print(f"after the first tenth: {min(later):.1f} to {max(later):.1f} MB")
+        if later := memory[_WARM_UP:]:
+            console.print(f"after {_WARM_UP} seconds: {min(later):.1f} to {max(later):.1f} MB")
 
 
 def _write_clip(path: Path, picture: np.ndarray, frames: int, size: tuple[int, int]) -> None:
@@ -95,9 +99,10 @@ def _time_alone(
     began = time.perf_counter()
     taken = list(islice(source.frames(), count))
     spent["decoder"] += time.perf_counter() - began
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.thread_time()
     results = [segmenter(frame.pixels) for frame in taken]
     spent["network"] += time.perf_counter() - began
+    spent["thread alone"] += time.thread_time() - busy
     began = time.perf_counter()
     paths = output_paths(folder, f"alone_{start}", VideoOptions())
     pictures = OverlayVideo(paths["overlay"], source, source.clock.rate, name=paths["overlay"])

@@ -12,9 +12,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,6 +32,7 @@ from segformer_tf.config import MIN_IMAGE_SIDE
 from segformer_tf.edge import fit_image, load_image, logits_to_mask
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.edge.predict.geotiff import open_tiff
+from segformer_tf.edge.predict.video.source import open_source
 from segformer_tf.edge.tflite.model import TFLiteModel
 from segformer_tf.errors import InputError
 from segformer_tf.image import is_deep_file, largest_value_of
@@ -140,6 +143,41 @@ def test_tiffs_by_windows(whole: int, damage: Damage, bits: int | None, folder: 
         assert (pixels.dtype, pixels.shape) == (np.uint8, (height, width, 3))
         assert read.gaps(slice(0, height), slice(0, width)).shape == (height, width)
         read.georeference()
+
+
+def clip(kind: str, codec: str) -> bytes:
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=kind) as file:
+        video = file.add_stream(codec, rate=10)
+        video.height, video.width, video.pix_fmt = 34, 50, "yuv420p"
+        for i in range(5):
+            frame = av.VideoFrame.from_ndarray(np.roll(np.resize(PIXELS, (34, 50, 3)), i, 1), format="rgb24")
+            file.mux(video.encode(frame))
+        file.mux(video.encode(None))
+    return stream.getvalue()
+
+
+CLIPS = [
+    clip(kind, codec)
+    for kind, codec in {
+        "mp4": "libx264",
+        "matroska": "ffv1",
+        "webm": "libvpx-vp9",
+        "mpegts": "libx264",
+        "avi": "mpeg4",
+    }.items()
+]
+
+
+@given(whole=st.integers(0, len(CLIPS) - 1), damage=DAMAGES)
+def test_videos(whole: int, damage: Damage, folder: Path) -> None:
+    (folder / "clip.mp4").write_bytes(damage.of(CLIPS[whole]))
+    with refused_in_a_line("clip.mp4"):
+        source = open_source(folder / "clip.mp4")
+        seen = list(source.frames())
+        assert len(seen) <= 5 or source.losses or damage.tail
+        assert {frame.pixels.shape for frame in seen} <= {seen[0].pixels.shape if seen else ()}
+        assert all(a.ticks < b.ticks for a, b in pairwise(seen))
 
 
 @given(whole=WHOLE, damage=DAMAGES)

@@ -14,7 +14,7 @@ from PIL import Image
 from segformer_tf.edge.runtime import _try_elsewhere, installed_runtimes
 from segformer_tf.errors import InputError
 
-BLOCKED = "import sys\nfor n in ('tensorflow', 'keras', 'torch', 'matplotlib'): sys.modules[n] = None\n"
+BLOCKED = "import sys\nfor n in ('tensorflow', 'keras', 'torch', 'matplotlib', 'av'): sys.modules[n] = None\n"
 
 
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess:
@@ -46,6 +46,8 @@ def test_predict_info_and_benchmark(tiny_files: dict, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = {f"{stem}_{kind}.png" for stem in ("a.jpg", "a.png", "b") for kind in ("mask", "overlay")}
     assert {p.name for p in (tmp_path / "out").iterdir()} == names | {"predictions.json"}
+    done = run(COMMAND, "predict", tiny_files["int8"], "clip.mp4")
+    assert done.stderr == "segformer: av is not installed; videos need it, in the repository: pip install '.[video]'\n"
     (tmp_path / "in" / "bad.png").write_text("no image")
     done = run(COMMAND, "predict", tiny_files["int8"], tmp_path / "in", "--out", tmp_path / "rest")
     assert done.returncode == 1

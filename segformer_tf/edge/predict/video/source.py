@@ -74,7 +74,8 @@ class FrameSource:
             raise InputError(f"{name}: there is no video in it. Received: {kinds}")
         best = container.streams.best("video")
         self._stream: VideoStream = best if best in streams else streams[0]
-        context = self._stream.codec_context
+        if (context := self._stream.codec_context) is None:
+            raise InputError(f"{name}: its video is in a format for which there is no decoder")
         self._check_size(context.width, context.height)
         context.options = {"max_pixels": str(_MOST_PIXELS)}  # before a frame is decoded that changes its size
         self._stream.thread_type = "AUTO"
@@ -195,7 +196,7 @@ def open_source(path: Path) -> FrameSource:
         raise InputError(f"{name}: no such video")
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "max_pixels": str(_MOST_PIXELS)}
     try:
-        container = av.open(f"file:{path.resolve()}", options=options)
+        container = av.open(f"file:{path.resolve()}", options=options, metadata_errors="replace")
     except (FFmpegError, OSError) as error:
         reason = first_line_of(error)
         raise InputError(f"{name}: not a readable video, or cut off before its index ({reason})") from None
