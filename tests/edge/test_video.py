@@ -123,6 +123,10 @@ def test_masks_and_overlays_are_those_of_the_frames(model: Path, segmenter: Segm
     assert not list((tmp_path / "seen").glob(".*"))
     with pytest.raises(SystemExit):  # nothing is replaced unasked
         predict(model, clip, "--out", tmp_path / "seen")
+    (tmp_path / "clip_mask.mkv").write_bytes(b"mine")
+    with pytest.raises(SystemExit):  # and an input never
+        predict(model, clip, tmp_path / "clip_mask.mkv", "--out", tmp_path, "--overwrite")
+    assert (tmp_path / "clip_mask.mkv").read_bytes() == b"mine"
 
 
 def test_every_third_frame_of_a_variable_rate_keeps_its_time(model: Path, segmenter: Segmenter, tmp_path: Path) -> None:
@@ -227,6 +231,8 @@ def test_a_damaged_frame_is_counted_and_the_others_kept(
     clip.write_bytes(content)
     lines = refused_lines(capsys, model, clip, "--out", tmp_path / "seen")
     assert "1 damaged frame" in lines[0]
+    early = refused_lines(capsys, model, clip, "--out", tmp_path / "early", "--frames", 4)
+    assert "1 damaged frame" in early[0]
     _, times = read_clip(tmp_path / "seen/clip_mask.mkv")
     np.testing.assert_allclose(times, [0, 0.1, 0.2, 0.4, 0.5], atol=1e-9)
 

@@ -89,7 +89,7 @@ class Record:
             "frames": self.frames,
             "classes": [{"id": i, "name": names[i], "share": round(self._counts[i] / pixels, 6)} for i in ids],
             "flicker": flicker,
-            "frames_per_second": round(self.rate, 3),
+            "segmented_per_second": round(self.rate, 3),
             "latency_ms": {"p50": p50, "p90": p90, "p99": p99},
             "speed_ms": {stage: round(total / self.frames, 3) for stage, total in self._speed.items()},
         }

@@ -63,10 +63,13 @@ def predict_videos(segmenter: Segmenter, videos: Mapping[str, Path], out: Path, 
         KeyboardInterrupt: Ctrl-C before the end of a file; for a camera that is the end.
         SystemExit: SIGTERM likewise.
     """
+    results = {path.resolve() for name in videos for path in output_paths(out, name, options).values()}
+    if both := [path for path in videos.values() if path.resolve() in results]:
+        raise InputError(f"{both[0]}: would be replaced by results; give another folder by --out")
     console = plain_console()
     records: dict[str, Any] = {}
     errors: list[str] = []
-    cut = False
+    cut = lossy = False
     columns = (
         *(TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}")),
         TimeRemainingColumn(),
@@ -79,6 +82,7 @@ def predict_videos(segmenter: Segmenter, videos: Mapping[str, Path], out: Path, 
                     segmenter, source, output_paths(out, name, options), options, progress, stop
                 )
                 errors += source.losses
+                lossy |= bool(source.losses)
                 cut = bool(stop) and not source.live
             except InputError as error:
                 errors.append(str(error) if str(path) in str(error) else f"{path}: {error}")
@@ -88,12 +92,12 @@ def predict_videos(segmenter: Segmenter, videos: Mapping[str, Path], out: Path, 
         with atomic(out / "predictions.json") as part:
             part.write_text(json.dumps(records, indent=1), "utf-8")
     for video, record in records.items():
-        rate, p90 = record["frames_per_second"], record["latency_ms"]["p90"]
+        rate, p90 = record["segmented_per_second"], record["latency_ms"]["p90"]
         console.print(
             f"{video}: {record['frames']} frames, {rate:.1f} per second, 90 % of them within {p90:.0f} ms -> {out}"
         )
     if errors:
-        raise InputError("\n".join([*errors, "what could be decoded is kept"] if records else errors))
+        raise InputError("\n".join([*errors, *["what could be decoded is kept"] * lossy]))
     if cut:
         print("stopped; the frames until then are kept", file=sys.stderr)
         if stop[0] == signal.SIGTERM:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -98,39 +98,43 @@ class FrameSource:
         """
         end = 0
         try:
-            for number, picture in enumerate(self._decode()):
-                ticks = self.clock.ticks(picture.pts)
-                end = ticks + 1
-                if number % every == 0:
-                    yield Frame(self._pixels(picture, number), ticks, time.perf_counter())
+            with closing(self._decode()) as pictures:
+                for number, picture in enumerate(pictures):
+                    ticks = self.clock.ticks(picture.pts)
+                    end = ticks + 1
+                    if number % every == 0:
+                        yield Frame(self._pixels(picture, number), ticks, time.perf_counter())
         finally:
             self._container.close()
         self._note_end(end and end - 1 + self.clock.interval)
 
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _decode(self) -> Generator[VideoFrame, None, None]:
         packets = pictures = refused = 0
-        while True:
-            try:
-                for packet in self._container.demux(self._stream):
-                    packets += packet.is_corrupt
-                    try:
-                        decoded = packet.decode()
-                    except FFmpegError:
-                        refused += 1
-                        continue
-                    for picture in decoded:
-                        pictures += picture.is_corrupt
-                        yield picture
-                break
-            except NothingYet:  # a camera between two frames, on macOS
-                time.sleep(0.002)
-            except (FFmpegError, OSError) as error:
-                self.losses.append(f"{self.name}: breaks off ({first_line_of(error)})")
-                with suppress(FFmpegError):
-                    yield from self._stream.codec_context.decode(None)
-                break
-        if damaged := refused + max(packets, pictures):  # a damaged packet gives a damaged picture, or none
-            self.losses.append(f"{self.name}: {damaged} damaged frame{'s' * (damaged != 1)}")
+        try:
+            while True:
+                try:
+                    for packet in self._container.demux(self._stream):
+                        packets += packet.is_corrupt
+                        try:
+                            decoded = packet.decode()
+                        except FFmpegError:
+                            refused += 1
+                            continue
+                        for picture in decoded:
+                            pictures += picture.is_corrupt
+                            yield picture
+                    return
+                except NothingYet:  # a camera between two frames, on macOS
+                    time.sleep(0.002)
+                except (FFmpegError, OSError) as error:
+                    self.losses.append(f"{self.name}: breaks off ({first_line_of(error)})")
+                    with suppress(FFmpegError):
+                        yield from self._stream.codec_context.decode(None)
+                    return
+        finally:
+            damaged = refused + max(packets, pictures)  # a damaged packet gives a damaged picture, or none
+            if damaged and not self.live:
+                self.losses.append(f"{self.name}: {damaged} damaged frame{'s' * (damaged != 1)}")
 
     def _pixels(self, picture: VideoFrame, number: int) -> Pixels:
         self._check_size(picture.width, picture.height)
