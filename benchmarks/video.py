@@ -30,7 +30,7 @@ from segformer_tf.image import load_image
 from segformer_tf.overlay import overlay
 from segformer_tf.terminal import plain_console
 
-_TURN = 25  # frames until the other way has its turn
+_TURN = 75  # frames until the other way has its turn
 _WARM_UP = 20  # seconds until the encoder's look-ahead is full
 
 
