@@ -8,6 +8,7 @@ Alone and side by side take turns, some frames each, so that other work on the m
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ from segformer_tf.image import load_image
 from segformer_tf.overlay import overlay
 from segformer_tf.terminal import plain_console
 
-_TURN = 75  # frames until the other way has its turn
+_TURN = 50  # frames until the other way has its turn
 _WARM_UP = 20  # seconds until the encoder's look-ahead is full
 
 
@@ -65,12 +66,16 @@ def main(
             predict_videos(segmenter, {"clip": clip}, Path(folder), VideoOptions(frames=count))
             spent["side by side"] += time.perf_counter() - began
             spent["thread"] += time.thread_time() - busy
+            (record,) = json.loads((Path(folder) / "predictions.json").read_text()).values()
+            spent["busy"] += sum(record["speed_ms"].values()) * count / 1e3
         alone, thread = (spent.pop(key) / frames * 1e3 for key in ("thread alone", "thread"))
+        busy_share = spent.pop("busy") / spent["side by side"]
         rates = {stage: frames / seconds for stage, seconds in spent.items()}
         for stage, rate in rates.items():
             console.print(f"{stage}: {rate:.2f} frames per second")
         slowest = min(rates[stage] for stage in ("decoder", "network", "encoder"))
         console.print(f"side by side: {rates['side by side'] / slowest:.1%} of the slowest stage alone")
+        console.print(f"side by side the network works {busy_share:.1%} of the time; else it waits for the others")
         console.print(f"processor time of the network's thread: {alone:.1f} ms alone, {thread:.1f} ms side by side")
         memory = _memory(model, clip, Path(folder) / "seen", threads)
         console.print(f"memory, MB at each second: {' '.join(f'{value:.0f}' for value in memory)}")

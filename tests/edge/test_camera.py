@@ -204,7 +204,7 @@ def test_a_silent_camera_is_given_up(
 
 
 def test_each_system_has_its_cameras(
-    monkeypatch: pytest.MonkeyPatch, model: Path, capsys: pytest.CaptureFixture
+    monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     names = {
         ("linux", "camera:2"): ("/dev/video2", "v4l2"),
@@ -219,4 +219,4 @@ def test_each_system_has_its_cameras(
             assert camera
             assert (camera.file, camera.format) == expected
     assert camera_input("clip.mp4") is None
-    assert "camera:99: the camera cannot be opened" in refused(capsys, "predict", model, "camera:99")
+    assert "camera:99: the camera cannot be opened" in refused(capsys, "predict", model, "camera:99", "--out", tmp_path)

@@ -68,6 +68,8 @@ def model_and_videos(files: Sequence[Path]) -> tuple[Path, list[Path]]:
     for path in videos:
         if not is_video(path):
             raise InputError(f"{path}: not a video ({', '.join(VIDEO_SUFFIXES)}); predict images and videos apart")
+        if not str(path).startswith(CAMERA) and not path.is_file():
+            raise InputError(f"{path}: no such video")
     return model or _default_model(), videos
 
 
