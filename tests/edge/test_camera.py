@@ -120,7 +120,7 @@ def test_a_signal_keeps_what_there_is_of_a_file(
     clip = write_clip(tmp_path / "clip.mkv", frames_of(9))
     _signal_at(monkeypatch, 2, number)
     with pytest.raises(SystemExit) as stop:
-        predict(model, clip, clip.with_name("other.mkv"), "--out", tmp_path / "seen")
+        predict(model, clip, write_clip(tmp_path / "other.mkv", frames_of(2)), "--out", tmp_path / "seen")
     assert stop.value.code == code
     assert "the frames until then are kept" in capsys.readouterr().err
     assert len(read_clip(tmp_path / "seen/clip_overlay.mp4")[0]) == record_of(tmp_path / "seen")["frames"] == 2
