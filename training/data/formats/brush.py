@@ -50,6 +50,15 @@ def decode_values(data: bytes, expected: int) -> Pixels:
         whole = int.from_bytes(data[first // 8 : (place + 7) // 8], "big")
         return (whole >> (-place % 8)) & ((1 << bits) - 1)
 
+    def read_several(bits: int, count: int) -> Pixels:
+        nonlocal place
+        first, place = place, place + bits * count
+        if place > 8 * len(data):
+            raise InputError("'rle' ends too early")
+        packed = np.frombuffer(data[first // 8 : (place + 7) // 8], np.uint8)
+        single = np.unpackbits(packed)[first % 8 :][: bits * count].reshape(count, bits)
+        return np.packbits(np.pad(single, ((0, 0), (8 - bits, 0))), axis=1)[:, 0]
+
     if (number := read(32)) != expected:
         raise InputError(f"'rle' holds {number} values; expected 4 per pixel, {expected}")
     word = read(5) + 1
@@ -65,8 +74,6 @@ def decode_values(data: bytes, expected: int) -> Pixels:
         if run:
             values[i:end] = read(word)
         else:
-            packed = read(word * (end - i))
-            shifts = range(word * (end - i - 1), -1, -word)
-            values[i:end] = [packed >> shift & (1 << word) - 1 for shift in shifts]
+            values[i:end] = read_several(word, end - i)
         i = end
     return values

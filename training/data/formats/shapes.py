@@ -7,7 +7,6 @@ edge is inside, one on a right or lower edge outside.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -20,7 +19,7 @@ from training.data.formats.fields import Points
 from training.data.masks import Mask
 
 _CROSSINGS = 1 << 20  # of edges with rows, at a time
-_BLOCK = 1 << 21  # pixels of a polygon, at a time
+_BLOCK = 1 << 21  # pixels of an ellipse, at a time
 
 
 class Region(NamedTuple):
@@ -80,10 +79,7 @@ class Polygon:
         inside = np.zeros((bottom - top, right - left), np.bool_)
         down = starts[:, 1, None] <= ends[:, 1, None]  # both neighbors of an edge compute with the same ends
         edges = np.hstack([np.where(down, starts, ends), np.where(down, ends, starts)])
-        rows = max(1, _BLOCK // (right - left + 1))
-        for start in range(top, bottom, rows):
-            part = inside[start - top : start - top + rows]
-            _fill(part, edges, start, left)
+        _fill(inside, edges, top, left)
         return Region(top, left, inside)
 
 
@@ -91,7 +87,7 @@ def _fill(inside: NDArray[np.bool_], edges: NDArray[np.float64], top: int, left:
     """Set the pixels with an odd number of edges to their left.
 
     Args:
-        inside: (h, w) a part of the picture.
+        inside: (h, w) a part of the picture, all False, whole rows of one array.
         edges: (N, 4) x0, y0, x1, y1 with y0 <= y1, in the picture.
         top, left: where the part lies.
     """
@@ -99,16 +95,20 @@ def _fill(inside: NDArray[np.bool_], edges: NDArray[np.float64], top: int, left:
     rows = np.clip(np.ceil(edges[:, 1::2] - 0.5) - top, 0, height)  # whose centers they cross
     first, last = rows.astype(np.int64).T
     crosses = last > first
-    (x0, y0, x1, y1), first, count = edges[crosses].T, first[crosses], (last - first)[crosses]
-    crossings = np.zeros(height * (width + 1), np.int64)
-    for part in _parts(count):
-        edge = np.repeat(np.arange(len(count))[part], count[part])
-        row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count[part]) - count[part], count[part])
-        x = x0[edge] + (top + row + 0.5 - y0[edge]) / (y1 - y0)[edge] * (x1 - x0)[edge]
-        column = np.clip(np.ceil(x - 0.5) - left, 0, width).astype(np.int64)  # the first center that is not left of it
-        crossings += np.bincount(row * (width + 1) + column, minlength=len(crossings))
-    odd = (crossings & 1).astype(np.bool_).reshape(height, width + 1)
-    inside[:] = np.logical_xor.accumulate(odd, axis=1)[:, :-1]
+    edges, first, count = edges[crosses], first[crosses], (last - first)[crosses]
+    if height > 1 and count.sum() > _CROSSINGS:
+        half = height // 2
+        _fill(inside[:half], edges, top, left)
+        _fill(inside[half:], edges, top + half, left)
+        return
+    (x0, y0, x1, y1), edge = edges.T, np.repeat(np.arange(len(count)), count)
+    row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
+    x = x0[edge] + (top + row + 0.5 - y0[edge]) / (y1 - y0)[edge] * (x1 - x0)[edge]
+    column = np.clip(np.ceil(x - 0.5) - left, 0, width).astype(np.int64)  # the first center that is not left of it
+    ends = np.sort(row * width + column)  # an even number in each row, as outlines are closed
+    runs, flat = ends.reshape(-1, 2), inside.reshape(-1)
+    for start, stop in runs[runs[:, 0] < runs[:, 1]].tolist():
+        flat[start:stop] = True
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,15 @@ class Ellipse:
             return Region(0, 0, np.zeros((0, 0), np.bool_))
         top, bottom = _pixels(y - reach, y + reach, size[0])
         left, right = _pixels(x - reach, x + reach, size[1])
-        down, across = np.ogrid[top:bottom, left:right]
-        dx, dy, angle = across + 0.5 - x, down + 0.5 - y, np.deg2rad(self.degrees)
-        along, beside = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
-        return Region(top, left, (along / self.radii[0]) ** 2 + (beside / self.radii[1]) ** 2 <= 1)
+        inside, angle = np.zeros((bottom - top, right - left), np.bool_), np.deg2rad(self.degrees)
+        rows = max(1, _BLOCK // (right - left + 1))
+        for start in range(top, bottom, rows):
+            down, across = np.ogrid[start : min(start + rows, bottom), left:right]
+            dx, dy = across + 0.5 - x, down + 0.5 - y
+            along, beside = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+            part = inside[start - top : start - top + rows]
+            part[:] = (along / self.radii[0]) ** 2 + (beside / self.radii[1]) ** 2 <= 1
+        return Region(top, left, inside)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,10 +195,3 @@ def _pixels(low: float, high: float, size: int) -> tuple[int, int]:
     """The first pixel, and the one behind the last, whose centers may lie in low..high."""
     start, stop = np.clip((np.floor(low), np.ceil(high)), 0, size)
     return int(start), int(stop)
-
-
-def _parts(count: NDArray[np.int64]) -> Iterable[slice]:
-    """Edges in parts of about `_CROSSINGS` crossings."""
-    block = np.cumsum(count) // _CROSSINGS
-    bounds = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(count)]
-    return (slice(a, b) for a, b in itertools.pairwise(bounds))

@@ -254,6 +254,12 @@ def test_brush_strokes_are_the_encoders(word: int, top: int) -> None:
     rng = np.random.default_rng(word)
     values = np.repeat(rng.integers(0, top, 300), rng.integers(1, 90, 300)).astype(np.uint8)
     np.testing.assert_array_equal(decode_values(bytes(encode_brush(values, word)), len(values)), values)
+    noise = rng.integers(0, top, 5000).astype(np.uint8)
+    bits = f"{5000:032b}{word - 1:05b}" + 4 * f"{12:04b}" + f"000{4999:013b}" + "".join(f"{v:0{word}b}" for v in noise)
+    data = int(bits + "0" * (-len(bits) % 8), 2).to_bytes((len(bits) + 7) // 8, "big")
+    np.testing.assert_array_equal(decode_values(data, 5000), noise)
+    with pytest.raises(InputError, match="ends too early"):
+        decode_values(data[:-2], 5000)
 
 
 @pytest.mark.parametrize(
