@@ -60,7 +60,8 @@ def _licenses(data: dict[str, Any]) -> set[str]:
     """The names of licenses, for what they are worth."""
     rows = data.get("licenses")
     names = [row.get("name") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    return {" ".join(name.split())[:200] for name in names if isinstance(name, str)}
+    texts = (name.encode("utf-8", "replace").decode() for name in names if isinstance(name, str))
+    return {" ".join(text.split())[:200] for text in texts}
 
 
 def _read_file(source: Source, file: Path, data: dict[str, Any], classes: Classes, dropped: Dropped) -> list[Picture]:

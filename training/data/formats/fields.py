@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ T = TypeVar("T")
 
 _WORDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}
 _FARTHEST = 1e7  # pixels
+_LARGEST = (1 << 63) - 1
 _REQUIRED: Any = object()
 
 
@@ -91,8 +91,8 @@ def field(record: Mapping[str, Any], key: str, kind: type[T], where: str, defaul
 def of_kind(value: Any, kind: type[T], where: str) -> T:
     """`value` if it is of type `kind`; raises InputError otherwise."""
     fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-    if fits and kind is float and not (math.isfinite(value) and abs(value) <= _FARTHEST):
-        fits = False
+    if fits and kind in (int, float):
+        fits = abs(value) <= (_FARTHEST if kind is float else _LARGEST)  # type: ignore[arg-type]  # not so for NaN
     if not fits:
         raise InputError(f"{where}: expected {_WORDS[kind]}. Received: {shorten(value)}")
     return value

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +103,11 @@ def write_folder(
 def _labels(export: Export, names: Sequence[str]) -> Labels:
     """`names` with the colors of the export, and others where it has none."""
     try:
+        for name in names:
+            if not name.strip() or any(
+                category(letter) in ("Cc", "Cs") for letter in name
+            ):  # or terminals would obey it
+                raise InputError(f"a class name is one line without control characters. Received: {name[:60]!r}")
         colors = {export.names[label]: color for label, color in export.colors.items()}
         for name, color in zip(names, Labels.named(names).colors, strict=True):
             if name not in colors:
@@ -182,6 +188,8 @@ def _bring(image: Path, to: Path, link: Link) -> None:
         try:
             os.link(image, to)
             return
+        except FileExistsError:
+            raise
         except OSError:  # another disk, or one without links
             pass
     try:

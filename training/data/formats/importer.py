@@ -98,11 +98,13 @@ def import_export(path: Path, out: Path, options: ImportOptions) -> Report:
         ways = {"link": options.link, "unlabeled": options.unlabeled}
         with new_folder(out) as part:
             written = write_folder(part, export, places, name=out.name, exif=exif, **ways)  # type: ignore[arg-type]
+    drawn = {picture.image for picture in export.pictures}
+    if export.decode is None and (rest := [image for image in source.images if image not in drawn]):
+        notes.append(f"left out: {len(rest)} images that no annotation names; the first is {rest[0]}")
     if exif:
         notes.append(f"EXIF turns some photographs; annotations lie over {LIES_OVER[exif]}")
-    return Report(
-        format, written, [*export.notes, *notes, *_pixel_notes(export, written)], [*warnings, *_missing(written)]
-    )
+    notes = [source.readable(note) for note in (*export.notes, *notes, *_pixel_notes(export, written))]
+    return Report(format, written, notes, [*warnings, *_missing(written)])
 
 
 def _split(

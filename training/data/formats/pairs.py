@@ -72,7 +72,7 @@ def pair_files(source: Source, naming: Naming) -> list[Picture]:
     """A picture for each mask; raises InputError where files are not in pairs."""
     masks = [(key, file) for file in mask_files(source) if (key := _mask_key(source, file, naming))]
     taken = {file for _, file in masks}
-    images = [("/".join(_folders(source, file, file.stem)), file) for file in source.images if file not in taken]
+    images = [("/".join(_folders(source, file)), file) for file in source.images if file not in taken]
     return pair(by_key(images, "name"), by_key(masks, "name"), source)
 
 
@@ -82,16 +82,16 @@ def _mask_key(source: Source, file: Path, naming: Naming) -> str | None:
     Where masks are named apart, their name decides; or else one of their folders.
     """
     if naming:
-        stem = naming.image_stem(file.stem)
+        stem = naming.image_stem(source.relative(file).stem)
         return None if stem is None else "/".join(_folders(source, file, stem))
     words = [_word(part)[1] for part in source.relative(file).parts[:-1]]
-    return "/".join(_folders(source, file, file.stem)) if any(word in _MASK_WORDS for word in words) else None
+    return "/".join(_folders(source, file)) if any(word in _MASK_WORDS for word in words) else None
 
 
-def _folders(source: Source, file: Path, stem: str) -> list[str]:
-    """The folders of a file, without words for images and masks, and its stem."""
-    rests = [_word(part)[0] for part in source.relative(file).parts[:-1]]
-    return [*filter(None, rests), stem]
+def _folders(source: Source, file: Path, stem: str = "") -> list[str]:
+    """The folders of a file, without words for images and masks, and `stem`, or its own."""
+    path = source.relative(file)
+    return [*filter(None, (_word(part)[0] for part in path.parts[:-1])), stem or path.stem]
 
 
 def _word(folder: str) -> tuple[str, str]:

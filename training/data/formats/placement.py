@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from rich.progress import track
 
@@ -18,6 +19,7 @@ from segformer_tf.terminal import plain_console
 from training.data.folder.manifest import Exif
 from training.data.folder.source import LIES_OVER
 from training.data.formats.export import Export, Picture
+from training.data.formats.fields import shorten
 
 
 def check_images(export: Export, exif: Exif | None) -> Exif | None:
@@ -69,7 +71,9 @@ def check_images(export: Export, exif: Exif | None) -> Exif | None:
     for i, (picture, size, head) in enumerate(zip(export.pictures, sizes, heads, strict=True)):
         expected = head.stored if over == "ignore" else head.upright
         if size not in (None, expected):
-            raise InputError(f"{picture.where}: is for {size}, its image {picture.image} is {expected} (height, width)")
+            raise InputError(
+                f"{picture.where}: is for {shorten(size)}, its image {picture.image} is {expected} (height, width)"
+            )
         export.pictures[i] = replace(picture, size=expected)
     return over if turned else None
 
@@ -90,6 +94,8 @@ def _tells(size: tuple[int, int] | None, head: Head) -> Exif | None:
 def unique_names(splits: Sequence[str], relative: Sequence[str], images: Sequence[Path]) -> list[str]:
     """A name for each image: its own, with folders where another of its split has the same, with its suffix if need be.
 
+    Names that differ in the case of letters alone, or in how letters are composed, are the same: to some disks they are.
+
     Args:
         splits: of each image.
         relative: where each lies, without suffix.
@@ -99,9 +105,21 @@ def unique_names(splits: Sequence[str], relative: Sequence[str], images: Sequenc
     for longer in (
         [text.replace("/", "_") for text in relative],
         [f"{text.replace('/', '_')}_{image.suffix[1:].lower()}" for text, image in zip(relative, images, strict=True)],
-        [f"{i}_{image.stem}" for i, image in enumerate(images)],
     ):
-        keys = [(split, name.casefold()) for split, name in zip(splits, names, strict=True)]
-        count = Counter(keys)
-        names = [long if count[key] > 1 else name for name, key, long in zip(names, keys, longer, strict=True)]
+        count = Counter(map(_place, splits, names))
+        names = [
+            long if count[_place(split, name)] > 1 else name
+            for split, name, long in zip(splits, names, longer, strict=True)
+        ]
+    taken = set[tuple[str, str]]()
+    for i, (split, name) in enumerate(zip(splits, names, strict=True)):
+        number = 1
+        while _place(split, names[i]) in taken:
+            number += 1
+            names[i] = f"{name}_{number}"
+        taken.add(_place(split, names[i]))
     return names
+
+
+def _place(split: str, name: str) -> tuple[str, str]:
+    return split, normalize("NFC", name).casefold()

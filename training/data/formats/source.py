@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from segformer_tf.errors import InputError, first_line
@@ -47,19 +49,25 @@ class Source:
     Attributes:
         root: the folder.
         files: every file of it that is not hidden, in order; of an annotation file, that file alone.
+        images: the images among them, or those in their own folder.
     """
 
-    def __init__(self, path: Path, images: Path | None = None) -> None:
+    def __init__(self, path: Path, images: Path | None = None, *, archive: Path | None = None) -> None:
         self.root = path if path.is_dir() else path.parent
-        listed = list(_walk(self.root))
-        self.files = listed if path.is_dir() else [path]
+        self.files = list(_walk(path)) if path.is_dir() else [path]
+        self._archive = archive
         self._image_root = images or self.root
-        found = listed if images is None else list(_walk(images))
+        found = self.files if path.is_dir() and images is None else list(_walk(self._image_root))
         self.images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
         self._known = set(self.images)
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for image in self.images:
-            self._by_name[image.name].append(image)
+            self._by_name[normalize("NFC", image.name)].append(image)
+
+    def readable(self, text: str) -> str:
+        """A message in which files of an archive have its name, not that of the folder it was unpacked to."""
+        text = text.replace(str(self.root), str(self._archive)) if self._archive else text
+        return text.encode("utf-8", "backslashreplace").decode()  # bytes of a name that are no letters
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """Files of these suffixes, in lower case."""
@@ -70,9 +78,12 @@ class Source:
         return [file for file in self.files if file.name == name]
 
     def relative(self, file: Path) -> PurePosixPath:
-        """Where a file lies, below the folder of the images or else below the root."""
+        """Where a file lies, below the folder of the images or else below the root; letters composed.
+
+        macOS takes letters apart in names, so that those of an image and of its mask may differ.
+        """
         root = self._image_root if file in self._known else self.root
-        return PurePosixPath(file.relative_to(root).as_posix())
+        return PurePosixPath(normalize("NFC", file.relative_to(root).as_posix()))
 
     def split_of(self, file: Path) -> str | None:
         """The split that one of the folders above a file names, the innermost."""
@@ -98,8 +109,9 @@ class Source:
         inside = self._by_path(parts, annotation.parent) or self._by_path(parts, self._image_root)
         if inside:
             return inside
-        name = parts[-1] if parts else ""
-        same = self._by_name.get(name, []) or self._by_name.get(_HASH.sub("", name, count=1), [])
+        name = normalize("NFC", parts[-1]) if parts else ""
+        names = (name, _HASH.sub("", name, count=1), unquote(name), _HASH.sub("", unquote(name), count=1))
+        same = next((self._by_name[each] for each in names if each in self._by_name), [])
         if not same:
             raise InputError(
                 f"{where}: no image {name!r} below {self._image_root}; --images says where they lie{_kinds(name)}"
@@ -135,7 +147,11 @@ def open_source(path: Path, images: Path | None, beside: Path) -> Iterator[Sourc
         make_folder(beside.parent)
         with TemporaryDirectory(prefix=f".{beside.name}.", dir=beside.parent) as folder:
             _unpack(path, Path(folder))
-            yield Source(Path(folder), images)
+            source = Source(Path(folder), images, archive=path)
+            try:
+                yield source
+            except InputError as error:
+                raise InputError(source.readable(str(error))) from None
     elif path.is_dir() or path.is_file():
         yield Source(path, images)
     else:
@@ -177,7 +193,10 @@ def _kinds(name: str) -> str:
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """Unpack images and annotations; raises InputError for a name that leads out, or for too many bytes."""
+    """Unpack images and annotations; raises InputError for a name that leads out or comes twice, or for too many bytes.
+
+    Archives of some Windows programs have backslashes between folders.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
@@ -190,8 +209,13 @@ def _unpack(path: Path, folder: Path) -> None:
                     raise InputError(f"{path}: holds {member.filename!r}, which leads out of the archive")
                 if stat.S_ISLNK(member.external_attr >> 16):
                     raise InputError(f"{path}: holds {member.filename!r}, a link")
-                if Path(member.filename).suffix.lower() in (*_TEXTS, *IMAGE_SUFFIXES):
-                    archive.extract(member, folder)
+                if PurePosixPath(*parts).suffix.lower() in (*_TEXTS, *IMAGE_SUFFIXES):
+                    to = folder.joinpath(*parts)
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    if to.exists():  # or in another case, on disks for which that is the same
+                        raise InputError(f"{path}: holds {member.filename!r} twice")
+                    with archive.open(member) as packed, to.open("xb") as file:
+                        shutil.copyfileobj(packed, file)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 from segformer_tf.errors import InputError
 from segformer_tf.label_sets import LABEL_SETS
@@ -38,7 +39,7 @@ def read(source: Source, names: list[str] | None = None) -> Export:
     others = [image for image in source.images if _folder(source, image, _NOT_IMAGES) is None]
     stems: dict[str, list[Path]] = defaultdict(list)
     for image in others:
-        stems[image.stem].append(image)
+        stems[source.relative(image).stem].append(image)
         if key := _folder(source, image, ("JPEGImages", "images")):
             images[key] = image
     for key in masks.keys() - images.keys():
@@ -73,7 +74,8 @@ def _read_lists(source: Source, masks: dict[str, Path]) -> dict[str, str | None]
     listed: dict[str, str | None] = {}
     for file in files:
         split = SPLITS.get(file.stem.lower())
-        names = [line.strip() for line in read_lines(file) if line.strip()]
+        lines = [normalize("NFC", line.strip()) for line in read_lines(file) if line.strip()]
+        names = [line if line in masks else line.strip('"') for line in lines]  # CVAT's, of names with blanks
         known = [name for name in names if name in masks]
         if len(known) < len(names) and known:
             missing = next(name for name in names if name not in masks)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, first_line
 from segformer_tf.image import read_head
+from training.data.folder.manifest_file import read_plain
 from training.data.formats.export import Classes, Dropped, Export, Picture
 from training.data.formats.fields import numeral, of_kind, read_lines, shorten
 from training.data.formats.shapes import Polygon, Shape
 from training.data.formats.source import SPLITS, Source
 
-_LARGEST = 1 << 20  # bytes of a YAML file
 _SLACK = 0.01  # ultralytics takes outlines that leave the picture by that much
 _KEYS = ("train", "val", "test")
 
@@ -33,19 +33,21 @@ def read(source: Source) -> Export:
     """Read data.yaml and the text files; raises InputError where one does not fit."""
     config, file = _read_config(source)
     classes, dropped = Classes(), Dropped()
-    for name in _names(config, file):
-        classes.add(name)
+    label_of = [classes.add(name) for name in _names(config, file)]
     labels = {source.relative(text).with_suffix(""): text for text in source.with_suffix(".txt")}
-    pictures, without = [], 0
+    pictures, without, read_texts = [], 0, set[Path | None]()
     for image, split in _images(source, config, file).items():
         text = labels.get(_label_key(source.relative(image)))
         without += text is None
+        read_texts.add(text)
         size = read_head(image).upright
-        shapes = _read_shapes(text, size, len(classes.names), dropped) if text else ()
+        shapes = _read_shapes(text, size, label_of, dropped) if text else ()
         pictures.append(Picture(image, str(text or image), size, shapes, split=split))
     if without == len(pictures):
         raise InputError(f"{file}: no image has a text file; labels/…/a.txt belongs to images/…/a.jpg")
     notes = [f"{without} images without a text file: background alone, as in ultralytics"] if without else []
+    if lone := [text for key, text in labels.items() if "labels" in key.parts[:-1] and text not in read_texts]:
+        notes.append(f"left out: {len(lone)} text files whose images are not there; the first is {lone[0]}")
     return Export(pictures, classes.names, dropped=dropped, notes=notes, exif="apply")
 
 
@@ -57,16 +59,11 @@ def _read_config(source: Source) -> tuple[dict[str, Any], Path]:
         if not named:
             raise InputError(f"{source.root}: expected data.yaml or classes.txt, for the names of the classes")
         return {"names": [line for line in read_lines(named[0]) if line.strip()]}, named[0]
-    import yaml
-
     file = files[0]
-    if file.stat().st_size > _LARGEST:
-        raise InputError(f"{file}: more than {_LARGEST} bytes")
     try:
-        config = yaml.safe_load(file.read_text("utf-8-sig"))
-    except (yaml.YAMLError, OSError, RecursionError, ValueError) as error:
-        raise InputError(f"{file}: not readable YAML ({' '.join(str(error).split())[:200]})") from None
-    config = of_kind(config, dict, str(file))
+        config = of_kind(read_plain(file), dict, "the file")
+    except (InputError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: {first_line(error)}") from None
     if "kpt_shape" in config:
         raise InputError(f"{file}: 'kpt_shape': a data set of keypoints, without outlines")
     return config, file
@@ -135,7 +132,7 @@ def _label_key(image: PurePosixPath) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-def _read_shapes(file: Path, size: tuple[int, int], classes: int, dropped: Dropped) -> tuple[Shape, ...]:
+def _read_shapes(file: Path, size: tuple[int, int], label_of: list[int], dropped: Dropped) -> tuple[Shape, ...]:
     shapes = []
     for i, line in enumerate(read_lines(file), 1):
         where, words = f"{file}: line {i}", line.split()
@@ -149,8 +146,8 @@ def _read_shapes(file: Path, size: tuple[int, int], classes: int, dropped: Dropp
             raise InputError(f"{where}: expected a class and at least 3 points x y. Received: {len(words)} numbers")
         elif not -_SLACK <= min(shares) <= max(shares) <= 1 + _SLACK:
             raise InputError(f"{where}: points are shares of the picture, 0..1. Received: {min(shares)}..{max(shares)}")
-        elif not 0 <= label < classes:
+        elif not 0 <= label < len(label_of):
             dropped.add(f"unknown class {label}", where)
         else:
-            shapes.append(Shape(label, Polygon((np.array(shares).reshape(-1, 2) * size[::-1],))))
+            shapes.append(Shape(label_of[label], Polygon((np.array(shares).reshape(-1, 2) * size[::-1],))))
     return tuple(shapes)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -36,6 +38,7 @@ from tests.training.data.formats.exports import (
 from training.data.check_masks import check_split
 from training.data.folder.source import FolderSource
 from training.data.formats.pairs import Naming
+from training.data.formats.placement import unique_names
 
 VALUES = np.where(covered(ROOF), 1, np.where(covered(WALL), 2, 0)).astype(np.uint8)
 NAMES = truth(("wall", WALL), ("roof", ROOF))
@@ -63,6 +66,14 @@ def test_voc(tmp_path: Path) -> None:
     expected = np.array([names[0], names[7], names[14]])[VALUES].astype("<U20")
     expected[0] = "ignored"
     np.testing.assert_array_equal(masks["train/2007_000032"], expected)
+    blanks = "2007 000032"
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        shutil.copy(root / folder / f"2007_000032.{suffix}", root / folder / f"{blanks}.{suffix}")
+    write(root / "ImageSets" / "Segmentation" / "val.txt", f'"{blanks}"\n')  # as CVAT quotes them
+    _, masks = run(root, tmp_path / "blanks", split=None, names=names)
+    assert set(masks) == {"train/2007_000032", f"val/{blanks}"}
+    for file in root.glob(f"*/{blanks}.*"):
+        file.unlink()
     write(root / "ImageSets" / "Segmentation" / "val.txt", "2007_000032\n")
     with pytest.raises(InputError, match=r"val.txt: '2007_000032' is in another split as well"):
         run(root, tmp_path / "twice", split=None)
@@ -399,6 +410,32 @@ def test_images_of_one_name_keep_apart(tmp_path: Path) -> None:
     write(tmp_path / "in" / "two" / "b.json", labelme([polygon("roof", WALL)], "b.jpg"))
     _, masks = run(tmp_path / "in", tmp_path / "out", split=(0.67, 0.33), group="(one|two)/")
     assert set(masks) == {"train/a", "train/b", "val/a"}
+
+
+def test_names_never_meet() -> None:
+    relative = ["a/b", "c/b", "a_b", "a_b_jpg", "x/É", "y/E\u0301", "x_é"]
+    images = [Path(f"{name}.jpg") for name in relative]
+    names = unique_names(["train"] * len(images), relative, images)
+    assert len({normalize("NFC", name).casefold() for name in names}) == len(names)
+    assert unique_names(["train", "val"], ["a/b", "c/b"], images[:2]) == ["b", "b"]
+
+
+def test_letters_that_macos_took_apart_are_the_same(tmp_path: Path) -> None:
+    for name in ("à", "b"):
+        image(tmp_path / "in" / "images" / f"{normalize('NFD', name)}.jpg")
+        mask_file(tmp_path / "in" / "masks" / f"{name}.png", VALUES)
+        image(tmp_path / "shapes" / f"{normalize('NFD', name)}.jpg")
+        write(tmp_path / "shapes" / f"{name}.json", labelme([polygon("roof", ROOF)], f"{name}.jpg"))
+    for source in ("in", "shapes"):
+        assert len(run(tmp_path / source, tmp_path / f"out {source}")[1]) == 2
+
+
+def test_images_that_no_annotation_names_are_counted(tmp_path: Path) -> None:
+    root = cvat_export(tmp_path / "in")
+    image(root / "images" / "other.jpg")
+    report, masks = run(root, tmp_path / "out")
+    assert len(masks) == 3
+    assert any(note.startswith("left out: 1 images that no annotation names") for note in report.notes)
 
 
 def test_groups_and_stated_splits(tmp_path: Path) -> None:

@@ -323,6 +323,17 @@ def test_yolo_as_roboflow_writes_it_and_as_label_studio_does(tmp_path: Path) -> 
     np.testing.assert_array_equal(masks["train/train"], truth(("wall", WALL), ("roof", ROOF)))
 
 
+def test_yolos_ids_stay_where_two_names_mean_the_background(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        image(tmp_path / "in" / "images" / f"{name}.jpg")
+        write(tmp_path / "in" / "labels" / f"{name}.txt", f"{yolo_line(2, ROOF)}\n{yolo_line(3, WALL)}")
+    write(tmp_path / "in" / "labels" / "c.txt", yolo_line(2, ROOF))
+    write(tmp_path / "in" / "data.yaml", "names: [_background_, background, roof, wall]\n")
+    report, masks = run(tmp_path / "in", tmp_path / "out")
+    np.testing.assert_array_equal(by_stem(masks)["a"], truth(("roof", ROOF), ("wall", WALL)))
+    assert any(note.startswith("left out: 1 text files whose images are not there") for note in report.notes)
+
+
 def test_yolo_lists_of_images(tmp_path: Path) -> None:
     root = write_yolo(tmp_path / "in", "train: train.txt\nval: [images/val]\nnames: [roof, wall]\n")
     write(root / "train.txt", "./images/train/train.jpg\n")
@@ -334,8 +345,8 @@ def test_yolo_lists_of_images(tmp_path: Path) -> None:
     ("yaml", "message"),
     [
         ("- a", "expected an object"),
-        ("names: [roof", "not readable YAML"),
-        ("names: !!python/object/apply:os.system ['true']", "not readable YAML"),
+        ("names: [roof", "data.yaml: not YAML"),
+        ("names: !!python/object/apply:os.system ['true']", "data.yaml: not YAML"),
         ("names: {1: roof}", r"'names': expected keys 0\.\.0"),
         ("names: [roof, Roof]", "a name twice"),
         ("names: [[roof]]", "'names': expected a text"),
@@ -343,7 +354,8 @@ def test_yolo_lists_of_images(tmp_path: Path) -> None:
         ("names: [roof]\ntrain: nowhere", "'train': no image in 'nowhere'"),
         ("names: [roof]\ntrain: 3", "'train': expected a text"),
         ("names: [roof]\ntrain: images\nval: images/val", "in another split as well"),
-        ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [[*b, *b]]", "'names': expected a text. Received: 2 entries"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [[*b, *b]]", r"an alias \(\*name\) in line 2"),
+        ("names: [roof]\nnames: [wall]", "key 'names' stands there twice"),
     ],
 )
 def test_broken_yaml_is_refused(yaml: str, message: str, tmp_path: Path) -> None:

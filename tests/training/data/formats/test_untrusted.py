@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import stat
 import tempfile
 import zipfile
@@ -20,6 +21,7 @@ from segformer_tf.errors import InputError
 from tests.training.data.formats.exports import (
     ROOF,
     SIZE,
+    archive,
     coco,
     cvat,
     flat,
@@ -71,7 +73,12 @@ GOOD = labelme([polygon("roof", ROOF)], "a.jpg")
         ({"shapes": [{**DOTS, "shape_type": "mask"}]}, "shapes[0]: missing 'mask'"),
         ({"shapes": [{**DOTS, "shape_type": "mask", "mask": "?"}]}, "a.json: 'mask' is not a PNG in base64"),
         ({"shapes": [{**DOTS, "shape_type": "mask", "mask": "AAAA"}]}, "a.json: bytes: not a readable mask"),
-        ({"shapes": [polygon("x\ny", ROOF)]}, "a class name is one non-empty line"),
+        ({"shapes": [polygon("x", [[1, 10**400]] * 3)]}, "'points': expected a number. Received: 1000"),
+        ({"imageHeight": 10**400}, "a.json: 'imageHeight': expected a whole number. Received: 1000"),
+        ({"shapes": [polygon("x\ny", ROOF)]}, "a.json and others: a class name is one line without control characters"),
+        ({"shapes": [polygon("\x1b[2J", ROOF)]}, "one line without control characters. Received: '\\x1b[2J'"),
+        ({"shapes": [polygon("\ud800", ROOF)]}, "one line without control characters. Received: '\\ud800'"),
+        ({"shapes": [polygon(" ", ROOF)]}, "one line without control characters. Received: ' '"),
         ({"imagePath": None}, "a.json: 'imagePath': expected a text. Received: None"),
         ({"imagePath": "../../c.jpg"}, "a.json: no image 'c.jpg' below"),
         ({"imagePath": "/etc/passwd"}, "a.json: no image 'passwd' below"),
@@ -79,7 +86,7 @@ GOOD = labelme([polygon("roof", ROOF)], "a.jpg")
         ({"imagePath": "a\0.jpg/.."}, "a.json: no image '..' below"),
         ({"imagePath": "b.jpg"}, "b.json: its image"),
         ({"imageHeight": "24"}, "a.json: 'imageHeight': expected a whole number. Received: '24'"),
-        ({"imageHeight": 10**30, "imageWidth": 10**30}, "is (24, 32) (height, width)"),
+        ({"imageHeight": 10**18, "imageWidth": 10**18}, "is (24, 32) (height, width)"),
         ({"imageHeight": -24}, "a.json: is for (-24, 32), its image"),
     ],
 )  # fmt: skip
@@ -123,10 +130,10 @@ SEGMENTATION = ["annotations", 0, "segmentation"]
         (SEGMENTATION, {"size": [24], "counts": [1]}, "'size' must be [height, width]. Received: 1"),
         (SEGMENTATION, {"size": [24, 32], "counts": [1, "2"]}, "'counts': expected a whole number"),
         (SEGMENTATION, {"size": [24, 32], "counts": [9]}, "24x32 = 768 pixels. Received: 9"),
-        (SEGMENTATION, {"size": [24, 32], "counts": [10**99]}, "add up to 24x32"),
+        (SEGMENTATION, {"size": [24, 32], "counts": [1 << 62]}, "add up to 24x32"),
         (SEGMENTATION, {"size": [24, 32], "counts": "PPPPPP"}, "'counts'"),
         (SEGMENTATION, {"size": [24, 32], "counts": ""}, "24x32 = 768 pixels. Received: 0"),
-        (SEGMENTATION, {"size": [1 << 40, 1 << 40], "counts": [1 << 80]}, "outside its picture"),
+        (SEGMENTATION, {"size": [1 << 40, 1 << 40], "counts": [1 << 62]}, "outside its picture"),
         (["categories", 0, "name"], 5, "categories[0]: 'name': expected a text. Received: 5"),
         (["categories", 1, "id"], 30, "categories[1]: 'id' 30 is that of another category"),
         (["images", 1, "id"], 7, "images[1]: 'id' 7 is that of another image"),
@@ -271,6 +278,29 @@ def test_archives_of_links_bombs_and_noise_are_refused(tmp_path: Path, monkeypat
     whole[40:44] = b"\xff" * 4  # the packed bytes
     path.write_bytes(whole)
     assert "bomb.zip: cannot be unpacked" in refusal(path)
+
+
+def test_an_archive_of_windows_and_one_with_a_name_twice(folder: Path) -> None:
+    write(folder / "a.json", GOOD)
+    write(folder / "b.json", {**GOOD, "imagePath": "b.jpg"})
+    path = folder.parent / "in.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        for file in sorted(folder.iterdir()):
+            info = zipfile.ZipInfo("x")
+            info.filename = f"all\\{file.name}"  # as .NET wrote it
+            opened.writestr(info, file.read_bytes())
+    _, masks = run(path, folder.parent / "out")
+    assert len(masks) == 2
+    shutil.rmtree(folder.parent / "out")
+    with zipfile.ZipFile(path, "a") as opened:
+        opened.writestr("all/a.json", b"{}")
+    assert "in.zip: holds 'all/a.json' twice" in refusal(path)
+
+
+def test_a_refusal_names_the_archive_and_not_where_it_was_unpacked(folder: Path) -> None:
+    write(folder / "a.json", {**GOOD, "shapes": 3})
+    path = archive(folder, folder.parent / "in.zip")
+    assert refusal(path).startswith(f"{path}/a.json: 'shapes'")
 
 
 def test_links_among_folders_end(folder: Path) -> None:
