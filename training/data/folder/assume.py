@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from rich.progress import track
-
 from segformer_tf.errors import InputError
-from segformer_tf.labels import IGNORE_ID, Color, Labels, bit_reversed_color
-from segformer_tf.terminal import plain_console
 from training.data.folder.cut import choose_cut
-from training.data.folder.manifest import Manifest, unpack
+from training.data.folder.manifest import Manifest
+from training.data.folder.mask_classes import find_classes
 from training.data.folder.splits import split_files, splits_in
-from training.data.masks import read_mask
 
 SHARE = 0.1  # of validation, where it is cut from train
-
-_MOST_COLORS = 4096  # of one mask, before it is called a photograph
-_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -42,30 +28,10 @@ class Assumption:
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class Entries:
-    """What one mask holds.
-
-    Attributes:
-        path: of the mask.
-        colors: whether entries are colors 0xRRGGBB, not values 0..255.
-        present: every entry of its visible pixels.
-        solid: those that fill 3x3 pixels somewhere.
-        palette: (N, 3) uint8 colors of the values, or None.
-    """
-
-    path: Path
-    colors: bool
-    present: frozenset[int]
-    solid: frozenset[int]
-    palette: NDArray[np.uint8] | None
-
-
 def assume(root: Path, *, quiet: bool = False) -> Assumption | None:
     """Classes and colors from the masks, and a validation split cut from train where there is none.
 
-    255 is ignored where it does not go on with the others: in 0, 1, 2, 255 it is, in 0, 255 and in 0, 85, 170, 255 it
-    is not. A cut keeps every class in train if any does.
+    A cut keeps every class in train if any does.
 
     Args:
         root: a folder without a manifest.
@@ -75,39 +41,22 @@ def assume(root: Path, *, quiet: bool = False) -> Assumption | None:
         None where `root` holds no split.
 
     Raises:
-        InputError: masks that cannot be read, of two kinds, smoothed along borders, that seem to number instances, or
-            of one class or more than 255.
+        InputError: see `find_classes`, and one image alone, which cannot be cut.
     """
     splits = splits_in(root)
     if "train" not in splits:
         return None
     files = {name: split_files(root, name) for name in splits}
     masks = [path for own in files.values() for path in own.masks]
-    read = _read_all(masks, quiet=quiet)
-    entries = sorted(frozenset[int]().union(*(mask.present for mask in read)))
-    if not entries:
-        raise InputError(f"{root}: every pixel of its masks is transparent")
-    kinds = {mask.colors: mask.path for mask in read}
-    if len(kinds) > 1:
-        raise InputError(
-            f"{root}: masks of two kinds: {kinds[True]} holds colors, {kinds[False]} values; {_by_hand(root)}"
-        )
-    _refuse_smoothed(root, read)
-    _refuse_instances(root, read)
-    ignored, note = _ignored(entries, colors=True in kinds)
-    rows = _rows(root, [entry for entry in entries if entry not in ignored], read)
-    kind = "colors" if True in kinds else "values"
-    names = ", ".join(map(_plain, rows[:_SHOWN]))
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    notes = [f"{len(rows)} classes, by the {kind} of {len(masks)} masks: {names}{more}", *note]
-    data: dict[str, Any] = {"name": root.resolve().name, "classes": rows}
-    data["ignore"] = [list(unpack(entry)) if True in kinds else entry for entry in ignored]
+    found = find_classes(masks, root, remedy=f"write {root / 'dataset.json'} by hand", quiet=quiet)
+    data: dict[str, Any] = {"name": root.resolve().name, "classes": found.classes, "ignore": found.ignore}
+    notes = list(found.notes)
     if "val" not in splits and "valid" not in splits:
         train = files["train"]
         if len(train.images) < 2:
             raise InputError(f"{train.folder}: one image cannot be cut into train and validation")
-        stems, shown = [path.stem for path in train.images], [mask.present for mask in _of(train.masks, read)]
-        cut = choose_cut(stems, shown, SHARE)
+        stems, shown_by = [path.stem for path in train.images], dict(zip(masks, found.shown, strict=True))
+        cut = choose_cut(stems, [shown_by[path] for path in train.masks], SHARE)
         data["validation"] = {"share": cut.share, "seed": cut.seed}
         notes.append(
             f"no val: {len(cut.validation(stems))} of the {len(stems)} images of train are kept for validation, by "
@@ -115,140 +64,3 @@ def assume(root: Path, *, quiet: bool = False) -> Assumption | None:
         )
     Manifest.of(data, root / "dataset.json")
     return Assumption(data, notes)
-
-
-def _read_all(masks: Sequence[Path], *, quiet: bool) -> list[Entries]:
-    console = plain_console(stderr=True)
-    bar: Any = {"console": console, "transient": True, "disable": quiet or not console.is_terminal}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(track(pool.map(_read, masks), "looking for classes", len(masks), **bar))
-
-
-def _read(path: Path) -> Entries:
-    raw = read_mask(path)
-    codes = raw.values
-    if colors := codes.ndim == 3:
-        codes = codes.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    visible = codes if raw.hidden is None else codes[~raw.hidden]
-    present = np.unique(visible)
-    if len(present) > _MOST_COLORS:
-        raise InputError(f"{path}: {len(present)} colors, as a photograph has; a mask has one for each class")
-    shown = frozenset(present.tolist())
-    return Entries(path, colors, shown, shown & frozenset(_solid(codes).tolist()), raw.palette)
-
-
-def _solid(codes: NDArray[Any]) -> NDArray[Any]:
-    """The entries of which some 3x3 pixels consist."""
-    rows = (codes[:, :-2] == codes[:, 1:-1]) & (codes[:, 1:-1] == codes[:, 2:])
-    core = codes[1:-1, 1:-1]
-    same = rows[:-2] & rows[1:-1] & rows[2:] & (core == codes[:-2, 1:-1]) & (core == codes[2:, 1:-1])
-    return np.unique(core[same])
-
-
-def _of(paths: Iterable[Path], read: Iterable[Entries]) -> list[Entries]:
-    by_path = {mask.path: mask for mask in read}
-    return [by_path[path] for path in paths]
-
-
-def _refuse_smoothed(root: Path, read: Sequence[Entries]) -> None:
-    """Raises InputError where most entries lie between others, in value and in place, as smoothing leaves them."""
-    solid = frozenset[int]().union(*(mask.solid for mask in read))
-    seen = Counter(entry for mask in read for entry in mask.present - solid)
-    if not solid or not seen:
-        return
-    least, most = (limit([unpack(entry) for entry in solid], axis=0) for limit in (np.min, np.max))
-    between = [e for e in seen if (least <= unpack(e)).all() and (unpack(e) <= most).all()]
-    if len(between) < 3 or len(between) <= len(solid):
-        return
-    example = next(mask for mask in read if mask.present & set(between))
-    few = sorted(example.present & set(between))[:_SHOWN]
-    shown = ", ".join(str(unpack(entry) if example.colors else entry) for entry in few)
-    raise InputError(
-        f"{example.path}: looks smoothed: {len(between)} {'colors' if example.colors else 'values'} of the masks, such "
-        f"as {shown}, stand along borders alone, nowhere 3x3 pixels at once; save masks without antialiasing and "
-        f"resize them by nearest neighbor, not through JPEG. If these are classes, {_by_hand(root)}"
-    )
-
-
-def _refuse_instances(root: Path, read: Sequence[Entries]) -> None:
-    """Raises InputError where each mask numbers what it shows: 1, 2, 3 … to another end in each."""
-    ends = set()
-    for mask in read:
-        own = mask.present - {0}
-        if own != set(range(1, len(own) + 1)):
-            return
-        ends.add(len(own))
-    if len(ends) >= 3 and max(ends) >= 10:
-        raise InputError(
-            f"{root}: each mask holds the values 1, 2, 3 … to an end of its own, {min(ends)} to {max(ends)}, as where "
-            f"they number objects; a mask has one value for each class. If these are classes, {_by_hand(root)}"
-        )
-
-
-def _ignored(entries: Sequence[int], *, colors: bool) -> tuple[list[int], list[str]]:
-    """The entry that stands for "ignore", if one does, and a line on it."""
-    grays = [unpack(entry)[0] for entry in entries] if colors else list(entries)
-    if grays[-1] != IGNORE_ID or (colors and any(len(set(unpack(entry))) > 1 for entry in entries)):
-        return [], []
-    others = grays[:-1]
-    steps = np.diff(grays)
-    if len(others) < 2 or (abs(steps - steps.mean()) <= 1).all():
-        return [], []
-    return [entries[-1]], [f"{IGNORE_ID} is ignored, as it does not go on with the others"]
-
-
-def _rows(root: Path, entries: Sequence[int], read: Sequence[Entries]) -> list[dict[str, Any]]:
-    """The classes of a manifest, a row for each entry."""
-    if not 2 <= len(entries) <= IGNORE_ID:
-        shown = f": {entries[0]}" if len(entries) == 1 else ""
-        raise InputError(f"{root}: expected masks of 2 to {IGNORE_ID} classes. They hold {len(entries)}{shown}")
-    names = [f"#{entry:06x}" if read[0].colors else f"class {entry}" for entry in entries]
-    if len(entries) == 2 and entries[0] == 0:
-        names = ["background", "object"]
-    named = Labels.named(names).colors
-    distinct = [(0, 0, 0) if name == "background" else color for name, color in zip(names, named, strict=True)]
-    if read[0].colors:
-        own = [unpack(entry) for entry in entries]
-        if all(len(set(color)) == 1 for color in own):  # grays, to be shown in colors
-            lists = [[list(c)] if c == d else [list(d), list(c)] for c, d in zip(own, distinct, strict=True)]
-            return [{"id": own[i][0], "name": names[i], "color": lists[i]} for i in range(len(own))]
-        return [{"id": i, "name": names[i], "color": list(color)} for i, color in enumerate(own)]
-    palettes = _palette(root, entries, read)
-    if palettes is None or len(set(palettes)) < len(palettes):
-        palettes = _apart_from_palettes(distinct, read)
-    return [{"id": entry, "name": names[i], "color": list(palettes[i])} for i, entry in enumerate(entries)]
-
-
-def _palette(root: Path, entries: Sequence[int], read: Sequence[Entries]) -> list[Color] | None:
-    """The palettes' color of each value; None without palettes, or where they do not have all."""
-    colors: dict[int, dict[Color, Path]] = defaultdict(dict)
-    for mask in read:
-        if mask.palette is not None:
-            for entry in mask.present & set(range(len(mask.palette))):
-                red, green, blue = mask.palette[entry].tolist()
-                colors[entry].setdefault((red, green, blue), mask.path)
-    for entry, own in colors.items():
-        if len(own) > 1:
-            (one, here), (two, there) = list(own.items())[:2]
-            raise InputError(
-                f"{root}: palettes differ: value {entry} is {one} in {here} and {two} in {there}; {_by_hand(root)}"
-            )
-    return [next(iter(colors[entry])) for entry in entries] if all(entry in colors for entry in entries) else None
-
-
-def _apart_from_palettes(colors: list[Color], read: Sequence[Entries]) -> list[Color]:
-    """Colors of which no palette has one, as a manifest's colors can decide how a palette is read."""
-    taken = {tuple(color) for mask in read if mask.palette is not None for color in mask.palette.tolist()}
-    if not taken & set(colors):
-        return colors
-    others = (bit_reversed_color(i) for i in range(1, 1 << 16))
-    return list(islice((color for color in others if color not in taken), len(colors)))
-
-
-def _plain(row: dict[str, Any]) -> str:
-    name = str(row["name"])
-    return name if name.startswith(("class ", "#")) else f"{name} ({row['id']})"
-
-
-def _by_hand(root: Path) -> str:
-    return f"write {root / 'dataset.json'} by hand"

@@ -92,7 +92,7 @@ def of_kind(value: Any, kind: type[T], where: str) -> T:
     """`value` if it is of type `kind`; raises InputError otherwise."""
     fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
     if fits and kind in (int, float):
-        fits = abs(value) <= (_FARTHEST if kind is float else _LARGEST)  # type: ignore[arg-type]  # not so for NaN
+        fits = abs(value) <= (_FARTHEST if kind is float else _LARGEST)  # not so for NaN
     if not fits:
         raise InputError(f"{where}: expected {_WORDS[kind]}. Received: {shorten(value)}")
     return value

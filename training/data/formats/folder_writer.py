@@ -104,9 +104,7 @@ def _labels(export: Export, names: Sequence[str]) -> Labels:
     """`names` with the colors of the export, and others where it has none."""
     try:
         for name in names:
-            if not name.strip() or any(
-                category(letter) in ("Cc", "Cs") for letter in name
-            ):  # or terminals would obey it
+            if not name.strip() or {category(letter) for letter in name} & {"Cc", "Cs"}:  # terminals obey the first
                 raise InputError(f"a class name is one line without control characters. Received: {name[:60]!r}")
         colors = {export.names[label]: color for label, color in export.colors.items()}
         for name, color in zip(names, Labels.named(names).colors, strict=True):

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from segformer_tf.errors import InputError
-from segformer_tf.labels import IGNORE_ID, Color
-from training.data.formats.export import BACKGROUND, Classes, Export, Picture, decode_colors, decode_values
+from segformer_tf.labels import IGNORE_ID
+from training.data.folder.manifest import Manifest
+from training.data.folder.mask_classes import find_classes, palette_colors, read_entries
+from training.data.formats.export import Classes, Export, Picture, decode_values
 from training.data.formats.pairing import by_key, mask_files, pair
 from training.data.formats.source import Source
-from training.data.masks import Mask, RawMask, read_mask
 
-_MOST = 64  # classes without names
+_REMEDY = "name them: values by --labels FILE, colors by a class_dict.csv (name,r,g,b) beside the folders"
 _MASK_WORDS = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "ann", "gt", "seg"}
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "photos", "rgb"}
 
@@ -56,11 +55,18 @@ def read(source: Source, naming: Naming, names: Sequence[str] | None = None) -> 
         names: of the classes, by value; None finds out which values or colors occur.
 
     Raises:
-        InputError: files that are not in pairs, or masks of more than 64 values or colors without names.
+        InputError: files that are not in pairs, palettes that differ, and without names, masks that
+            `training.data.folder.mask_classes` refuses.
     """
     pictures = pair_files(source, naming)
+    masks = [picture.mask for picture in pictures if picture.mask]
     if names is None:
-        return _by_content(pictures)
+        found = find_classes(masks, source.root, remedy=_REMEDY)
+        manifest = Manifest.of({"classes": found.classes, "ignore": found.ignore}, source.root)
+        own, colors = manifest.labels.names, dict(enumerate(manifest.labels.colors))
+        notes = [*found.notes, "write their names into dataset.json, or give --labels FILE"]
+        return Export(pictures, list(own), colors, decode=manifest.mask, notes=notes)
+    palette_colors(read_entries(masks), source.root, "values mean the same in all masks, or --labels cannot name them")
     classes = Classes()
     labels = {value: classes.add(name) for value, name in enumerate(names)}
     if len(classes.names) < len(names):
@@ -103,41 +109,3 @@ def _word(folder: str) -> tuple[str, str]:
         return "", match[1]
     match = re.fullmatch(r"(.*?)[_-]?(masks?|labels?|annot|annotations|images?|imgs?)", name)
     return (match[1], match[2]) if match else (folder, "")
-
-
-def _by_content(pictures: Sequence[Picture]) -> Export:
-    """Classes from the values or colors that occur."""
-    values, colors = set[int](), set[Color]()
-    for picture in pictures:
-        assert picture.mask is not None
-        raw = read_mask(picture.mask)
-        if raw.values.ndim == 3:
-            shown = raw.values if raw.hidden is None else raw.values[~raw.hidden]
-            colors |= set(map(tuple, np.unique(shown.reshape(-1, 3), axis=0).tolist()))
-        else:
-            values |= set(np.flatnonzero(raw.histogram()).tolist())
-        if len(values | colors) > _MOST:
-            raise InputError(
-                f"{picture.mask}: more than {_MOST} colors or values by now; a mask has one for each class, without "
-                "smoothed borders; if they are classes, --labels FILE names them"
-            )
-    if values and colors:
-        raise InputError(f"{pictures[0].mask} and others: some masks are gray, some are in color")
-    classes = Classes()
-    if colors:
-        label_of = {color: classes.add("color " + " ".join(map(str, color)), color) for color in sorted(colors)}
-        decode: Callable[[RawMask], Mask] = decode_colors(label_of, set(), "what occurs")
-        return Export(list(pictures), classes.names, classes.colors, decode=decode, notes=[_unnamed(len(colors))])
-    if values == {0, IGNORE_ID}:
-        labels = {0: classes.add(BACKGROUND), IGNORE_ID: classes.add("foreground", (255, 255, 255))}
-        notes = ["masks hold 0 and 255 alone: taken as background and foreground"]
-        return Export(
-            list(pictures), classes.names, classes.colors, decode=decode_values(labels, set(), ""), notes=notes
-        )
-    labels = {value: classes.add(f"class {value}") for value in sorted(values - {IGNORE_ID})}
-    notes = [_unnamed(len(labels)), *(["255 occurs and is ignored"] if IGNORE_ID in values else [])]
-    return Export(list(pictures), classes.names, decode=decode_values(labels, {IGNORE_ID}, "what occurs"), notes=notes)
-
-
-def _unnamed(count: int) -> str:
-    return f"{count} classes, from what the masks hold: write their names into dataset.json, or give --labels FILE"

@@ -94,7 +94,7 @@ def _tells(size: tuple[int, int] | None, head: Head) -> Exif | None:
 def unique_names(splits: Sequence[str], relative: Sequence[str], images: Sequence[Path]) -> list[str]:
     """A name for each image: its own, with folders where another of its split has the same, with its suffix if need be.
 
-    Names that differ in the case of letters alone, or in how letters are composed, are the same: to some disks they are.
+    Names that differ in the case of letters alone, or in how letters are composed, are the same, as on some disks.
 
     Args:
         splits: of each image.

@@ -266,16 +266,26 @@ def test_classes_of_pairs_without_names(tmp_path: Path) -> None:
         return report.written.names, by_stem(masks)["a"]
 
     names, mask = classes(np.where(VALUES == 1, 255, 0).astype(np.uint8), "two")
-    assert names == ("background", "foreground")
-    np.testing.assert_array_equal(mask == "foreground", VALUES == 1)
+    assert names == ("background", "object")
+    np.testing.assert_array_equal(mask == "object", VALUES == 1)
     names, mask = classes(np.array([3, 7, 255], np.uint8)[VALUES], "ignoring")
     assert names == ("class 3", "class 7")
     np.testing.assert_array_equal(mask == "ignored", VALUES == 2)
     names, mask = classes(in_colors(VALUES, (1, 2, 3), (0, 0, 9), (200, 1, 1)), "colors")
-    assert names == ("color 0 0 9", "color 1 2 3", "color 200 1 1")
-    np.testing.assert_array_equal(mask == "color 200 1 1", VALUES == 2)
-    with pytest.raises(InputError, match="more than 64 colors or values"):
-        classes(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8), "photograph")
+    assert names == ("#000009", "#010203", "#c80101")
+    np.testing.assert_array_equal(mask == "#c80101", VALUES == 2)
+    with pytest.raises(InputError, match=r"looks smoothed: .*name them: values by --labels FILE"):
+        classes(np.tile(np.clip(30 * np.arange(-10, 22), 0, 255).astype(np.uint8), (SIZE[0], 1)), "smoothed")
+
+
+def test_palettes_in_several_orders_are_refused_where_values_decide(tmp_path: Path) -> None:
+    colors = ((0, 0, 0), (9, 0, 0), (0, 9, 0))
+    for name, values, palette in (("a", VALUES, colors), ("b", 2 - VALUES, colors[::-1])):
+        image(tmp_path / "in" / "images" / f"{name}.jpg")
+        mask_file(tmp_path / "in" / "masks" / f"{name}.png", values, palette)
+    for names in (None, ["background", "roof", "wall"]):
+        with pytest.raises(InputError, match=r"palettes differ: value \d is .*a.png and .*b.png; .*--labels"):
+            run(tmp_path / "in", tmp_path / "out", names=names)
 
 
 def test_files_without_a_partner_are_refused(tmp_path: Path) -> None:
