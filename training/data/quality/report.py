@@ -123,13 +123,13 @@ def _leaks(by_split: Mapping[str, Sequence[Facts]]) -> list[Finding]:
     for one, two in combinations(by_split, 2):
         first, second = by_split[one], by_split[two]
         same = _equal(first, second)
-        known = {(a, b) for a, b, _ in same}
+        known = {theirs for _, theirs, _ in same}
         ours, theirs = ([each for each in own if each.fingerprint is not None] for own in (first, second))
         alike: list[tuple[str, str, int]] = []
         if ours and theirs:
             for pair in find_twins(_stack(ours), _stack(theirs)):
                 names = f"{one}/{ours[pair.here].name}", f"{two}/{theirs[pair.there].name}"
-                if names not in known:
+                if names[1] not in known:
                     (same if pair.bits <= SAME else alike).append((*names, pair.bits))
         if same:
             text = f"{two} and {one} share {_count(same, 'picture')}: {_shown(same)}; scores on {two} are too high"
@@ -145,10 +145,9 @@ def _stack(facts: Sequence[Facts]) -> NDArray[np.int8]:
 
 
 def _equal(first: Sequence[Facts], second: Sequence[Facts]) -> list[tuple[str, str, int]]:
-    theirs = defaultdict(list)
-    for each in second:
-        theirs[each.picture].append(each)
-    return [(_path(each), _path(other), 0) for each in first for other in theirs[each.picture]]
+    """Each picture of `second` that is in `first`; of one color, such as a black frame, there is nothing to learn."""
+    ours = {each.picture: each for each in reversed(first) if each.fingerprint is not None}
+    return [(_path(ours[each.picture]), _path(each), 0) for each in second if each.picture in ours]
 
 
 def _copies(by_split: Mapping[str, Sequence[Facts]]) -> list[Finding]:

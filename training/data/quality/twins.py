@@ -22,7 +22,7 @@ SIMILAR = 64  # in pictures of which a person should look at both
 _SIDE = 256  # pixels, to hash
 _MARGINS = (0.0, 0.03, 0.06, 0.09)  # cut off on every side, so that an image and a crop of it meet
 _FLAT = 2.0  # standard deviation of gray, below which an image has no structure
-_CHUNK = 1024
+_CHUNK = 256
 
 Fingerprint = NDArray[np.int8]  # (5, 256), each bit as -1 or 1: whole, without margins, mirrored
 
@@ -51,12 +51,15 @@ def fingerprint(image: Pixels) -> Fingerprint | None:
 
 
 def find_twins(here: NDArray[np.int8], there: NDArray[np.int8]) -> list[Pair]:
-    """Pairs of images that differ in `SIMILAR` bits or fewer, the most alike first.
+    """For each image there the nearest here, if they differ in `SIMILAR` bits or fewer; the most alike pair first.
+
+    All pairs would be too many where a camera stands.
 
     Args:
         here, there: (N, 5, 256) and (M, 5, 256) fingerprints.
     """
-    bits, pairs = here.shape[-1], list[Pair]()
+    bits, every = here.shape[-1], np.arange(len(there))
+    nearest, least = np.zeros(len(there), np.int64), np.full(len(there), np.inf, np.float32)
     theirs = there.astype(np.float32)
     for start in range(0, len(here), _CHUNK):
         ours = here[start : start + _CHUNK].astype(np.float32)
@@ -65,6 +68,8 @@ def find_twins(here: NDArray[np.int8], there: NDArray[np.int8]) -> list[Pair]:
             np.maximum(agreement, ours[:, 0] @ theirs[:, view].T, out=agreement)
             np.maximum(agreement, ours[:, view] @ theirs[:, 0].T, out=agreement)
         distance = (bits - agreement) / 2
-        for i, j in np.argwhere(distance <= SIMILAR).tolist():
-            pairs.append(Pair(start + i, j, round(float(distance[i, j]))))
+        first = distance.argmin(0)
+        closer = distance[first, every] < least
+        nearest[closer], least[closer] = start + first[closer], distance[first, every][closer]
+    pairs = [Pair(int(nearest[j]), j, round(float(least[j]))) for j in np.flatnonzero(least <= SIMILAR).tolist()]
     return sorted(pairs, key=lambda pair: pair.bits)

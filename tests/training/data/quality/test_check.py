@@ -15,6 +15,7 @@ from segformer_tf.cli import main
 from tests.helpers import refused
 from training.data.check_masks import check_masks
 from training.data.open import open_source
+from training.data.quality import twins
 from training.data.quality.borders import fit, steps
 from training.data.quality.check import check_data
 from training.data.quality.objects import regions, through_grid
@@ -119,24 +120,29 @@ def test_unrelated_pictures_are_far_apart() -> None:
     assert (pair.here, pair.there, pair.bits) == (7, 20, 0)
 
 
-def test_twins_are_those_of_the_plain_count() -> None:
+def test_twins_are_those_of_the_plain_count(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     base = rng.choice(np.array([-1, 1], np.int8), (5, 256))
     many = np.repeat(base[None], 60, 0)
     for i, each in enumerate(many):  # i bits and more differ, in every view
         each[:, rng.permutation(256)[: 2 * i]] *= -1
+    here, there = many[::7], many[3:]
     bits = np.array(
-        [min(min((a[0] != b[v]).sum(), (a[v] != b[0]).sum()) for v in range(5)) for a in many for b in many]
+        [[min(min((a[0] != b[v]).sum(), (a[v] != b[0]).sum()) for v in range(5)) for b in there] for a in here]
     )
-    expected = sorted(int(b) for b in bits if b <= SIMILAR)
-    assert [pair.bits for pair in find_twins(many, many)] == expected
-    assert any(SAME < b <= SIMILAR for b in expected)
+    pairs = find_twins(here, there)
+    assert [pair.bits for pair in pairs] == sorted(b for b in bits.min(0).tolist() if b <= SIMILAR)
+    assert all(bits[pair.here, pair.there] == pair.bits for pair in pairs)
+    assert any(SAME < pair.bits <= SIMILAR for pair in pairs)
+    monkeypatch.setattr(twins, "_CHUNK", 2)
+    assert [pair.bits for pair in find_twins(here, there)] == [pair.bits for pair in pairs]
 
 
 def test_pictures_of_one_color_are_no_twins(root: Path) -> None:
     black = np.zeros((96, 128, 3), np.uint8)
     write(root, "train", "black", black, scene(0)[1])
     write(root, "val", "nearly", black + 1, scene(0)[1])
+    write(root, "val", "black", black, scene(0)[1])
     assert not found(root, "leak")
 
 
