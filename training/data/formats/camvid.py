@@ -20,17 +20,14 @@ from training.data.formats.pairs import recognize as has_masks
 from training.data.formats.source import Source
 from training.data.tfds.data_sets import DATA_SETS
 
+_TABLES = ("class_dict.csv", "label_colors.txt")
 _VOID = {"void", "unlabelled", "unlabeled"}
 _FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_.+")
 
 
 def recognize(source: Source) -> bool:
     """Whether there is a table of colors, or SegNet's folders with CamVid's frames."""
-    return bool(_tables(source)) or (_is_segnet(source) and has_masks(source, Naming()))
-
-
-def _tables(source: Source) -> list[Path]:
-    return [*source.named("class_dict.csv"), *source.named("label_colors.txt")]
+    return any(map(source.named, _TABLES)) or (_is_segnet(source) and has_masks(source, Naming()))
 
 
 def _is_segnet(source: Source) -> bool:
@@ -43,7 +40,7 @@ def read(source: Source) -> Export:
     marked = any(file.stem.endswith("_L") for file in mask_files(source))
     pictures = pair_files(source, Naming(suffix="_L" if marked else ""))
     classes, camvid = Classes(), DATA_SETS["camvid"]
-    if not (tables := _tables(source)):
+    if not (table := source.only(*_TABLES)):
         if not _is_segnet(source):
             raise InputError(f"{source.root}: expected class_dict.csv or label_colors.txt")
         for name, color in zip(camvid.labels.names, camvid.labels.colors, strict=True):
@@ -52,13 +49,13 @@ def read(source: Source) -> Export:
         decode = decode_values(labels, {*camvid.ignored, IGNORE_ID}, "CamVid's 11 classes")
         return Export(pictures, classes.names, classes.colors, decode=decode, license=camvid.license)
     label_of: dict[Color, int] = {}
-    for where, name, color in _read_colors(tables[0]):
+    for where, name, color in _read_colors(table):
         if color in label_of:
             raise InputError(f"{where}: {color} is the color of another class")
         label_of[color] = IGNORE_ID if name.casefold() in _VOID else classes.add(name, color)
     void = {color for color, label in label_of.items() if label == IGNORE_ID}
-    notes = [f"{len(void)} void class is ignored"] if void else []
-    decode = decode_colors({c: label for c, label in label_of.items() if c not in void}, void, str(tables[0]))
+    notes = [f"{len(void)} void class{'es' if len(void) > 1 else ''} ignored"] if void else []
+    decode = decode_colors({c: label for c, label in label_of.items() if c not in void}, void, str(table))
     return Export(pictures, classes.names, classes.colors, decode=decode, notes=notes)
 
 

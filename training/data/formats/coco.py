@@ -60,7 +60,7 @@ def _licenses(data: dict[str, Any]) -> set[str]:
     """The names of licenses, for what they are worth."""
     rows = data.get("licenses")
     names = [row.get("name") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    texts = (name.encode("utf-8", "replace").decode() for name in names if isinstance(name, str))
+    texts = (re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", " ", name) for name in names if isinstance(name, str))
     return {" ".join(text.split())[:200] for text in texts}
 
 
@@ -111,9 +111,9 @@ def _read_file(source: Source, file: Path, data: dict[str, Any], classes: Classe
 def _picture(source: Source, file: Path, row: dict[str, Any]) -> Picture:
     where = row["where"]
     size = field(row, "height", int, where), field(row, "width", int, where)
-    image = source.image(field(row, "file_name", str, where), file, where)
     words = re.split(r"[^a-z0-9]+", file.stem.lower())
     split = next((SPLITS[word] for word in words if word in SPLITS), None) or source.split_of(file)
+    image = source.image(field(row, "file_name", str, where), file, where, split=split)
     return Picture(image, where, size, (*row["crowds"], *row["shapes"]), split=split)
 
 

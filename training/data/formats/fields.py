@@ -41,6 +41,16 @@ def read_lines(path: Path) -> list[str]:
         raise InputError(f"{path}: not a readable text file ({first_line(error)})") from None
 
 
+def read_names(path: Path) -> list[str]:
+    """Class names, one a line; an empty line among them, which would move the numbers of the rest, is refused."""
+    names = [line.strip() for line in read_lines(path)]
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:
+        raise InputError(f"{path}: line {names.index('') + 1}: expected a class name. Received: an empty line")
+    return names
+
+
 def read_table(path: Path) -> list[list[str]]:
     """The rows of a CSV file, without blanks around cells and without empty rows."""
     try:

@@ -89,6 +89,8 @@ def import_export(path: Path, out: Path, options: ImportOptions) -> Report:
     with open_source(path, options.images, out) as source:
         format = options.format or recognize(source, options.naming)
         export = read(source, format, options.naming, options.names)
+        if not export.pictures:
+            raise InputError(f"{source.root}: no image with annotations")
         export.pictures.sort(key=lambda picture: source.relative(picture.image))
         exif = check_images(export, options.exif)
         relative = [str(source.relative(picture.image).with_suffix("")) for picture in export.pictures]

@@ -26,19 +26,17 @@ def check_images(export: Export, exif: Exif | None) -> Exif | None:
     """Compare pictures with their images, and fill in sizes that the export does not state.
 
     Args:
-        export: its pictures are replaced.
+        export: with one picture or more, which are replaced.
         exif: what annotations lie over, as the user says.
 
     Returns:
         What annotations of photographs that EXIF turns lie over; None where it turns none.
 
     Raises:
-        InputError: no picture at all, one image twice, another size than that of the image, or a photograph that EXIF
+        InputError: one image twice, another size than that of the image, or a photograph that EXIF
         turns
             where nothing tells how it was labeled.
     """
-    if not export.pictures:
-        raise InputError("no image with annotations")
     seen: dict[Path, str] = {}
     for picture in export.pictures:
         if picture.image in seen:

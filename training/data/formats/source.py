@@ -14,6 +14,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from filecmp import cmp
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from unicodedata import normalize
@@ -91,24 +92,32 @@ class Source:
             (SPLITS[part.lower()] for part in reversed(self.relative(file).parts[:-1]) if part.lower() in SPLITS), None
         )
 
-    def image(self, reference: str, annotation: Path, where: str) -> Path:
+    def only(self, *names: str) -> Path | None:
+        """The file of one of these names that says what masks mean; raises InputError where two say something else."""
+        files = [file for name in names for file in self.named(name)]
+        if odd := next((file for file in files if file.name == files[0].name and not _same(file, files[0])), None):
+            raise InputError(f"{odd}: says something else than {files[0]}; import the folders one by one")
+        return files[0] if files else None
+
+    def image(self, reference: str, annotation: Path, where: str, *, split: str | None = None) -> Path:
         """The image that an annotation names.
 
-        It lies where the name says, seen from the annotation file or from the root; or else it is the one image of that
-        file name, or of those the one with the most folders of the name.
+        It lies where the name says, seen from the annotation file, from a folder `images` beside it or from the root;
+        or else it is the one image of that file name, or of those the one with the most folders of the name.
 
         Args:
             reference: a path of any system or a URL.
             annotation: the file that names it.
             where: names the annotation in errors.
+            split: of the annotation, to decide among several.
 
         Raises:
             InputError: no such image, or several.
         """
         parts = _parts(reference)
-        inside = self._by_path(parts, annotation.parent) or self._by_path(parts, self._image_root)
-        if inside:
-            return inside
+        for folder in (annotation.parent, self._image_root, annotation.parent / "images"):
+            if inside := self._by_path(parts, folder):
+                return inside
         name = normalize("NFC", parts[-1]) if parts else ""
         names = (name, _HASH.sub("", name, count=1), unquote(name), _HASH.sub("", unquote(name), count=1))
         same = next((self._by_name[each] for each in names if each in self._by_name), [])
@@ -116,6 +125,8 @@ class Source:
             raise InputError(
                 f"{where}: no image {name!r} below {self._image_root}; --images says where they lie{_kinds(name)}"
             )
+        if split and len(same) > 1:
+            same = [path for path in same if self.split_of(path) == split] or same
         ranked = sorted(same, key=lambda path: _common_end(path.parts, parts), reverse=True)
         if len(ranked) > 1 and _common_end(ranked[0].parts, parts) == _common_end(ranked[1].parts, parts):
             raise InputError(f"{where}: image {reference!r} may be {ranked[0]} or {ranked[1]}")
@@ -179,6 +190,13 @@ def _parts(reference: str) -> tuple[str, ...]:
         reference = unquote(urlsplit(reference).path)
     path = PurePosixPath(reference.replace("\\", "/").replace("\0", ""))
     return tuple(part for part in path.parts if part not in ("/", "."))
+
+
+def _same(one: Path, two: Path) -> bool:
+    try:
+        return one == two or cmp(one, two, shallow=False)
+    except OSError:
+        return False  # whoever reads it says why
 
 
 def _common_end(one: tuple[str, ...], two: tuple[str, ...]) -> int:

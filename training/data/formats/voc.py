@@ -17,7 +17,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.label_sets import LABEL_SETS
 from segformer_tf.labels import IGNORE_ID, Color, bit_reversed_color
 from training.data.formats.export import Classes, Export, Picture, decode_colors, decode_values
-from training.data.formats.fields import read_lines, rgb
+from training.data.formats.fields import read_lines, read_names, rgb
 from training.data.formats.pairing import by_key, mask_files, pair
 from training.data.formats.source import SPLITS, Source
 from training.data.masks import Mask, RawMask
@@ -89,16 +89,16 @@ def _read_lists(source: Source, masks: dict[str, Path]) -> dict[str, str | None]
 def _meaning(source: Source, keys: list[str], names: list[str] | None) -> tuple[Classes, Callable[[RawMask], Mask]]:
     """The classes, from labelmap.txt, class_names.txt, `names`, or VOC's where the files' names are VOC's."""
     classes, color_of, values = Classes(), dict[Color, int](), dict[int, int]()
-    if maps := source.named("labelmap.txt"):
-        for i, (name, color) in enumerate(_read_labelmap(maps[0])):
+    if labelmap := source.only("labelmap.txt"):
+        for i, (name, color) in enumerate(_read_labelmap(labelmap)):
             if color in color_of:
-                raise InputError(f"{maps[0]}: {name!r} has the color of another label, {color}")
+                raise InputError(f"{labelmap}: {name!r} has the color of another label, {color}")
             values[i] = color_of[color] = classes.add(name, color)
-        return classes, _decoder(color_of, set(), values, set(), str(maps[0]))
+        return classes, _decoder(color_of, set(), values, set(), str(labelmap))
     known_to = "VOC's color map"
-    if tables := source.named("class_names.txt"):
-        known_to = str(tables[0])
-        names = [line.strip() for line in read_lines(tables[0]) if line.strip() not in ("", "__ignore__")]
+    if table := source.only("class_names.txt"):
+        known_to = str(table)
+        names = [name for name in read_names(table) if name != "__ignore__"]
     elif names is None:
         if not all(_VOC_NAME.fullmatch(Path(key).name) for key in keys):
             raise InputError(

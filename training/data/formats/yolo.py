@@ -15,7 +15,7 @@ from segformer_tf.errors import InputError, first_line
 from segformer_tf.image import read_head
 from training.data.folder.manifest_file import read_plain
 from training.data.formats.export import Classes, Dropped, Export, Picture
-from training.data.formats.fields import numeral, of_kind, read_lines, shorten
+from training.data.formats.fields import numeral, of_kind, read_lines, read_names, shorten
 from training.data.formats.shapes import Polygon, Shape
 from training.data.formats.source import SPLITS, Source
 
@@ -55,11 +55,10 @@ def _read_config(source: Source) -> tuple[dict[str, Any], Path]:
     """The content of the YAML file; of classes.txt where there is none, as Label Studio exports it."""
     files = sorted(source.with_suffix(".yaml", ".yml"), key=lambda file: (len(file.parts), file.name != "data.yaml"))
     if not files:
-        named = source.named("classes.txt")
-        if not named:
+        if not (table := source.only("classes.txt")):
             raise InputError(f"{source.root}: expected data.yaml or classes.txt, for the names of the classes")
-        return {"names": [line for line in read_lines(named[0]) if line.strip()]}, named[0]
-    file = files[0]
+        return {"names": read_names(table)}, table
+    file = source.only(files[0].name) or files[0]
     try:
         config = of_kind(read_plain(file), dict, "the file")
     except (InputError, OSError, RecursionError, TypeError, ValueError) as error:

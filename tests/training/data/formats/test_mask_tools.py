@@ -95,6 +95,10 @@ def test_cvats_masks_in_color_palette_and_gray(tmp_path: Path) -> None:
     write(tmp_path / "in" / "labelmap.txt", lines)
     report, masks = run(archive(tmp_path / "in", tmp_path / "masks.zip"), tmp_path / "out")
     assert report.format == "voc"
+    other = write(tmp_path / "in" / "other" / "labelmap.txt", lines.replace("61", "62"))
+    with pytest.raises(InputError, match=r"labelmap.txt: says something else than .*labelmap.txt"):
+        run(tmp_path / "in", tmp_path / "two")
+    other.unlink()
     for name in ("a", "b", "c"):
         np.testing.assert_array_equal(by_stem(masks)[name], NAMES)
     write(tmp_path / "in" / "labelmap.txt", "background:0,0,0::\nroof:184,61,245::\n")

@@ -334,6 +334,40 @@ def test_yolos_ids_stay_where_two_names_mean_the_background(tmp_path: Path) -> N
     assert any(note.startswith("left out: 1 text files whose images are not there") for note in report.notes)
 
 
+def test_an_empty_line_among_names_moves_no_numbers(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        image(tmp_path / "in" / "images" / f"{name}.jpg")
+        write(tmp_path / "in" / "labels" / f"{name}.txt", yolo_line(1, ROOF))
+    write(tmp_path / "in" / "classes.txt", "wall\nroof\n\n")
+    _, masks = run(tmp_path / "in", tmp_path / "out")
+    np.testing.assert_array_equal(by_stem(masks)["a"], truth(("roof", ROOF)))
+    write(tmp_path / "in" / "classes.txt", "wall\n\nroof\n")
+    with pytest.raises(InputError, match=r"classes.txt: line 2: expected a class name"):
+        run(tmp_path / "in", tmp_path / "twice")
+
+
+def test_coco_splits_of_the_same_names_in_folders_of_images(tmp_path: Path) -> None:
+    for split, shape in (("train2017", ROOF), ("val2017", WALL)):
+        image(tmp_path / "in" / "images" / split / "a.jpg")
+        content = coco([{"category_id": 4, "segmentation": [flat(shape)]}], names=("a.jpg",))
+        write(tmp_path / "in" / "annotations" / f"instances_{split}.json", content)
+    _, masks = run(tmp_path / "in", tmp_path / "out", split=None)
+    np.testing.assert_array_equal(masks["train/a"], truth(("roof", ROOF)))
+    np.testing.assert_array_equal(masks["val/a"], truth(("roof", WALL)))
+
+
+def test_cvats_images_of_one_name_in_folders(tmp_path: Path) -> None:
+    for name in ("a.jpg", "sub/a.jpg"):
+        image(tmp_path / "in" / "images" / name)
+    body = f'<polygon label="roof" points="{pairs_text(ROOF)}"/>'
+    write(tmp_path / "in" / "annotations.xml", cvat(body, ("a.jpg", "sub/a.jpg")))
+    _, masks = run(tmp_path / "in", tmp_path / "out", split=(0.5, 0.5), group=None)
+    assert set(masks) == {"train/a", "val/a"}
+    images = {path.parts[-3]: path.stat().st_ino for path in (tmp_path / "out").glob("*/images/a.jpg")}
+    labeled = next(key.split("/")[0] for key, mask in masks.items() if (mask == "roof").any())
+    assert images[labeled] == (tmp_path / "in" / "images" / "a.jpg").stat().st_ino
+
+
 def test_yolo_lists_of_images(tmp_path: Path) -> None:
     root = write_yolo(tmp_path / "in", "train: train.txt\nval: [images/val]\nnames: [roof, wall]\n")
     write(root / "train.txt", "./images/train/train.jpg\n")
