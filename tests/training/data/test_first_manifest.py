@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -133,6 +134,24 @@ def test_masks_that_are_no_classes_are_refused(masks: list, message: str, tmp_pa
     with pytest.raises(InputError, match=message):
         first_manifest(str(root))
     assert not (root / "dataset.json").exists()
+
+
+def test_names_are_compared_with_their_letters_composed(tmp_path: Path) -> None:
+    root = pair(tmp_path / "data", [blocks([0, 1, 2])] * 3)
+    folder = next(root.rglob("masks")).parent
+    (folder / "images" / "0.png").rename(folder / "images" / "e\u0301.png")
+    (folder / "masks" / "0.png").rename(folder / "masks" / "\u00e9.png")
+    assert assume(root)
+    (folder / "masks" / "1.PNG").write_bytes((folder / "masks" / "1.png").read_bytes())
+    with pytest.raises(InputError, match=r"masks of one name: 1.PNG, 1.png; remove one"):
+        assume(root)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    root = pair(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), [blocks([0, 1, 2])] * 3)
+    first_manifest(str(root))
+    assert len(open_source(str(root), "train").labels.names) == 3
 
 
 def test_thin_classes_are_not_taken_for_smoothing(tmp_path: Path) -> None:

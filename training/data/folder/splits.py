@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from segformer_tf.errors import InputError
 from segformer_tf.image import IMAGE_SUFFIXES, images_in
@@ -77,18 +78,27 @@ def _mask_files(split: Path, images: list[Path]) -> list[Path]:
     folder = split / "masks"
     files = [path for path in folder.iterdir() if path.name[0] != "."]
     by_suffix = sorted(MASK_SUFFIXES, reverse=True)  # a PNG comes last, to replace a TIFF of its name
-    mask_of = {path.stem: path for suffix in by_suffix for path in files if path.suffix.lower() == suffix}
-    stems = {path.stem for path in images}
+    mask_of = {_stem(path): path for suffix in by_suffix for path in files if path.suffix.lower() == suffix}
+    first: dict[tuple[str, str], Path] = {}
+    for path in sorted(files):
+        if (other := first.setdefault((_stem(path), path.suffix.lower()), path)) != path:
+            raise InputError(f"{folder}: masks of one name: {other.name}, {path.name}; remove one")
+    stems = {_stem(path) for path in images}
     if len(stems) < len(images):
-        same = next(one for one, two in itertools.pairwise(sorted(images)) if one.stem == two.stem)
-        names = ", ".join(sorted(path.name for path in images if path.stem == same.stem))
+        same = next(one for one, two in itertools.pairwise(sorted(images, key=_stem)) if _stem(one) == _stem(two))
+        names = ", ".join(sorted(path.name for path in images if _stem(path) == _stem(same)))
         raise InputError(f"{split}: images of one name share a mask: {names}; give them other names")
     if lone := sorted(stems - mask_of.keys()):
-        near = sorted(path.name for path in files if path.stem.startswith(lone[0]) and path.stem not in stems)
-        if odd := sorted(path.name for path in files if path.stem in lone):
+        near = sorted(path.name for path in files if _stem(path).startswith(lone[0]) and _stem(path) not in stems)
+        if odd := sorted(path.name for path in files if _stem(path) in lone):
             raise InputError(f"{folder}: masks must be {MASK_KINDS}: {odd[0]} ({len(odd)} of them)")
         hint = f"; a mask has its image's name, not {near[0]}" if near else ""
         raise InputError(f"{split}: image without mask: {lone[0]} ({len(lone)} of them){hint}")
     if lone := sorted(mask_of.keys() - stems):
         raise InputError(f"{split}: mask without image: {lone[0]} ({len(lone)} of them)")
-    return [mask_of[path.stem] for path in images]
+    return [mask_of[_stem(path)] for path in images]
+
+
+def _stem(path: Path) -> str:
+    """A name without suffix, its letters composed: macOS takes them apart, in some programs' names."""
+    return normalize("NFC", path.stem)

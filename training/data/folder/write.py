@@ -38,4 +38,5 @@ def manifest_text(data: Mapping[str, Any]) -> str:
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in data.items()}
     rows = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in data["classes"])
     texts["classes"] = f"[\n{rows}\n ]"
-    return "{\n" + ",\n".join(f" {json.dumps(key)}: {text}" for key, text in texts.items()) + "\n}\n"
+    whole = "{\n" + ",\n".join(f" {json.dumps(key)}: {text}" for key, text in texts.items()) + "\n}\n"
+    return whole.encode("utf-8", "backslashreplace").decode()  # a folder's name may be no letters
