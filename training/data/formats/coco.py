@@ -22,21 +22,15 @@ from training.data.formats.fields import field, of_kind, points, read_json, shor
 from training.data.formats.shapes import Geometry, Polygon, Runs, Shape
 from training.data.formats.source import SPLITS, Source
 
+_KEYS = {"images", "annotations", "categories"}
 _NO_OUTLINE = "a box or keypoints without an outline"
 
 
 def recognize(source: Source) -> bool:
     """Whether one of the first JSON files is COCO's."""
     files = sorted(source.with_suffix(".json"), key=lambda file: (len(file.parts), "instances" not in file.name))
-    return any(_is_coco(file) for file in files[:3])
-
-
-def _is_coco(file: Path) -> bool:
-    try:
-        data = read_json(file)
-    except InputError:
-        return False
-    return isinstance(data, dict) and {"images", "annotations", "categories"} <= data.keys()
+    outlines = map(source.json_outline, files[:3])
+    return any(kind == "object" and keys >= _KEYS for kind, keys in outlines)
 
 
 def read(source: Source) -> Export:
@@ -47,7 +41,7 @@ def read(source: Source) -> Export:
     licenses: set[str] = set()
     for file in instances or files:
         data = of_kind(read_json(file), dict, str(file))
-        if not {"images", "annotations", "categories"} <= data.keys() and not instances and len(files) > 1:
+        if not data.keys() >= _KEYS and not instances and len(files) > 1:
             continue
         pictures += _read_file(source, file, data, classes, dropped)
         licenses |= _licenses(data)

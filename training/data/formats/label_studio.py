@@ -27,23 +27,19 @@ _LABELS = ("brushlabels", "polygonlabels", "labels")  # the last by separate tag
 
 def recognize(source: Source) -> bool:
     """Whether one of the first JSON files is Label Studio's."""
-    return any(_is_export(file) for file in source.with_suffix(".json")[:3])
+    return any(_is_export(source, file) for file in source.with_suffix(".json")[:3])
 
 
-def _is_export(file: Path) -> bool:
-    try:
-        data = read_json(file)
-    except InputError:
-        return False
-    first = data[0] if isinstance(data, list) and data else None
-    return isinstance(first, dict) and ({"data", "annotations"} <= first.keys() or "annotation_id" in first)
+def _is_export(source: Source, file: Path) -> bool:
+    kind, keys = source.json_outline(file)
+    return kind == "list" and (keys >= {"data", "annotations"} or "annotation_id" in keys)
 
 
 def read(source: Source) -> Export:
     """Read every JSON file of this format; raises InputError where one does not fit."""
     classes, dropped, pictures = Classes(), Dropped(), list[Picture]()
     files = source.with_suffix(".json")
-    for file in [file for file in files if _is_export(file)] or files:
+    for file in [file for file in files if _is_export(source, file)] or files:
         for i, value in enumerate(of_kind(read_json(file), list, str(file))):
             where = f"{file}: task {i}"
             task = of_kind(value, dict, where)

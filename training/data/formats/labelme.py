@@ -11,7 +11,6 @@ import base64
 import binascii
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,16 +28,8 @@ _POLYGONS = ("polygon", "rotation", "oriented_rectangle")  # the last two by pro
 
 def recognize(source: Source) -> bool:
     """Whether the first JSON files are labelme's."""
-    return any(is_labelme(file) for file in source.with_suffix(".json")[:3])
-
-
-def is_labelme(file: Path) -> bool:
-    """Whether a file is labelme's."""
-    try:
-        data = read_json(file)
-    except InputError:
-        return False
-    return isinstance(data, dict) and {"shapes", "imagePath"} <= data.keys()
+    outlines = map(source.json_outline, source.with_suffix(".json")[:3])
+    return any(kind == "object" and keys >= {"shapes", "imagePath"} for kind, keys in outlines)
 
 
 def read(source: Source) -> Export:

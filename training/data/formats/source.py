@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import stat
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +16,11 @@ from tempfile import TemporaryDirectory
 from unicodedata import normalize
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from segformer_tf.errors import InputError, first_line
+from segformer_tf.errors import InputError
 from segformer_tf.files import make_folder
 from segformer_tf.image import IMAGE_SUFFIXES, refuse_url
+from training.data.formats.archive import unpack
+from training.data.formats.fields import read_json
 
 SPLITS = {  # what folders and files are called, by ours
     "train": "train",
@@ -38,9 +36,6 @@ SPLITS = {  # what folders and files are called, by ours
     "testing": "test",
     "test2017": "test",
 }
-_TEXTS = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
-_MOST_BYTES = 1 << 30  # of a small archive; a large one may hold this many times its size:
-_MOST_TIMES = 100
 _HASH = re.compile(r"[0-9a-f]{8}-")  # Label Studio puts it before the names of uploads
 
 
@@ -62,6 +57,7 @@ class Source:
         self.images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
         self._known = set(self.images)
         self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._outlines: dict[Path, tuple[str, frozenset[str]]] = {}
         for image in self.images:
             self._by_name[normalize("NFC", image.name)].append(image)
 
@@ -77,6 +73,21 @@ class Source:
     def named(self, name: str) -> list[Path]:
         """Files of this name."""
         return [file for file in self.files if file.name == name]
+
+    def json_outline(self, file: Path) -> tuple[str, frozenset[str]]:
+        """What tells formats in JSON apart: "object" or "list", and the keys of that object or of the first entry.
+
+        ("", no keys) for what is neither. A file is read once for all formats: COCO's have hundreds of megabytes.
+        """
+        if file not in self._outlines:
+            try:
+                data = read_json(file)
+            except InputError:
+                data = None
+            kind = "object" if isinstance(data, dict) else "list" if isinstance(data, list) else ""
+            first = data[0] if kind == "list" and data else data
+            self._outlines[file] = kind, frozenset(first) if isinstance(first, dict) else frozenset()
+        return self._outlines[file]
 
     def relative(self, file: Path) -> PurePosixPath:
         """Where a file lies, below the folder of the images or else below the root; letters composed.
@@ -157,7 +168,7 @@ def open_source(path: Path, images: Path | None, beside: Path) -> Iterator[Sourc
     if path.is_file() and path.suffix.lower() == ".zip":
         make_folder(beside.parent)
         with TemporaryDirectory(prefix=f".{beside.name}.", dir=beside.parent) as folder:
-            _unpack(path, Path(folder))
+            unpack(path, Path(folder))
             source = Source(Path(folder), images, archive=path)
             try:
                 yield source
@@ -208,33 +219,3 @@ def _common_end(one: tuple[str, ...], two: tuple[str, ...]) -> int:
 def _kinds(name: str) -> str:
     suffix = PurePosixPath(name).suffix.lower()
     return "" if suffix in IMAGE_SUFFIXES else f" (images are {', '.join(IMAGE_SUFFIXES)})"
-
-
-def _unpack(path: Path, folder: Path) -> None:
-    """Unpack images and annotations; raises InputError for a name that leads out or comes twice, or for too many bytes.
-
-    Archives of some Windows programs have backslashes between folders.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            most = max(_MOST_BYTES, _MOST_TIMES * path.stat().st_size)
-            if sum(member.file_size for member in members) > most:
-                raise InputError(f"{path}: unpacks to more than {most} bytes; unpack it yourself if you trust it")
-            for member in members:
-                parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-                if ".." in parts or parts[:1] == ("/",) or any(":" in part for part in parts):
-                    raise InputError(f"{path}: holds {member.filename!r}, which leads out of the archive")
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise InputError(f"{path}: holds {member.filename!r}, a link")
-                if PurePosixPath(*parts).suffix.lower() in (*_TEXTS, *IMAGE_SUFFIXES):
-                    to = folder.joinpath(*parts)
-                    to.parent.mkdir(parents=True, exist_ok=True)
-                    if to.exists():  # or in another case, on disks for which that is the same
-                        raise InputError(f"{path}: holds {member.filename!r} twice")
-                    with archive.open(member) as packed, to.open("xb") as file:
-                        shutil.copyfileobj(packed, file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: cannot be unpacked ({first_line(error)})") from None

@@ -33,7 +33,7 @@ from tests.training.data.formats.exports import (
     run,
     write,
 )
-from training.data.formats import source as source_module
+from training.data.formats import archive as archive_module
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ def test_archives_of_links_bombs_and_noise_are_refused(tmp_path: Path, monkeypat
     path = zipped(tmp_path / "link.zip", {"a.jpg": b"/etc/passwd"}, stat.S_IFLNK | 0o777)
     assert "link.zip: holds 'a.jpg', a link" in refusal(path)
     path.unlink()
-    monkeypatch.setattr(source_module, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(archive_module, "_MOST_BYTES", 1000)
     path = zipped(tmp_path / "bomb.zip", {"a.json": b"0" * 10_000_000})
     assert "bomb.zip: unpacks to more than" in refusal(path)
     monkeypatch.undo()
