@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from segformer_tf.errors import InputError
+from training.data.folder.manifest_file import find_manifest
+from training.data.folder.splits import splits_in
 from training.data.formats import (
     ade20k,
     camvid,
@@ -53,8 +55,10 @@ def recognize(source: Source, naming: Naming) -> FormatName:
     """The format of an export; pairs of images and masks only where it is no other.
 
     Raises:
-        InputError: none, or several.
+        InputError: none, or several; or a folder of ours, whose manifest would be lost.
     """
+    if (manifest := find_manifest(source.root)).is_file() and splits_in(source.root):
+        raise InputError(f"{manifest}: needs no import; segformer train --data {source.root}")
     fitting = [name for name, own in _FORMATS.items() if own.recognize(source)]
     if naming or (not fitting and pairs.recognize(source, naming)):
         fitting = ["pairs"]

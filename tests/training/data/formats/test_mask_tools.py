@@ -416,6 +416,12 @@ def test_labelmes_shapes_lie_over_the_upright_picture(tmp_path: Path) -> None:
         run(tmp_path / "in", tmp_path / "old")
 
 
+def test_what_was_imported_needs_no_import(tmp_path: Path) -> None:
+    run(cvat_export(tmp_path / "in"), tmp_path / "out")
+    with pytest.raises(InputError, match=r"out/dataset.json: needs no import; segformer train --data .*/out$"):
+        run(tmp_path / "out", tmp_path / "again")
+
+
 def test_images_of_one_name_keep_apart(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         image(tmp_path / "in" / folder / "a.jpg")
