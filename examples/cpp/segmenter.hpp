@@ -2,13 +2,15 @@
 //
 // The arithmetic is that of the Python class Segmenter: the image is fitted to the input by an antialiased bilinear
 // resize in fixed point (Pillow's), and the class of a pixel is the largest of the logits at that place, which are
-// interpolated between half-pixel centers. For files made by `segformer export` that give logits.
+// interpolated between half-pixel centers. For files made by `segformer export`: those of other tools may want pixels
+// normalized, and do not say so to the C API.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <fstream>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -98,6 +100,16 @@ inline Cells cells(int in, int out) {
   return result;
 }
 
+// Whether a file has the metadata of `segformer export`, a zip at its end.
+inline bool is_ours(const std::string& path) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  const std::streamoff size = file.tellg(), tail = std::min<std::streamoff>(size, 1 << 16);
+  std::string end(static_cast<size_t>(std::max<std::streamoff>(tail, 0)), '\0');
+  file.seekg(size - tail);
+  file.read(end.data(), tail);
+  return file && end.find("segformer.json") != std::string::npos;
+}
+
 // Arg-max of (h, w, classes) logits, interpolated at every pixel of the mask; the lowest of equal classes.
 inline Mask to_mask(const std::vector<float>& logits, int h, int w, int classes, int height, int width) {
   const Cells rows = cells(h, height), columns = cells(w, width);
@@ -148,14 +160,11 @@ class Segmenter {
     interpreter_ = {TfLiteInterpreterCreate(model_.get(), options.get()), TfLiteInterpreterDelete};
     if (!interpreter_ || TfLiteInterpreterAllocateTensors(interpreter_.get()) != kTfLiteOk)
       throw std::runtime_error(path + ": the runtime refuses it");
-    input_ = TfLiteInterpreterGetInputTensor(interpreter_.get(), 0);
-    const TfLiteTensor* output = TfLiteInterpreterGetOutputTensor(interpreter_.get(), 0);
-    const TfLiteType in = TfLiteTensorType(input_), out = TfLiteTensorType(output);
-    const bool image = TfLiteTensorNumDims(input_) == 4 && TfLiteTensorDim(input_, 3) == 3;
-    const bool logits = TfLiteTensorNumDims(output) == 4 &&
-                        (out == kTfLiteFloat32 || out == kTfLiteInt8 || out == kTfLiteUInt8 || out == kTfLiteInt16);
-    if (!image || !logits || (in != kTfLiteFloat32 && in != kTfLiteUInt8))
-      throw std::runtime_error(path + ": expected RGB of 0..255 in, float32 or uint8, and logits out");
+    if (!detail::is_ours(path)) throw std::runtime_error(path + ": not a file of segformer export");
+    const int inputs = TfLiteInterpreterGetInputTensorCount(interpreter_.get());
+    if (inputs == 1) input_ = TfLiteInterpreterGetInputTensor(interpreter_.get(), 0);
+    if (!input_ || !is_image(input_) || !find_logits())
+      throw std::runtime_error(path + ": expected RGB of 0..255 in, float32 or uint8, and logits of 2..255 classes out");
   }
 
   int input_height() const { return TfLiteTensorDim(input_, 1); }
@@ -170,12 +179,31 @@ class Segmenter {
       std::copy(pixels.begin(), pixels.end(), static_cast<float*>(TfLiteTensorData(input_)));
     }
     if (TfLiteInterpreterInvoke(interpreter_.get()) != kTfLiteOk) throw std::runtime_error("the runtime failed");
-    const TfLiteTensor* output = TfLiteInterpreterGetOutputTensor(interpreter_.get(), 0);
+    const TfLiteTensor* output = TfLiteInterpreterGetOutputTensor(interpreter_.get(), output_);
     return detail::to_mask(logits(output), TfLiteTensorDim(output, 1), TfLiteTensorDim(output, 2),
                            TfLiteTensorDim(output, 3), height, width);
   }
 
  private:
+  static bool is_image(const TfLiteTensor* tensor) {
+    const TfLiteType type = TfLiteTensorType(tensor);
+    return TfLiteTensorNumDims(tensor) == 4 && TfLiteTensorDim(tensor, 0) == 1 && TfLiteTensorDim(tensor, 3) == 3 &&
+           (type == kTfLiteFloat32 || type == kTfLiteUInt8);
+  }
+
+  // Whether there are logits; with --class-map they come after a map of class ids.
+  bool find_logits() {
+    for (output_ = 0; output_ < TfLiteInterpreterGetOutputTensorCount(interpreter_.get()); ++output_) {
+      const TfLiteTensor* tensor = TfLiteInterpreterGetOutputTensor(interpreter_.get(), output_);
+      const TfLiteType type = TfLiteTensorType(tensor);
+      if (TfLiteTensorNumDims(tensor) == 4 && TfLiteTensorDim(tensor, 0) == 1 && TfLiteTensorDim(tensor, 3) >= 2 &&
+          TfLiteTensorDim(tensor, 3) <= 255 &&
+          (type == kTfLiteFloat32 || type == kTfLiteInt8 || type == kTfLiteUInt8 || type == kTfLiteInt16))
+        return true;
+    }
+    return false;
+  }
+
   static std::vector<float> logits(const TfLiteTensor* output) {
     switch (TfLiteTensorType(output)) {
       case kTfLiteInt8: return real<int8_t>(output);
@@ -198,6 +226,7 @@ class Segmenter {
   std::unique_ptr<TfLiteModel, decltype(&TfLiteModelDelete)> model_;
   std::unique_ptr<TfLiteInterpreter, decltype(&TfLiteInterpreterDelete)> interpreter_{nullptr, TfLiteInterpreterDelete};
   TfLiteTensor* input_ = nullptr;
+  int output_ = 0;
 };
 
 }  // namespace segformer

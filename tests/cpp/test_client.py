@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from segformer_tf.edge import Segmenter
+from segformer_tf.model import SegFormer
 from tests.cpp.tflite import FOLDER, LIBRARIES
 
 SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
@@ -75,13 +76,28 @@ def test_camvid(segment: Run, camvid: Path, tmp_path: Path) -> None:
     assert (mask == Segmenter(model)(np.asarray(photo)).mask).mean() >= 0.99
 
 
+def test_a_class_map_before_the_logits(segment: Run, tiny: SegFormer, tmp_path: Path) -> None:
+    from convert.export import export_tflite
+
+    export_tflite(tiny, tmp_path / "map.tflite", recipe="fp32", class_map=True, size=(33, 65), runtimes=["litert"])
+    photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.ppm")
+    done = segment(tmp_path / "map.tflite", tmp_path / "photo.ppm", tmp_path / "mask.pgm")
+    assert (done.returncode, done.stderr) == (0, "")
+    ours = Segmenter(tmp_path / "map.tflite", runtime="litert")(photo).mask
+    assert (np.asarray(Image.open(tmp_path / "mask.pgm")) == ours).mean() >= 0.99
+
+
 def test_files_that_cannot_be_used_get_a_line(segment: Run, tiny_files: dict, tmp_path: Path) -> None:
     good, bad, mask = tmp_path / "good.ppm", tmp_path / "bad.ppm", tmp_path / "mask.pgm"
     Image.new("RGB", (40, 30)).save(good)
     bad.write_bytes(good.read_bytes()[:-1])
+    foreign = tmp_path / "foreign.tflite"
+    foreign.write_bytes(tiny_files["fp32"].read_bytes().replace(b"segformer.json", b"elsewhere.json"))
     for arguments, line in (
         ((bad, good, mask), "not a readable .tflite file"),
         ((tmp_path / "none.tflite", good, mask), "not a readable .tflite file"),
+        ((foreign, good, mask), "not a file of segformer export"),
         ((tiny_files["fp32"], bad, mask), "ends early"),
         ((tiny_files["fp32"], tiny_files["fp32"], mask), "expected a binary PPM"),
         ((tiny_files["fp32"], good, tmp_path / "none" / "mask.pgm"), "cannot be written"),
