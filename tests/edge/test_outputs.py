@@ -92,6 +92,12 @@ def test_a_file_of_ids_has_no_confidence(tmp_path: Path, capsys: pytest.CaptureF
     segmenter(PHOTO)
     with pytest.raises(InputError, match="class ids and no logits, so there is no confidence"):
         segmenter(PHOTO, confidence=True)
+    (tmp_path / "names.txt").write_text("r\ng\nb\n")
+    Image.fromarray(PHOTO).save(tmp_path / "a.png")
+    command = ["predict", path, tmp_path / "a.png", "--labels", tmp_path / "names.txt", "--out", tmp_path / "out"]
+    line = refused(capsys, *command, "--threshold", 0.5)
+    assert line == f"segformer: --confidence and --threshold: {path} gives class ids and no logits"
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_left_of_a_result() -> None:
@@ -231,6 +237,7 @@ def test_a_small_region_in_a_hole_goes_to_the_class_around_it_in_labelme(tmp_pat
     [
         ({"threshold": 60}, "--threshold is a probability, 0..1. Received: 60"),
         ({"classes": ("car,Traffic Light", "cra")}, "--classes: no class is named 'cra'; did you mean Car"),
+        ({"classes": (" ,",)}, "--classes: expected names of classes. Received: ' ,'"),
         ({"threshold": 0.5, "ignore_id": 3}, "--ignore-id 3 is class 'door, double' in the mask; expected 4..255"),
         ({"ignore_id": 9}, "--ignore-id is for --threshold and --classes"),
         ({"threshold": 0.5, "ignore_id": 256}, "--ignore-id must be 0..255"),

@@ -120,6 +120,8 @@ def predict(
     outputs.check(segmenter.labels)
     if sliding.slide and not segmenter.gives_logits:
         raise InputError(f"--slide: {model} gives class ids, which cannot be averaged where windows overlap")
+    if outputs.needs_confidence and not segmenter.gives_logits:
+        raise InputError(f"--confidence and --threshold: {model} gives class ids and no logits")
     if sliding.slide and outputs.needs_confidence:
         raise InputError("--confidence and --threshold are for pictures that are stretched, not for --slide")
     if tiffs := [path for path in paths if sliding.cuts_tiff(path)]:

@@ -50,7 +50,10 @@ class OutputOptions:
         """Raises InputError for values that cannot be used with these classes."""
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise InputError(f"--threshold is a probability, 0..1. Received: {self.threshold:g}")
-        for name in self._names(labels):
+        names = self._names(labels)
+        if self.classes and not names:
+            raise InputError(f"--classes: expected names of classes. Received: {' '.join(self.classes)!r}")
+        for name in names:
             try:
                 labels.index(name)
             except InputError as error:
