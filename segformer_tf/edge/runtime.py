@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -73,6 +74,11 @@ def open_interpreter(
 def child_environment(runtime: str | None) -> dict[str, str]:
     """Variables that a process needs to run files on a runtime; raises InputError for the GPU if there is none."""
     return require_gpu().environment if runtime == GPU else {}
+
+
+def usual_threads() -> int:
+    """All cores, four at most."""
+    return min(4, os.cpu_count() or 1)
 
 
 def choose_runtime(runtime: str | None) -> str:

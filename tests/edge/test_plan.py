@@ -66,7 +66,8 @@ def test_rates_are_never_negative() -> None:
 
 
 def test_the_nearest_channels_are_taken() -> None:
-    assert [timed_variant(name, SAMPLES) for name in ("tiny", "b0", "b1", "b2", "b4")] == ["b0", "b0", "b2", "b2", "b2"]
+    names = [timed_variant(name, ["b2", "b0", "b0"]) for name in ("tiny", "b0", "b1", "b2", "b4")]
+    assert names == ["b0", "b0", "b2", "b2", "b2"]
 
 
 def test_multiply_adds_are_those_of_the_file(tiny_files: dict) -> None:
@@ -92,6 +93,41 @@ def test_all_graphs_are_there_and_run(tmp_path: Path) -> None:
 def tiny_graphs(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = [TimedGraph("tiny", recipe, (97, 161), tiny_files[recipe].read_bytes()) for recipe in TIMED_RECIPES]
     monkeypatch.setattr("segformer_tf.edge.plan.cli.shipped_graphs", lambda: graphs)
+
+
+def test_only_the_sizes_of_one_network_are_in_memory_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most, started = 0, 0, []
+
+    class Watch:
+        grid, memory = (1, 1, 11), 10**8
+
+        def __init__(self, path: Path, *, runtime: str, threads: int) -> None:
+            self.path = path
+            started.append((path.name.split("_")[0], threads))
+
+        def __enter__(self) -> Watch:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            nonlocal running
+            running -= 1
+
+        def __call__(self) -> list[float]:
+            return [1.0, 2.0, 3.0, 4.0]
+
+    monkeypatch.setattr("segformer_tf.edge.plan.measure.Stopwatch", Watch)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    main(["plan", "--variant", "b0"])
+    assert (most, started) == (2, [("b0", 3)] * 6)  # two sizes of three recipes, and none of b2
+    main(["plan", "--variant", "b5", "--recipe", "fp16", "--threads", "1", "--json", str(tmp_path / "plan.json")])
+    assert (most, started[6:]) == (2, [("b2", 1)] * 2)
+    (sample, _) = json.loads((tmp_path / "plan.json").read_text())["timed"]
+    assert (sample["invoke"], sample["picture"], sample["memory"]) == (3.0, 6.0, 100.0)
 
 
 @pytest.mark.usefixtures("tiny_graphs")

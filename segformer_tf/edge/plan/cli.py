@@ -15,10 +15,10 @@ from rich.table import Table
 
 from segformer_tf.config import VARIANTS, check_image_shape
 from segformer_tf.edge.benchmark.hardware import cores, processor
-from segformer_tf.edge.plan.estimate import COMPUTES_AS, Estimate, estimate
+from segformer_tf.edge.plan.estimate import COMPUTES_AS, Estimate, estimate, timed_variant
 from segformer_tf.edge.plan.graphs import TIMED_RECIPES, shipped_graphs
 from segformer_tf.edge.plan.measure import measure
-from segformer_tf.edge.runtime import choose_runtime, runtime_version
+from segformer_tf.edge.runtime import choose_runtime, runtime_version, usual_threads
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.terminal import plain_console
@@ -39,7 +39,7 @@ def plan(
     num_classes: int = 11,
     memory: float | None = None,
     runtime: str | None = None,
-    threads: int = 4,
+    threads: int | None = None,
     repeats: int = 5,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     overwrite: bool = False,
@@ -84,7 +84,7 @@ def plan(
     runtime
         litert or tflite-runtime. Default: the fastest installed one.
     threads
-        CPU threads.
+        CPU threads. Default: all cores, four at most, as of predict.
     repeats
         Timed images of each network.
     json_file
@@ -101,7 +101,10 @@ def plan(
     if chosen not in ("litert", "tflite-runtime"):
         raise InputError(f"plan times litert and tflite-runtime. Received: --runtime {chosen}")
     console = plain_console()
-    graphs = [graph for graph in shipped_graphs() if graph.recipe in {COMPUTES_AS[name] for name in recipes}]
+    threads, graphs = usual_threads() if threads is None else threads, shipped_graphs()
+    timed = {timed_variant(name, (graph.variant for graph in graphs)) for name in variants}
+    computed = {COMPUTES_AS[name] for name in recipes}
+    graphs = [graph for graph in graphs if graph.variant in timed and graph.recipe in computed]
     with tempfile.TemporaryDirectory() as folder:
         samples = measure(
             graphs,
@@ -109,7 +112,7 @@ def plan(
             runtime=chosen,
             threads=threads,
             repeats=repeats,
-            watch=lambda turns: track(turns, "timing", console=console, transient=True, auto_refresh=False),
+            watch=lambda networks: track(networks, "timing", console=console, transient=True, auto_refresh=False),
         )
     estimates = [
         estimate(samples, name, how, each, num_classes=num_classes)

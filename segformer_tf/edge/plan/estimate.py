@@ -7,7 +7,7 @@ longer fits a cache are in b. A variant that is not timed has the a and b of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -79,7 +79,8 @@ def estimate(
         samples: at least one of the recipe that it computes as, see `COMPUTES_AS`, and of its own channels.
         variant, recipe, size, num_classes: of the network.
     """
-    kin = [s for s in samples if s.recipe == COMPUTES_AS[recipe] and s.variant == timed_variant(variant, samples)]
+    nearest = timed_variant(variant, (s.variant for s in samples))
+    kin = [s for s in samples if s.recipe == COMPUTES_AS[recipe] and s.variant == nearest]
     config = variant_config(variant, num_classes=num_classes)
     work = complexity(config, size)
     matrix = np.array([_work(variant_config(s.variant, num_classes=s.classes), s.size) for s in kin])
@@ -102,9 +103,9 @@ def estimate(
     )
 
 
-def timed_variant(variant: str, samples: Sequence[Sample]) -> str:
-    """The timed variant whose channels are those of `variant`, or whose are nearest."""
-    names = sorted({s.variant for s in samples})
+def timed_variant(variant: str, timed: Iterable[str]) -> str:
+    """The one of the `timed` variants whose channels are those of `variant`, or whose are nearest."""
+    names = sorted(set(timed))
     width = VARIANTS[variant]["embed_dims"][-1]
     return min(names, key=lambda name: (name != variant, abs(VARIANTS[name]["embed_dims"][-1] - width)))
 

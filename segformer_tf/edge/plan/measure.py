@@ -1,9 +1,10 @@
-"""Times the shipped graphs, each in a process of its own, in turns."""
+"""Times the shipped graphs, each in a process of its own; the sizes of one network take turns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -22,38 +23,44 @@ def measure(
     runtime: str,
     threads: int,
     repeats: int,
-    watch: Callable[[range], Iterable[int]] = iter,
+    watch: Callable[[Sequence[list[TimedGraph]]], Iterable[list[TimedGraph]]] = iter,
 ) -> list[Sample]:
     """A sample of each graph, medians of `repeats` images.
 
+    Those of one variant and recipe, which `estimate` compares, take turns. The others are not in memory then: all
+    together would be 2 GB, more than many boards have.
+
     Args:
-        graphs: to time.
+        graphs: to time, by variant and recipe.
         folder: for their files.
         runtime, threads, repeats: see `Stopwatch` and `take_turns`.
-        watch: wraps the turns, as a progress bar does.
+        watch: wraps the networks, each the graphs of its sizes, as a progress bar does.
 
     Raises:
         InputError: the runtime refuses a graph.
     """
-    with ExitStack() as stack:
-        watches = [
-            stack.enter_context(Stopwatch(graph.write(folder), runtime=runtime, threads=threads)) for graph in graphs
-        ]
-        spent = take_turns(watches, repeats=repeats, warm_up=1, watch=watch)
+    networks = [list(sizes) for _, sizes in groupby(graphs, lambda graph: (graph.variant, graph.recipe))]
     samples = []
-    for graph, stopwatch, times in zip(graphs, watches, spent, strict=True):
-        _, resize, invoke, mask = np.median(times, axis=0).tolist()
-        assert len(STAGES) == 4  # load, resize, invoke, mask
-        samples.append(
-            Sample(
-                variant=graph.variant,
-                recipe=graph.recipe,
-                size=graph.size,
-                classes=stopwatch.grid[2],
-                invoke=invoke,
-                picture=resize + mask,
-                megabytes=stopwatch.path.stat().st_size / 1e6,
-                memory=stopwatch.memory / 1e6,
-            )
-        )
+    for sizes in watch(networks):
+        with ExitStack() as stack:
+            watches = [
+                stack.enter_context(Stopwatch(graph.write(folder), runtime=runtime, threads=threads)) for graph in sizes
+            ]
+            spent = take_turns(watches, repeats=repeats, warm_up=1)
+        medians = [np.median(times, axis=0).tolist() for times in spent]
+        samples += [_sample(*each) for each in zip(sizes, watches, medians, strict=True)]
     return samples
+
+
+def _sample(graph: TimedGraph, stopwatch: Stopwatch, milliseconds: list[float]) -> Sample:
+    stages = dict(zip(STAGES, milliseconds, strict=True))
+    return Sample(
+        variant=graph.variant,
+        recipe=graph.recipe,
+        size=graph.size,
+        classes=stopwatch.grid[2],
+        invoke=stages["invoke"],
+        picture=stages["resize"] + stages["mask"],
+        megabytes=stopwatch.path.stat().st_size / 1e6,
+        memory=stopwatch.memory / 1e6,
+    )

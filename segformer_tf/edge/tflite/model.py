@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.metadata import ModelInfo, find_model_info
-from segformer_tf.edge.runtime import GPU, open_interpreter, runtime_version
+from segformer_tf.edge.runtime import GPU, open_interpreter, runtime_version, usual_threads
 from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.edge.tflite.flatbuffer import FlatFile, read_flatfile
 from segformer_tf.edge.tflite.graph_stats import GraphStats, read_graph_stats
@@ -61,7 +60,7 @@ class TFLiteModel:
         contract: Contract | None = None,
     ) -> None:
         if threads is None:
-            threads = min(4, os.cpu_count() or 1)
+            threads = usual_threads()
         if threads < 1:
             raise InputError(f"--threads must be positive. Received: {threads}")
         info, contract = info or find_model_info(path), contract or Contract()
