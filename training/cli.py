@@ -14,7 +14,7 @@ from rich.table import Table
 
 from segformer_tf.edge.foreign_options import ForeignOptions
 from segformer_tf.errors import InputError
-from segformer_tf.files import refuse_existing
+from segformer_tf.files import make_folder, refuse_existing
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 from training.changes import with_changes
@@ -186,7 +186,7 @@ def evaluate(
         A .png for the confusion matrix, each row in shares of its class.
     worst
         Draw this many images, those of the lowest mean IoU (over the classes in truth or prediction): image, truth,
-        prediction and errors. They are predicted once more, so that memory stays that of one image.
+        prediction and errors. They are predicted once more, so that no masks are kept; the sheet needs 3 MB for each.
     out
         Folder for these pictures: sheet.png, and each image apart.
     overwrite
@@ -228,6 +228,8 @@ def evaluate(
             print(f"{model}: {note}", file=sys.stderr)
         for note in check_split(source):
             print(note, file=sys.stderr)
+        if out:
+            make_folder(out)  # to fail now, and not after the evaluation
         scores = score_split(predict, source, indices=indices)
         if worst and out:
             from training.worst import draw_worst

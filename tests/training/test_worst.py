@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 from segformer_tf.metrics import confusion_matrix, mean_iou
@@ -117,3 +118,27 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path, capsys: pytest.C
     assert "exists already" in refused(capsys, *command, "--worst", 1, "--out", tmp_path)
     with pytest.raises(InputError):
         evaluate(lambda image: guess(image)[1:], Stripes([3]), indices=range(1))
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_scores(
+    tiny_files: dict, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.evaluate.evaluate", lambda *_, **__: pytest.fail("scored"))
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        main(
+            [
+                str(word)
+                for word in (
+                    "evaluate",
+                    tiny_files["fp32"],
+                    "--data",
+                    toy_folder,
+                    "--worst",
+                    1,
+                    "--out",
+                    tmp_path / "file" / "x",
+                )
+            ]
+        )
+    assert "the folder cannot be made" in capsys.readouterr().err
