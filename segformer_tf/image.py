@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +23,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.picture_file import image_formats, open_picture
 
 Pixels = NDArray[np.uint8]
+Reader = Callable[[slice, slice], Pixels]  # rows and columns of a picture, both with ends, to (rows, columns, 3)
 ImageLike = str | Path | Image.Image | Pixels | bytes | bytearray | memoryview | BinaryIO
 
 _KINDS = 8  # of files that are skipped, named

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
-from segformer_tf.image import Pixels
+from segformer_tf.image import Pixels, Reader
 
 _BITS = 22  # of Pillow's fixed-point weights
 _READ_BYTES = 8 << 20  # of the picture that are read at a time
-
-Reader = Callable[[slice, slice], Pixels]
 
 
 class Resized:

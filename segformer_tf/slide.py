@@ -7,11 +7,12 @@ depends on where blocks begin, so a picture of any size gets the mask that it wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segformer_tf.image import Pixels
+from segformer_tf.image import Pixels, Reader
 from segformer_tf.mask import Part, Size, part_reach, part_to_mask, resized_part
 
 BLOCK = 256  # rows of a block of the mask; its columns are a multiple of it, or end with the picture
@@ -20,7 +21,6 @@ _BLEND_BYTES = 8 << 20  # blended logits that are held at a time
 
 Logits = NDArray[np.float32]
 Network = Callable[[Pixels], Logits]  # (H, W, 3) to (h, w, C), a grid over the whole of it
-Reader = Callable[[slice, slice], Pixels]  # rows and columns to (rows, columns, 3)
 
 
 def default_stride(window: Size) -> int:
@@ -33,16 +33,11 @@ def scaled_size(size: Size, factor: float) -> Size:
     return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 
-def windows(size: Size, window: Size, stride: int) -> list[Part]:
-    """Windows that cover `size`, row by row; the last ones are shifted back inside.
+def spans(side: int, length: int, stride: int) -> list[slice]:
+    """Windows of `length` that cover one side of a picture; the last one is shifted back inside.
 
-    A side shorter than the window's is taken whole.
+    A side that is shorter is taken whole.
     """
-    rows, columns = (_spans(side, length, stride) for side, length in zip(size, window, strict=True))
-    return [(r, c) for r in rows for c in columns]
-
-
-def _spans(side: int, length: int, stride: int) -> list[slice]:
     steps = -(-max(side - length, 0) // stride)
     ends = [min(i * stride + length, side) for i in range(steps + 1)]
     return [slice(max(end - length, 0), end) for end in ends]
@@ -62,22 +57,23 @@ class SlidingLogits:
     def __init__(self, network: Network, read: Reader, *, size: Size, window: Size, stride: int) -> None:
         self._network, self._read = network, read
         self.size, self._window, self._stride = size, window, stride
-        self._windows = windows(size, window, stride)
-        spans = (_spans(side, length, stride) for side, length in zip(size, window, strict=True))
-        self._counts = [_cover(side, axis) for side, axis in zip(size, spans, strict=True)]
-        self._held: dict[int, Logits] = {}  # by the window's number
-        first = self._logits(0)
+        self._rows, self._columns = (spans(*axis, stride) for axis in zip(size, window, strict=True))
+        self._counts = _cover(size[0], self._rows), _cover(size[1], self._columns)
+        self._held: dict[tuple[int, int], Logits] = {}  # by the first row and column of the window
+        first = self._logits(self._rows[0], self._columns[0])
         self.classes, self._bytes = first.shape[2], first.nbytes
 
     def part(self, rows: slice, columns: slice) -> Logits:
         """(rows, columns, C) float32 of slices with both ends; holds the logits of the windows there until the next."""
         shape = rows.stop - rows.start, columns.stop - columns.start
         total = np.zeros((*shape, self.classes), np.float32)
-        here = {i: w for i, w in enumerate(self._windows) if _meet(w[0], rows) and _meet(w[1], columns)}
-        self._held = {i: logits for i, logits in self._held.items() if i in here}
-        for i, (down, across) in here.items():  # in the order of their numbers: sums of floats depend on it
+        here = list(product(_meeting(self._rows, rows), _meeting(self._columns, columns)))
+        at = {(down.start, across.start) for down, across in here}
+        self._held = {place: logits for place, logits in self._held.items() if place in at}
+        for down, across in here:  # row by row: sums of floats depend on the order
             y, x = _overlap(down, rows), _overlap(across, columns)
-            block = resized_part(self._logits(i), _size(down, across), (_less(y, down.start), _less(x, across.start)))
+            logits = self._logits(down, across)
+            block = resized_part(logits, _size(down, across), (_less(y, down.start), _less(x, across.start)))
             total[_less(y, rows.start), _less(x, columns.start)] += block
         total /= (self._counts[0][rows, None] * self._counts[1][columns])[..., None]
         return total
@@ -105,10 +101,11 @@ class SlidingLogits:
             mask[top - rows.start : some[0].stop - rows.start] = part_to_mask(logits, self.size, size, some)
         return mask
 
-    def _logits(self, number: int) -> Logits:
-        if number not in self._held:
-            self._held[number] = self._network(self._read(*self._windows[number]))
-        return self._held[number]
+    def _logits(self, rows: slice, columns: slice) -> Logits:
+        place = rows.start, columns.start
+        if place not in self._held:
+            self._held[place] = self._network(self._read(rows, columns))
+        return self._held[place]
 
 
 def mask_blocks(logits: SlidingLogits, size: Size) -> Iterator[tuple[slice, slice, NDArray[np.uint8]]]:
@@ -127,16 +124,16 @@ def mask_blocks(logits: SlidingLogits, size: Size) -> Iterator[tuple[slice, slic
             yield rows, columns, logits.mask((rows, columns), size)
 
 
-def _cover(side: int, spans: list[slice]) -> NDArray[np.float32]:
-    """How many of the spans cover each place."""
+def _cover(side: int, windows: list[slice]) -> NDArray[np.float32]:
+    """How many windows cover each place."""
     count = np.zeros(side, np.float32)
-    for span in spans:
-        count[span] += 1
+    for window in windows:
+        count[window] += 1
     return count
 
 
-def _meet(a: slice, b: slice) -> bool:
-    return bool(a.start < b.stop and b.start < a.stop)
+def _meeting(windows: list[slice], part: slice) -> list[slice]:
+    return [window for window in windows if window.start < part.stop and part.start < window.stop]
 
 
 def _overlap(a: slice, b: slice) -> slice:

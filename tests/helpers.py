@@ -1,4 +1,4 @@
-"""What several tests need: weights off their defaults, noise, the paper's decoder, parity, a command's refusal."""
+"""What several tests need: weights off their defaults, noise, windows, the paper's decoder, parity, a refusal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from segformer_tf import SegFormer
 from segformer_tf.cli import main
+from segformer_tf.slide import spans
 
 
 def perturb(model: SegFormer, seed: int = 0) -> SegFormer:
@@ -28,6 +29,12 @@ def perturb(model: SegFormer, seed: int = 0) -> SegFormer:
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def windows(size: tuple[int, int], window: tuple[int, int], stride: int) -> list[tuple[slice, slice]]:
+    """All windows of `segformer_tf.slide` over a picture, row by row."""
+    rows, columns = (spans(*axis, stride) for axis in zip(size, window, strict=True))
+    return [(r, c) for r in rows for c in columns]
 
 
 def plain_decoder(model: SegFormer, features: dict) -> np.ndarray:

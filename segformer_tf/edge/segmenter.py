@@ -21,9 +21,8 @@ from segformer_tf.edge.smoothing import MovingAverage
 from segformer_tf.edge.tflite.contract import Contract
 from segformer_tf.edge.tflite.model import TFLiteModel, answer_to_mask
 from segformer_tf.errors import InputError
-from segformer_tf.image import ImageLike, Pixels, fit_image, load_image
+from segformer_tf.image import ImageLike, Pixels, Reader, fit_image, load_image
 from segformer_tf.labels import Labels
-from segformer_tf.slide import Reader
 
 STAGES = ("load", "resize", "invoke", "mask")
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.tflite.model import TFLiteModel
 from segformer_tf.errors import InputError
-from segformer_tf.image import Pixels, fit_image
+from segformer_tf.image import Pixels, Reader, fit_image
 from segformer_tf.resample import Resized
-from segformer_tf.slide import Reader, SlidingLogits, default_stride, mask_blocks, scaled_size
+from segformer_tf.slide import SlidingLogits, default_stride, mask_blocks, scaled_size
 
 P = ParamSpec("P")
 R = TypeVar("R")

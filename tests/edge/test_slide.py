@@ -21,8 +21,8 @@ from segformer_tf.edge.sliding import sliding_blocks
 from segformer_tf.errors import InputError
 from segformer_tf.mask import part_reach, part_to_mask, resized_part, resized_rows
 from segformer_tf.resample import Resized
-from segformer_tf.slide import SlidingLogits, default_stride, mask_blocks, scaled_size, windows
-from tests.helpers import noise
+from segformer_tf.slide import SlidingLogits, default_stride, mask_blocks, scaled_size
+from tests.helpers import noise, windows
 from training.protocols import EvalProtocol, predict_mask
 
 Network = Callable[[np.ndarray], np.ndarray]

@@ -15,8 +15,8 @@ from segformer_tf.cli import main
 from segformer_tf.edge import fit_image, logits_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
-from segformer_tf.slide import windows
 from tests.edge.test_isolation import BLOCKED, COMMAND
+from tests.helpers import windows
 from training.evaluate import evaluate, open_predictor
 from training.protocols import (
     EvalProtocol,
