@@ -10,7 +10,7 @@ from contextlib import suppress
 from cyclopts import App, Parameter
 
 from segformer_tf import __version__
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, printable
 from segformer_tf.scratch import end_scratch
 
 # The function of each verb, and its line in `segformer --help`, which imports none of them.
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         make_app(verb_of(arguments))(arguments, result_action="return_value")
     except InputError as error:
-        print(f"segformer: {error}", file=sys.stderr)
+        print(f"segformer: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if (name := (error.name or "segformer_tf").split(".")[0]) in ("segformer_tf", "training", "convert"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segformer_tf.checkpoints.hub import find_weights
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, printable
 from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.label_sets import find_labels
 from segformer_tf.load_tensorflow import import_tensorflow
@@ -99,7 +99,7 @@ def import_checkpoint(
     parameters = f"{config.parameter_count:,} parameters, {config.num_classes} classes"
     decoder = f"decoder {config.decoder}, {config.decoder_width} wide"
     for note in (*weights.notes, *source.notes):
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     if source.one_logit and not fresh:
         both = " and ".join(config.labels.names) if config.labels else "two"
         print(f"its head has one logit, a sigmoid: two classes, {both}, of the same probabilities")

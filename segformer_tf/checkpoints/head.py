@@ -9,7 +9,7 @@ import numpy as np
 
 from segformer_tf.checkpoints.dialects import Dialect
 from segformer_tf.checkpoints.state_dict import Tensors
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, printable
 from segformer_tf.labels import Labels
 
 
@@ -53,4 +53,4 @@ def _labels(settings: dict[str, Any], count: int) -> Labels | None:
     names = settings.get("id2label")
     if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(count))):
         return None
-    return Labels.named([str(names[str(i)]) for i in range(count)])
+    return Labels.named([printable(str(names[str(i)])) for i in range(count)])

@@ -11,12 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segformer_tf.checkpoints.folder import ADAPTER_CONFIG, ADAPTERS, SUFFIXES, TENSORFLOW, WHOLE, find_files
+from segformer_tf.checkpoints.folder import (
+    ADAPTER_CONFIG,
+    ADAPTERS,
+    SUFFIXES,
+    TENSORFLOW,
+    WHOLE,
+    find_files,
+    read_json,
+)
 from segformer_tf.errors import InputError, first_line
 
 _NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_BESIDE = ("config.json", "preprocessor_config.json", "README.md")  # labels, normalization, license
+_NORMALIZATION = "preprocessor_config.json"
+_BESIDE = ("config.json", _NORMALIZATION, "README.md")  # labels, normalization, license
 
 
 @dataclass(frozen=True)
@@ -53,18 +62,29 @@ def find_weights(name: str) -> Weights:
         if match is None or path.exists() or path.parent.exists() or path.suffix in (*SUFFIXES, ".keras", ".tflite"):
             return Weights(path, str(path.resolve()))
     repository, revision = match["repository"], match["revision"]
-    if revision and _COMMIT.fullmatch(revision) and (folder := _cached(repository, revision)):
-        return Weights(folder, f"hf://{repository}@{revision}")  # a commit never changes: no network
+    if revision and _COMMIT.fullmatch(revision):  # which never changes: no network, if all of it is there
+        folder = _cached(repository, revision)
+        if folder and (folder / _NORMALIZATION).is_file():  # other programs download the weights alone
+            return Weights(folder, f"hf://{repository}@{revision}")
     notes: tuple[str, ...] = ()
     try:
         folder = _downloaded(repository, revision)
-    except (InputError, ModuleNotFoundError):
+    except InputError:
         raise
+    except ModuleNotFoundError as error:
+        if name.startswith("hf:"):
+            raise
+        raise InputError(
+            f"{name}: no such file or folder here; for a repository of that name on the Hugging Face hub, install "
+            f"{error.name} (in this repository: pip install '.[hub]')"
+        ) from None
     except Exception as error:  # whatever the network stack raises
         cached = _cached(repository, revision)
         if cached is None:
             raise InputError(f"{name}: {_reason(name, repository, error)}") from None
         folder, notes = cached, (f"{name}: the hub is out of reach, so its copy in {cached.parents[2]} is taken",)
+        if not (cached / _NORMALIZATION).is_file():
+            notes += (f"{name}: {cached} has no {_NORMALIZATION}; if the hub has one, its normalization is not taken",)
     commit = folder.name
     return Weights(folder, f"hf://{repository}@{commit}", (f"{name}: commit {commit[:12]} of the hub", *notes))
 
@@ -93,7 +113,10 @@ def _cached(repository: str, revision: str | None) -> Path | None:
 
     try:
         path = snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=["config.json"])
-        find_files(Path(path))
+        file = find_files(Path(path)).file
+        if file and file.name.endswith(".index.json"):  # a download that was stopped, say
+            shards = read_json(file)["weight_map"].values()
+            return Path(path) if all((Path(path) / name).is_file() for name in shards) else None
     except Exception:  # whatever stands for "it is not there"
         return None
     return Path(path)

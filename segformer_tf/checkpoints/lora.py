@@ -65,7 +65,7 @@ class Adapter:
             InputError: a layer that the base does not have, or a matrix that does not fit.
         """
         layers = self._layers(dialect, root, config)
-        result = dict(tensors)
+        result, parts = dict(tensors), set(map(_split, self.tensors))
         for key, value in self.tensors.items():
             module, what = _split(key)
             if what == "lora_A.weight":
@@ -75,6 +75,8 @@ class Adapter:
                 result[weight] = tensors[weight] + self._delta(module, value, tensors[weight].shape)
             elif what != "lora_B.weight":
                 result[layers[module] + what] = value
+            elif (module, "lora_A.weight") not in parts:
+                raise InputError(f"{self.path}: {key} without the matrix A")
         return result
 
     def _delta(self, module: str, a: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from segformer_tf.checkpoints.folder import read_json
+from segformer_tf.errors import printable
 
 _LARGEST_CARD = 1 << 20  # characters
+_LONGEST_TERMS = 2000
 
 
 def transformers_config(folder: Path) -> dict[str, Any]:
@@ -16,6 +18,12 @@ def transformers_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     settings = read_json(file, "a configuration") if file.is_file() else {}
     return settings if settings.get("model_type") == "segformer" else {}
+
+
+def stated_license(settings: dict[str, Any]) -> str:
+    """The license in a ``config.json``, as `segformer export` writes it, or ""."""
+    license = settings.get("license", "")
+    return _one_line(license) if isinstance(license, str) else ""
 
 
 def card_license(folder: Path) -> str:
@@ -29,4 +37,8 @@ def card_license(folder: Path) -> str:
     fields = dict(re.findall(r"^(license(?:_name|_link)?):[ \t]*(\S[^\n]*?)[ \t]*$", front[1], re.M)) if front else {}
     license = fields.get("license_name") or fields.get("license", "")
     words = [license.strip("'\""), fields.get("license_link", "").strip("'\"")]
-    return "".join(c for c in ", ".join(filter(None, words)) if c.isprintable())[:200]
+    return _one_line(", ".join(filter(None, words)))
+
+
+def _one_line(terms: str) -> str:
+    return printable(" ".join(terms.split()))[:_LONGEST_TERMS]

@@ -10,7 +10,7 @@ from segformer_tf.checkpoints.dialects import NVLABS
 from segformer_tf.checkpoints.folder import Found, find_files
 from segformer_tf.checkpoints.hub import find_weights, repository_of
 from segformer_tf.checkpoints.lora import Adapter, read_adapter
-from segformer_tf.checkpoints.model_card import card_license, transformers_config
+from segformer_tf.checkpoints.model_card import card_license, stated_license, transformers_config
 from segformer_tf.checkpoints.preprocessor import FILE, Preprocessor, read_preprocessor
 from segformer_tf.checkpoints.state_dict import Tensors, read_state_dict
 from segformer_tf.errors import InputError
@@ -79,7 +79,7 @@ def _base(adapter: Adapter) -> Found:
 def _license(folders: tuple[Path, ...]) -> str:
     """Terms of the weights in one place: by config.json, else by the model card; and NVIDIA's for what is NVIDIA's."""
     settings = next(filter(None, map(transformers_config, folders)), {})
-    stated = str(settings.get("license", "")) or next(filter(None, map(card_license, folders)), "")
+    stated = stated_license(settings) or next(filter(None, map(card_license, folders)), "")
     repository = next(filter(None, map(repository_of, folders)), "")
     terms = [f"{repository}: {stated}" if repository and stated else stated]
     if repository.startswith("nvidia/"):

@@ -23,6 +23,8 @@ Tensors = dict[str, NDArray[np.float32]]
 # What training scripts put around a state dict, outermost first.
 _WRAPS = ("state_dict_ema", "ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict", "model", "module")
 
+_LARGEST_SHARE = 8  # tensors with the same numbers: tied ones, or one network under several names
+
 
 @dataclass(frozen=True)
 class StateDict:
@@ -134,4 +136,7 @@ def _plain(path: Path, held: Mapping[Any, Any], file: TorchFile) -> Tensors:
             tensors[name] = file.numbers(value)
         except InputError as error:
             raise InputError(f"{path}: {name} {error}") from None
+    claimed = sum(tensor.size for tensor in tensors.values())
+    if claimed > _LARGEST_SHARE * file.held:  # for a network is built by the shapes
+        raise InputError(f"{path}: its tensors claim {claimed} numbers, the file holds {file.held}")
     return tensors

@@ -40,6 +40,11 @@ class TorchFile:
     _bytes: Callable[[Storage], bytes]
     _held: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
 
+    @property
+    def held(self) -> int:
+        """How many numbers were read for the tensors that were asked for; those that tensors share count once."""
+        return sum(numbers.size for numbers in self._held.values())
+
     def numbers(self, tensor: TorchTensor) -> NDArray[np.float32]:
         """The numbers of a tensor, of its shape; raises InputError, which begins with a verb, where there are none."""
         storage = tensor.storage

@@ -27,6 +27,8 @@ _STORAGES = {
 }
 _REBUILDS = {"_rebuild_tensor", "_rebuild_tensor_v2"}
 _WRAPPED = {"_rebuild_parameter", "_rebuild_parameter_with_state"}
+# Extensions are classes that the process has registered; a bytearray is filled with zeros to the size that a file says.
+_LEFT_OUT = pickle.EXT1 + pickle.EXT2 + pickle.EXT4 + pickle.BYTEARRAY8
 _PLAIN = ("torch", "numpy", "collections", "builtins", "__builtin__", "_codecs", "copyreg")
 
 
@@ -103,8 +105,7 @@ class _Rebuild(_Inert):
 class TensorUnpickler(pickle._Unpickler):
     """The one in Python, for that in C sets aside as much memory as a number in the file says."""
 
-    # extensions are classes that the process has registered
-    dispatch: ClassVar = {op: f for op, f in pickle._Unpickler.dispatch.items() if op not in b"\x82\x83\x84"}
+    dispatch: ClassVar = {op: f for op, f in pickle._Unpickler.dispatch.items() if op not in _LEFT_OUT}
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="utf-8", errors="replace")

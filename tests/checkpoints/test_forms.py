@@ -384,6 +384,7 @@ def test_adapters_of_other_kinds_are_refused(adapters: dict, tmp_path: Path) -> 
     assert "its base: " in reason(base_model_name_or_path=str(tmp_path / "gone"))
     assert "no such checkpoint" in reason(base_model_name_or_path=str(tmp_path / "gone"))
     assert "expected matrices A and B" in reason({k: v for k, v in held.items() if k != some.replace("_A", "_B")})
+    assert "lora_B.weight without the matrix A" in reason({k: v for k, v in held.items() if k != some})
     assert "its weight (8, 8)" in reason({**held, some: noise(3, 9)})
     lost = {**held, some.replace("stages.0", "stages.7"): held[some]}
     assert "adapts segformer.stages.7" in reason(lost)

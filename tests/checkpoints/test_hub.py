@@ -268,6 +268,31 @@ def test_shards_and_a_lone_file_are_asked_for() -> None:
         _wanted("a/b", ["a.pth", "b.pth"])
 
 
+def test_a_mistyped_path_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match="rnus/mine: no such file or folder here; for a repository of that name"):
+        find_weights("rnus/mine")
+    with pytest.raises(ModuleNotFoundError):
+        find_weights("hf://nvidia/mit-b0")
+
+
+@pytest.mark.usefixtures("offline")
+def test_weights_that_another_program_downloaded_alone(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their normalization may be on the hub: it is looked for there, and a note says where it is not to be had."""
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(shutil.copytree(cache, tmp_path / "hub", symlinks=True)))
+    name = f"hf://{MIT}@{COMMIT}"
+    whole = find_weights(name)
+    assert whole.notes == ()
+    (whole.path / "preprocessor_config.json").unlink()
+    assert any("has no preprocessor_config.json" in note for note in find_weights(name).notes)
+    (whole.path / "pytorch_model.bin").unlink()
+    (whole.path / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "pytorch_model-1.bin"}}')
+    with pytest.raises(InputError, match="cannot be reached"):
+        find_weights(name)
+
+
 def test_the_license_of_a_model_card(tmp_path: Path) -> None:
     shutil.copy(GOLDEN / "transformers.safetensors", tmp_path / "model.safetensors")
     held = load_file(tmp_path / "model.safetensors")
@@ -278,7 +303,7 @@ def test_the_license_of_a_model_card(tmp_path: Path) -> None:
         "---\nlicense: other\nlicense_name: research only\n---\nlicense: gpl": "research only",
         "license: mit\n": "",
         "---\nlicense:\n- mit\n---\n": "",
-        "---\nlicense: \x1b[31mred\n---\n": "[31mred",
+        "---\nlicense: \x1b[31mred\n---\n": r"\x1b[31mred",
     }
     for card, terms in cases.items():
         (tmp_path / "README.md").write_bytes(card.encode())

@@ -8,6 +8,7 @@ import importlib
 import os
 import pickle
 import sys
+import tracemalloc
 import types
 import zipfile
 from collections import OrderedDict, defaultdict
@@ -23,6 +24,7 @@ from segformer_tf.checkpoints.importer import read_checkpoint
 from segformer_tf.checkpoints.state_dict import StateDict, read_state_dict
 from segformer_tf.errors import InputError
 from tests.checkpoints.test_import import GOLDEN
+from tests.helpers import refused
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -232,6 +234,33 @@ def test_a_function_takes_no_state(change: bytes, tmp_path: Path) -> None:
     path = archive(tmp_path / "odd.pt", named(REBUILD + change + b"(" + WHOLE + b"R"))
     np.testing.assert_array_equal(read_state_dict(path).tensors["a"], [0, 0])
     test_a_pickle_by_hand_is_read(tmp_path)
+
+
+def test_no_number_in_a_file_sets_memory_aside(tmp_path: Path) -> None:
+    array = b"\x80\x05\x96" + (1 << 28).to_bytes(8, "little") + b"."
+    header = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    (tmp_path / "old.pth").write_bytes(header + array)
+    tracemalloc.start()
+    try:
+        for path in (archive(tmp_path / "x.pt", array), tmp_path / "old.pth"):
+            with pytest.raises(InputError, match="not a checkpoint of tensors"):
+                read_state_dict(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+def test_tensors_may_share_numbers_but_not_claim_a_network_by_them(tmp_path: Path) -> None:
+    shared = torch.arange(100.0)
+    assert len(saved({str(i): shared for i in range(8)}, tmp_path / "x.pth").tensors) == 8
+    with pytest.raises(InputError, match="claim 900 numbers, the file holds 100"):
+        saved({str(i): shared for i in range(9)}, tmp_path / "x.pth")
+
+
+def test_names_in_a_file_do_not_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    torch.save({"a\x1b[2J\ud800": torch.eye(3).to_sparse()}, tmp_path / "x.pth")
+    line = refused(capsys, "import", tmp_path / "x.pth", "--out", tmp_path / "x.keras")
+    assert r"a\x1b[2J\ud800 is no plain tensor" in line
 
 
 def test_archives_that_lie_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from segformer_tf.checkpoints.hub import find_weights
 from segformer_tf.checkpoints.importer import read_checkpoint, to_keras
 from segformer_tf.classifier import MixTransformerClassifier
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, VARIANTS, SegFormerConfig
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, printable
 from segformer_tf.model import SegFormer
 from training.distributed.strategy import this_place
 
@@ -62,7 +62,7 @@ def read_start(weights: str | Path, variant: str | None) -> Start:
     start = Start(model, _variant(weights, model.config, variant), found.origin, encoder)
     if this_place().chief:
         for note in (*notes, *_inherited(model.config)):
-            print(note)
+            print(printable(note))
     return start
 
 
