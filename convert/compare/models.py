@@ -119,13 +119,13 @@ def _tolerance(info: ModelInfo | None) -> float:
 def _keras(path: Path) -> SegFormer:
     if not is_keras(path):
         raise InputError(f"{path}: expected a .keras file, a run folder or a .tflite first")
-    return load_segformer(path)
+    return load_segformer(path, dtype="float32")  # as it is exported, and what every step is compared in
 
 
 def _checkpoint(path: Path) -> Checkpoint:
-    return checkpoint_of(load_segformer(path), path) if is_keras(path) else read_checkpoint(path, encoder_only=None)
+    return checkpoint_of(_keras(path), path) if is_keras(path) else read_checkpoint(path, encoder_only=None)
 
 
 def _keras_logits(path: Path, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
-    model = load_segformer(path) if is_keras(path) else to_keras(read_checkpoint(path))
+    model = _keras(path) if is_keras(path) else to_keras(read_checkpoint(path))
     return np.concatenate([model.logits(image[None]) for image in pixels])

@@ -178,6 +178,18 @@ def test_a_model_is_its_own_checkpoint(tiny: SegFormer) -> None:
     assert not compare_with_checkpoint(other, checkpoint_of(tiny, Path("tiny")), PIXELS).rows[0].passes
 
 
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_a_model_of_half_precision_is_compared_in_float32(dtype: str, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(GOLDEN / "nvlabs.safetensors")
+    model, path = to_keras(checkpoint), tmp_path / "half.keras"
+    half = SegFormer(model.config, dtype=dtype, preprocess=True)
+    half.set_weights(model.get_weights())
+    half.save(path)
+    for pair in ((path, checkpoint.path), (path, path)):
+        _, _, report = compare_paths(*pair, images=None, size=(67, 98), runtime="litert")
+        assert report.first_failure is None
+
+
 def test_each_file_is_opened_once(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     start = IsolatedModel.__init__
