@@ -13,6 +13,16 @@ from typing import Literal
 
 from segformer_tf.config import SegFormerConfig
 
+# Keras' name of a variable to torch's.
+TORCH_NAMES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "bias": "bias",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -12,16 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.checkpoints.dialects import TORCH_NAMES
 from segformer_tf.errors import InputError, first_line
 
-_TORCH_NAMES = {
-    "kernel": "weight",
-    "gamma": "weight",
-    "bias": "bias",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
 _TOP = ("segformer", "decode_head", "classifier")
 
 
@@ -56,7 +49,7 @@ def read_h5(path: Path) -> dict[str, NDArray[np.float32]]:
 def _torch_name(name: str) -> str:
     top, *parts = name.removesuffix(":0").split("/")
     *layers, variable = parts[parts.index(top) :] if top in _TOP and top in parts else (top, *parts)
-    return ".".join([*layers, _TORCH_NAMES.get(variable, variable)])
+    return ".".join([*layers, TORCH_NAMES.get(variable, variable)])
 
 
 def _torch_layout(value: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from segformer_tf.checkpoints.dialects import DIALECTS, NVLABS, Dialect
+from segformer_tf.checkpoints.dialects import DIALECTS, NVLABS, TORCH_NAMES, Dialect
 from segformer_tf.checkpoints.head import class_names, two_logits
 from segformer_tf.checkpoints.opened import Opened, open_checkpoint
-from segformer_tf.checkpoints.placing import TORCH_NAMES, place, to_keras_layout, to_torch_layout
+from segformer_tf.checkpoints.placing import place, to_keras_layout, to_torch_layout
 from segformer_tf.checkpoints.preprocessor import Preprocessor
 from segformer_tf.checkpoints.sizes import network_sizes, papers_width
 from segformer_tf.checkpoints.state_dict import Tensors

@@ -10,23 +10,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from segformer_tf.checkpoints.dialects import Dialect, Part, Rows
+from segformer_tf.checkpoints.dialects import TORCH_NAMES, Dialect, Part, Rows
 from segformer_tf.checkpoints.state_dict import Tensors
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer
 
 _SHOWN = 12  # lines of each list in an error
-
-# Our variable to torch's name for it.
-TORCH_NAMES = {
-    "kernel": "weight",
-    "gamma": "weight",
-    "bias": "bias",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
 
 
 def place(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segformer_tf.checkpoints.folder import read_json
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, SegFormerConfig, Three
 from segformer_tf.errors import InputError
 
 FILE = "preprocessor_config.json"
-_LARGEST = 1 << 20  # bytes of a file that is read
 _SMALLEST = 1e-9  # of a number that is accepted: float32 holds the results
 _LARGEST_INPUT = 256.0  # raw pixels, the largest that a network is trained on; torch's 0.485 unscaled gives 1000
 _BILINEAR = 2  # Pillow's number of the filter
@@ -43,14 +43,7 @@ def read_preprocessor(checkpoint: Path) -> Preprocessor:
     path = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / FILE
     if not path.is_file():
         return Preprocessor()
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"larger than {_LARGEST} bytes")
-        settings = json.loads(path.read_text("utf-8"))
-        if not isinstance(settings, dict):
-            raise ValueError("no JSON object")
-    except (OSError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: not a configuration of an image processor ({error})") from None
+    settings = read_json(path, "a configuration of an image processor")
     try:
         mean, std = _normalization(settings)
         return Preprocessor(mean, std, tuple(f"{path}: {note}" for note in _notes(settings)))

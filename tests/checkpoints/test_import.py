@@ -14,9 +14,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from segformer_tf import build_segformer, load_segformer
-from segformer_tf.checkpoints.dialects import DIALECTS
+from segformer_tf.checkpoints.dialects import DIALECTS, TORCH_NAMES
 from segformer_tf.checkpoints.importer import read_checkpoint, to_keras
-from segformer_tf.checkpoints.placing import TORCH_NAMES, to_keras_layout, to_torch_layout
+from segformer_tf.checkpoints.placing import to_keras_layout, to_torch_layout
 from segformer_tf.checkpoints.state_dict import read_state_dict
 from segformer_tf.cli import main
 from segformer_tf.config import VARIANTS
