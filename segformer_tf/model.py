@@ -374,7 +374,7 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
             return super().compute_loss(x, y, y_pred, *args, **kwargs)
         except ValueError as error:
             sizes = [getattr(each, "shape", ())[1:3] for each in (y, y_pred)]
-            if isinstance(error, InputError) or sizes[0] == sizes[1]:
+            if isinstance(error, InputError) or () in sizes or sizes[0] == sizes[1]:
                 raise
             raise InputError(
                 f"masks of {_times(sizes[0])}, logits of {_times(sizes[1])}: SegFormer's logits are on the 1/4 grid, "

@@ -40,6 +40,12 @@ UNEVEN = {
 }
 
 
+def golden_logits() -> dict[str, np.ndarray]:
+    """An image, and the logits of each code base."""
+    with np.load(GOLDEN / "logits.npz") as held:
+        return dict(held)
+
+
 @pytest.fixture(params=list(CODE_BASES))
 def code_base(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -50,7 +56,7 @@ def tensors_of(code_base: str) -> dict[str, np.ndarray]:
 
 
 def test_golden_checkpoints_give_their_logits(code_base: str) -> None:
-    golden = np.load(GOLDEN / "logits.npz")
+    golden = golden_logits()
     checkpoint = read_checkpoint(GOLDEN / f"{code_base}.safetensors")
     name, norm, patch_norm = CODE_BASES[code_base]
     config = checkpoint.config
@@ -66,7 +72,7 @@ def test_golden_checkpoints_give_their_logits(code_base: str) -> None:
 
 
 def test_a_changed_weight_changes_the_logits(code_base: str) -> None:
-    golden = np.load(GOLDEN / "logits.npz")
+    golden = golden_logits()
     checkpoint = read_checkpoint(GOLDEN / f"{code_base}.safetensors")
     checkpoint.weights["encoder/stage3/block1/attn/kv/weight"][...] *= 1.01
     assert np.abs(np.asarray(to_keras(checkpoint)(golden["image"])) - golden[code_base]).max() > 1e-4
@@ -124,7 +130,7 @@ def one_logit(code_base: str, tmp_path: Path) -> Path:
 
 
 def test_a_head_of_one_logit_is_two_classes(code_base: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    golden = np.load(GOLDEN / "logits.npz")
+    golden = golden_logits()
     path = one_logit(code_base, tmp_path)
     checkpoint = read_checkpoint(path)
     assert checkpoint.one_logit
@@ -312,7 +318,7 @@ def test_an_encoder_alone_needs_a_decoder(tmp_path: Path) -> None:
         to_keras(checkpoint, encoder_only=True)
     model = to_keras(checkpoint, encoder_only=True, num_classes=5)
     whole = to_keras(read_checkpoint(GOLDEN / "nvlabs.safetensors"))
-    image = np.load(GOLDEN / "logits.npz")["image"]
+    image = golden_logits()["image"]
     np.testing.assert_array_equal(model.encoder(image)["c4"], whole.encoder(image)["c4"])
     assert model(image).shape[-1] == 5
 
@@ -339,7 +345,7 @@ def test_the_command_imports_and_refuses(tmp_path: Path, capsys: pytest.CaptureF
     model = load_segformer(out)
     assert model.config.decoder == "mmseg"
     assert model.config.labels is not None
-    golden = np.load(GOLDEN / "logits.npz")
+    golden = golden_logits()
     assert within(np.asarray(model(golden["image"])), golden["mmseg"], 1e-5)
     main(["import", str(GOLDEN / "smp.safetensors"), "--num-classes", "7", "--out", str(out), "--overwrite"])
     fresh = load_segformer(out)

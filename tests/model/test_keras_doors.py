@@ -164,6 +164,13 @@ def test_xla_which_resizes_otherwise_is_never_used(decoder: str) -> None:
     assert np.abs(plain - xla).max() > 0.1  # the day this fails, XLA can be allowed
 
 
+def test_no_masks_are_not_masks_of_another_size() -> None:
+    model, (images, _) = build_segformer("tiny", num_classes=3), batch(32, 32)
+    model.compile("adam", SegmentationLoss())
+    with pytest.raises(ValueError, match="None values"):
+        model.fit(images, verbose=0)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_preprocess_is_the_models_own_normalization(dtype: str, tmp_path: Path) -> None:
     sizes = {"image_mean": (10.0, 20.0, 30.0), "image_std": (50.0, 60.0, 70.0)}
