@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from convert.quantize.recipes import markdown_table
@@ -86,3 +87,25 @@ def test_a_walk_is_short_and_names_each_file_once(verb: str, most: int) -> None:
 
 def test_the_manual_has_the_table_of_recipes() -> None:
     assert markdown_table().strip() in (ROOT / "docs/export.md").read_text("utf-8")
+
+
+def test_the_python_of_the_readme_runs(
+    tiny_files: dict, trained: Path, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    smaller = {
+        '"b0"': '"tiny"',
+        "model.tflite": str(tiny_files["fp32"]),
+        "photo.jpg": str(toy_folder / "test" / "images" / "0.png"),
+        '"Car"': '"Class 1"',
+        "runs/mine": str(trained),
+    }
+    for large, small in smaller.items():
+        assert large in block
+        block = block.replace(large, small)
+    monkeypatch.chdir(tmp_path)
+    names = {"images": np.zeros((1, 61, 97, 3), np.float32)}
+    exec(block, names)
+    assert names["logits"].shape == (1, 16, 25, 3)
+    assert names["result"].mask_of("Class 1").shape == names["result"].mask.shape
+    names["model"].fit(names["images"], np.zeros((1, 61, 97), np.uint8), verbose=0)
