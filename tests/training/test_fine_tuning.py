@@ -57,7 +57,7 @@ def test_all_of_the_encoder_can_be_frozen(start: Path, toy_folder: Path, capsys:
 
 @pytest.mark.usefixtures("quick")
 def test_what_is_frozen_stays_as_it_was_and_a_kill_changes_no_bit(
-    start: Path, toy_folder: Path, tmp_path: Path
+    start: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     config = replace(EXACT, data=str(toy_folder), weights=start, crop=(48, 48), eval_size=(48, 48), epoch_steps=1)
     config = replace(config, steps=2, freeze="2", layer_decay=0.7, balance=0.5, patience=5, accumulate=2, clip_norm=1.0)
@@ -76,7 +76,9 @@ def test_what_is_frozen_stays_as_it_was_and_a_kill_changes_no_bit(
     killed = Run(shutil.copytree(alone.root, tmp_path / "killed"))
     for path in (*killed.backup.glob("worker0-epoch2.*"), killed.history):
         path.unlink()
+    assert "starting from weights" in capsys.readouterr().out
     resume(killed.root)
+    assert "starting from" not in capsys.readouterr().out  # it goes on with its own
     assert_same_end(alone.root, killed.root, epochs=2)
 
 

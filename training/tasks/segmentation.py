@@ -55,6 +55,7 @@ class Segmentation:
         self.head_multiplier, self.layer_decay = config.head_multiplier, config.layer_decay
         self.records: dict[str, Any] = {}
         self._start: Start | None = None
+        self._resumed = False  # the weights are those of the run itself
         self._normalize: Normalize = normalize
         self._tally: Tally | None = None  # once the masks are checked
         self._balance: ClassBalance | None = None
@@ -72,6 +73,7 @@ class Segmentation:
         if run:
             _refuse_other_classes(run, self.source)
         if config.weights:  # a resumed run has its own weights in the backup, and needs the sizes alone
+            self._resumed = kept is not None
             kept = run.last if run and Backup(run.backup).exists() else None
             self._start = read_start(kept or config.weights, config.variant if "variant" in config.explicit else None)
             origin = config.weights if kept else self._start.origin
@@ -116,7 +118,7 @@ class Segmentation:
         # epsilons, normalization and mmseg's decoder stay those of the weights
         frozen = [f"stage{i + 1}" for i in range(FROZEN_STAGES[config.freeze])] if config.freeze else []
         model = SegFormer(replace(self._start.model.config, **changes), frozen=frozen, dtype=config.precision)
-        copy_weights(self._start, model)
+        copy_weights(self._start, model, quiet=self._resumed or not this_place().chief)
         if frozen and this_place().chief:
             trained = sum(variable.shape.num_elements() for variable in model.trainable_variables)
             total = model.config.parameter_count

@@ -66,7 +66,7 @@ def read_start(weights: str | Path, variant: str | None) -> Start:
     return start
 
 
-def copy_weights(start: Start, model: SegFormer) -> None:
+def copy_weights(start: Start, model: SegFormer, *, quiet: bool = False) -> None:
     """Copy the weights of `start` into `model`.
 
     The decoder stays fresh if `start` is an encoder, its last layer if the number or the names of classes differ.
@@ -82,7 +82,7 @@ def copy_weights(start: Start, model: SegFormer) -> None:
         unnamed = " by number, for its classes have no names" if before.labels is None else ""
         kept = "other classes, so a fresh classifier" if fresh else f"its classifier too{unnamed}"
         message = f"starting from weights of {before.num_classes} classes, the data has {now.num_classes}: {kept}"
-    if this_place().chief:
+    if not quiet:
         print(message)
 
 
