@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,20 @@ _REMEDY = (
 )
 
 
-def check_masks(train: Source, validation: Source, *, allow_missing: bool = False, quiet: bool = False) -> Tally | None:
+def check_masks(
+    train: Source,
+    validation: Source,
+    *,
+    allow_missing: bool = False,
+    quiet: bool = False,
+    once_read: Callable[[], None] | None = None,
+) -> Tally | None:
     """Read and count every mask of two splits of a folder. TFDS data sets are skipped: their values are known.
 
     Args:
         allow_missing: accept classes that no training mask shows.
         quiet: print nothing.
+        once_read: called when every mask could be read, before a refusal of what the manifest says of them.
 
     Returns:
         The counts of `train`; None for TFDS.
@@ -56,6 +64,8 @@ def check_masks(train: Source, validation: Source, *, allow_missing: bool = Fals
         )
     if not quiet:
         plain_console().print(_table(tallies))
+    if once_read:
+        once_read()
     notes += _missing_notes(*tallies, allow_missing=allow_missing)
     if not quiet:
         print(*notes, sep="\n", end="\n" if notes else "")

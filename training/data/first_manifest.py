@@ -1,4 +1,4 @@
-"""Writes the manifest of a folder that has none, as its masks suggest, and says what it assumed."""
+"""The manifest of a folder that has none, as its masks suggest: says what it assumes, and writes it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,42 @@ class FirstManifest:
     """What is assumed of a folder without a manifest.
 
     Attributes:
+        root: the folder.
         manifest: as it would be read.
-        record: its data, with the folder's path, for a place outside the folder; None once it is in the folder.
+        data: of it.
+        chief: whether this process prints and writes.
     """
 
+    root: Path
     manifest: Manifest
-    record: dict[str, Any] | None
+    data: dict[str, Any]
+    chief: bool
+
+    def keep(self) -> dict[str, Any] | None:
+        """Write the manifest into the folder, and say so.
+
+        Returns:
+            Its data, with the folder's path, for a place outside the folder; None once it is in the folder.
+        """
+        path = find_manifest(self.root)
+        content = {**self.data, "note": "as segformer train assumed from the masks"}
+        record: dict[str, Any] | None = {**content, "path": str(self.root.resolve())}
+        if not self.chief:
+            return record
+        try:
+            write_new(path, content)
+        except InputError:
+            print(
+                f"the assumed {path.name} is kept in the run folder, as {self.root} cannot be written; give that file "
+                "as --data from now on"
+            )
+            return record
+        print(f"what was assumed is written to {path}: change names and colors there")
+        return None
 
 
 def first_manifest(data: str, *, chief: bool = True) -> FirstManifest | None:
-    """Assume a manifest for a folder without one, print it, and write it there if the folder can be written.
+    """Assume a manifest for a folder without one, and print it; `FirstManifest.keep` writes it.
 
     Args:
         data: the folder, or another name of a data set.
@@ -44,17 +70,9 @@ def first_manifest(data: str, *, chief: bool = True) -> FirstManifest | None:
     if assumption is None:
         return None
     root, path = Path(data), find_manifest(Path(data))
-    content = {**assumption.data, "note": "as segformer train assumed from the masks"}
-    record: dict[str, Any] | None = {**content, "path": str(root.resolve())}
-    where = f"kept as {path.name} in the run folder, as {root} cannot be written; give that file as --data from now on"
     if chief:
-        try:
-            write_new(path, content)
-            record, where = None, f"written to {path}: change names and colors there"
-        except InputError:
-            pass
-        print(f"{root}: no {path.name}, so this is assumed, and {where}", *assumption.notes, sep="\n  ")
-    return FirstManifest(Manifest.of(assumption.data, path), record)
+        print(f"{root}: no {path.name}, so this is assumed:", *assumption.notes, sep="\n  ")
+    return FirstManifest(root, Manifest.of(assumption.data, path), assumption.data, chief)
 
 
 def assumed(data: str, *, quiet: bool = False) -> Assumption | None:

@@ -62,19 +62,18 @@ class Segmentation:
 
     def open(self, run: Run | None) -> TrainConfig:
         config = self.config
-        data, manifest = config.data, None
+        data, manifest, first = config.data, None, None
         if run and run.manifest.is_file():
             data = str(run.manifest)
         elif run is None and (first := first_manifest(data, chief=this_place().chief)):
             manifest = first.manifest
-            self.records = {MANIFESTS[0]: first.record} if first.record else {}
         self.source = open_source(data, config.train_split, manifest)
         self.validation = open_source(data, config.val_split, manifest)
         if run:
             _refuse_other_classes(run, self.source)
         if config.weights:  # a resumed run has its own weights in the backup, and needs the sizes alone
-            self._resumed = kept is not None
             kept = run.last if run and Backup(run.backup).exists() else None
+            self._resumed = kept is not None
             self._start = read_start(kept or config.weights, config.variant if "variant" in config.explicit else None)
             origin = config.weights if kept else self._start.origin
             config = replace(config, variant=self._start.variant, weights=origin)
@@ -89,7 +88,12 @@ class Segmentation:
         quiet = not this_place().chief
         if run is None:
             allow = config.allow_missing_classes
-            self._tally = check_masks(self.source, self.validation, allow_missing=allow, quiet=quiet)
+
+            def keep() -> None:  # refusals after this name dataset.json
+                if first and (record := first.keep()):
+                    self.records = {MANIFESTS[0]: record}
+
+            self._tally = check_masks(self.source, self.validation, allow_missing=allow, quiet=quiet, once_read=keep)
         if config.balance:
             shown = self._tally.shown if self._tally else classes_shown(self.source, quiet=quiet)
             self._balance = ClassBalance(shown, config.balance)

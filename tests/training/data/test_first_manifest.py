@@ -48,6 +48,12 @@ def pair(folder: Path, masks: Sequence[Any]) -> Path:
     return folder
 
 
+def write_first(root: Path) -> None:
+    first = first_manifest(str(root))
+    assert first
+    first.keep()
+
+
 def classes(root: Path) -> list[tuple[Any, ...]]:
     assumption = assume(root)
     assert assumption is not None
@@ -71,7 +77,7 @@ def test_classes_are_the_values_of_masks(values: list[int], ids: list[int], igno
     assumption = assume(root)
     assert assumption is not None
     assert ([row["id"] for row in assumption.data["classes"]], assumption.data["ignore"]) == (ids, ignored)
-    first_manifest(str(root))
+    write_first(root)
     expected = [ids.index(value) if value in ids else IGNORE_ID for value in values]
     np.testing.assert_array_equal(open_source(str(root), "train")[0][1][0, ::4], expected)
 
@@ -84,7 +90,7 @@ def test_palettes_give_the_colors(tmp_path: Path) -> None:
     colors = [[0, 0, 0], [9, 8, 7], [200, 0, 0]]
     root = pair(tmp_path / "data", [palette(blocks([0, 1, 2]), colors), palette(blocks([2, 0]), colors)])
     assert [row[2] for row in classes(root)] == colors
-    first_manifest(str(root))
+    write_first(root)
     shown = [open_source(str(root), split)[0][1][0, ::4].tolist() for split in ("train", "val")]
     assert sorted(shown) == [[0, 1, 2], [2, 0]]
 
@@ -92,7 +98,7 @@ def test_palettes_give_the_colors(tmp_path: Path) -> None:
 def test_palettes_that_tell_nothing_leave_the_values_alone(tmp_path: Path) -> None:
     # value 1 has the color that class 0 gets by default: by its color it would become class 0
     root = pair(tmp_path / "data", [palette(blocks([0, 1, 2]), [[5, 5, 5], [128, 0, 0], [5, 5, 5]])] * 2)
-    first_manifest(str(root))
+    write_first(root)
     np.testing.assert_array_equal(open_source(str(root), "train")[0][1][0, ::4], [0, 1, 2])
 
 
@@ -100,14 +106,14 @@ def test_colors_are_classes(tmp_path: Path) -> None:
     colors = [[0, 0, 0], [10, 200, 30], [255, 255, 0]]
     root = pair(tmp_path / "data", [blocks(colors)] * 2)
     assert [row[2] for row in classes(root)] == colors
-    first_manifest(str(root))
+    write_first(root)
     np.testing.assert_array_equal(open_source(str(root), "train")[0][1][0, ::4], [0, 1, 2])
 
 
 def test_gray_saved_as_color_is_shown_in_colors(tmp_path: Path) -> None:
     root = pair(tmp_path / "data", [blocks([[v, v, v] for v in (0, 1, 2, 255)])] * 2)
     assert [row[2] for row in classes(root)][1] == [[0, 128, 0], [1, 1, 1]]
-    first_manifest(str(root))
+    write_first(root)
     np.testing.assert_array_equal(open_source(str(root), "train")[0][1][0, ::4], [0, 1, 2, IGNORE_ID])
 
 
@@ -150,7 +156,7 @@ def test_names_are_compared_with_their_letters_composed(tmp_path: Path) -> None:
 def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     os.mkdir(os.fsencode(tmp_path) + b"/\xff")
     root = pair(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), [blocks([0, 1, 2])] * 3)
-    first_manifest(str(root))
+    write_first(root)
     assert len(open_source(str(root), "train").labels.names) == 3
 
 
@@ -186,9 +192,10 @@ def test_a_chosen_cut_leaves_every_class_in_train() -> None:
 
 def test_what_is_assumed_is_remembered(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     root = pair(tmp_path / "data", [blocks([0, 1, 2])] * 30)
-    first_manifest(str(root))
+    write_first(root)
     printed = capsys.readouterr().out
-    assert f"no dataset.json, so this is assumed, and written to {root / 'dataset.json'}" in printed
+    assert "no dataset.json, so this is assumed:" in printed
+    assert f"what was assumed is written to {root / 'dataset.json'}" in printed
     assert "3 classes, by the values of 30 masks: class 0, class 1, class 2" in printed
     assert "3 of the 30 images of train are kept for validation" in printed
     train_split, validation = (open_source(str(root), split) for split in ("train", "val"))
@@ -207,7 +214,7 @@ def test_splits_of_their_own_are_left_as_they_are(tmp_path: Path) -> None:
     root = tmp_path / "data"
     for split, values in (("train", [0, 1]), ("valid", [0, 2]), ("test", [0, 3])):
         pair(root / split, [blocks(values)] * 2)
-    first_manifest(str(root))
+    write_first(root)
     assert "validation" not in json.loads((root / "dataset.json").read_text())
     assert [len(open_source(str(root), split)) for split in ("train", "val", "valid", "test")] == [2] * 4
     assert len(open_source(str(root), "train").labels.names) == 4  # classes of all splits
@@ -215,7 +222,7 @@ def test_splits_of_their_own_are_left_as_they_are(tmp_path: Path) -> None:
 
 def test_a_cut_beside_a_folder_of_validation_is_refused(tmp_path: Path) -> None:
     root = pair(tmp_path / "data", [blocks([0, 1])] * 4)
-    first_manifest(str(root))
+    write_first(root)
     pair(root / "valid", [blocks([0, 1])])
     with pytest.raises(InputError, match='"validation" of the manifest cuts train, but valid/ is here, too'):
         open_source(str(root), "train")
@@ -223,8 +230,7 @@ def test_a_cut_beside_a_folder_of_validation_is_refused(tmp_path: Path) -> None:
 
 def test_without_validation_the_cut_is_named(tmp_path: Path) -> None:
     root = pair(tmp_path / "data", [blocks([0, 1])] * 4)
-    data = first_manifest(str(root))
-    assert data is not None
+    write_first(root)
     manifest = json.loads((root / "dataset.json").read_text())
     del manifest["validation"]
     (root / "dataset.json").write_text(json.dumps(manifest))
@@ -262,7 +268,7 @@ def test_a_folder_that_cannot_be_written_has_its_manifest_in_the_run(
 
     monkeypatch.setattr(module, "write_new", refuse)
     run = train(options(flat))
-    assert f"kept as dataset.json in the run folder, as {flat} cannot be written" in capsys.readouterr().out
+    assert f"the assumed dataset.json is kept in the run folder, as {flat} cannot be written" in capsys.readouterr().out
     assert not (flat / "dataset.json").exists()
     again = Segmentation(options(flat))  # as a run that is resumed
     again.open(run)
@@ -282,6 +288,31 @@ def test_a_first_run_and_the_next_read_the_same(flat: Path, capsys: pytest.Captu
     assert "assumed" not in capsys.readouterr().out
     assert (first.records, second.records) == ({}, {})
     assert first.validation.images == second.validation.images
+
+
+def test_a_pair_that_does_not_fit_leaves_no_manifest(flat: Path, capsys: pytest.CaptureFixture) -> None:
+    image = max((flat / "images").iterdir())
+    with Image.open(image) as opened:
+        good = opened.copy()
+    Image.new("RGB", (3, 5)).save(image)
+    with pytest.raises(InputError, match=image.stem):
+        Segmentation(options(flat)).open(None)
+    assert not (flat / "dataset.json").exists()
+    good.save(image)
+    Segmentation(options(flat)).open(None)
+    assert (flat / "dataset.json").is_file()
+
+
+def test_classes_that_train_lacks_are_refused_with_a_manifest_to_mend(toy_folder: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(toy_folder, tmp_path / "data"))
+    (root / "dataset.json").unlink()
+    with Image.open(mask := min((root / "val" / "masks").iterdir())) as opened:
+        changed = np.asarray(opened).copy()
+    changed[0, 0] = 99
+    Image.fromarray(changed).save(mask)
+    with pytest.raises(InputError, match=r"no mask shows class 99 .* in dataset\.json"):
+        Segmentation(options(root)).open(None)
+    assert (root / "dataset.json").is_file()
 
 
 def test_valid_is_taken_for_val_in_folders_of_classes(tmp_path: Path) -> None:
