@@ -6,6 +6,8 @@ from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
+from segformer_tf.image import IMAGE_SUFFIXES, images_in
+
 _OURS = "expected here are dataset.json and {train,val,test}/{images,masks}"
 _MANIFEST = "dataset.json"
 
@@ -50,4 +52,19 @@ def layout_hint(root: Path) -> str:
                     inside = "" if folder == root else f"{folder.relative_to(root)} in it: "
                     what = f"{inside}it looks like {name}: {', '.join(holds)}"
                     return f" ({what}; {_OURS}; to convert it: segformer data import {root} --out data)"
+        return _half_ours(root)
+    return ""
+
+
+def _half_ours(root: Path) -> str:
+    """What is missing where only one of ``images`` and ``masks`` is there, or no image is in it."""
+    for folder in (root, *(root / split for split in ("train", "val", "valid", "test"))):
+        images, masks = folder / "images", folder / "masks"
+        for here, lacking in ((images, masks), (masks, images)):
+            if here.is_dir() and not lacking.is_dir():
+                others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path != here)
+                beside = f", but {', '.join(others[:4])}" if others else ""
+                return f" ({here} is here, {lacking} is not{beside}; expected both)"
+        if images.is_dir() and not images_in(images):
+            return f" ({images} holds no image: {', '.join(IMAGE_SUFFIXES)})"
     return ""

@@ -17,7 +17,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID, Color, Labels, twins
 from training.data.folder.cut import Cut
 from training.data.folder.layouts import layout_hint
-from training.data.folder.manifest_file import read_plain
+from training.data.folder.manifest_file import MANIFESTS, import_command, read_plain
 from training.data.masks import Mask, RawMask, class_table, look_up
 
 Exif = Literal["apply", "ignore"]
@@ -98,7 +98,10 @@ class Manifest:
     @classmethod
     def _from(cls, path: Path, data: Callable[[], Any]) -> Manifest:
         try:
-            return cls._parse(data(), path)
+            content = data()
+            if path.name not in MANIFESTS and not (isinstance(content, dict) and "classes" in content):
+                raise InputError(f'no manifest, which has "classes"; to convert an export: {import_command(path)}')
+            return cls._parse(content, path)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except FileNotFoundError:

@@ -12,6 +12,7 @@ from segformer_tf.errors import InputError
 MANIFESTS = ("dataset.json", "dataset.yaml", "dataset.yml")
 
 _SUFFIXES = (".json", ".yaml", ".yml")
+_EXPORTS = (".zip", ".xml")  # of labeling tools; .json, too
 _LARGEST = 1 << 20  # bytes
 
 
@@ -23,7 +24,8 @@ def find_manifest(data: Path) -> Path:
     """
     if data.is_file():
         if data.suffix.lower() not in _SUFFIXES:
-            raise InputError(f"{data}: a file; expected a folder, or its manifest ({', '.join(_SUFFIXES)})")
+            import_it = f"; to convert an export: {import_command(data)}" if data.suffix.lower() in _EXPORTS else ""
+            raise InputError(f"{data}: a file; expected a folder, or its manifest ({', '.join(_SUFFIXES)}){import_it}")
         return data
     here = [data / name for name in MANIFESTS if (data / name).is_file()]
     if len(here) > 1:
@@ -42,9 +44,15 @@ def read_plain(path: Path) -> Any:
     with path.open("rb") as file:
         content = file.read(_LARGEST + 1)
     if len(content) > _LARGEST:
-        raise InputError(f"more than {_LARGEST} bytes; no manifest is so large")
+        export = f"; to convert an export: {import_command(path)}" if path.name not in MANIFESTS else ""
+        raise InputError(f"more than {_LARGEST} bytes; no manifest is so large{export}")
     text = content.decode("utf-8-sig")
     return json.loads(text, object_pairs_hook=_distinct) if path.suffix.lower() == ".json" else _read_yaml(text)
+
+
+def import_command(path: Path) -> str:
+    """The command that makes a folder of an export."""
+    return f"segformer data import {path} --out data"
 
 
 def _distinct(pairs: Iterable[tuple[Hashable, Any]]) -> dict[Hashable, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, counted
 from segformer_tf.image import IMAGE_SUFFIXES, images_in
 from training.data.folder.cut import Cut
 from training.data.folder.layouts import layout_hint
@@ -51,6 +51,8 @@ def split_files(root: Path, split: str, cut: Cut | None = None) -> SplitFiles:
         folder = splits.get("train")
     if folder is None:
         here = f"splits here: {', '.join(splits)}" if splits else f"no split is here{layout_hint(root)}"
+        if cut and "train" in splits:
+            here += ", and val, which the manifest cuts from it; to score on that: --split val"
         if "train" in splits and split in OTHER_NAME:
             here += '; "validation": {"share": 0.1, "seed": 0} in the manifest cuts a tenth of train'
         raise InputError(f"{root / split}: expected folders images/ and masks/; {here}")
@@ -77,6 +79,8 @@ def _mask_files(split: Path, images: list[Path]) -> list[Path]:
     """The mask of each image; raises InputError where an image or a mask stands alone."""
     folder = split / "masks"
     files = [path for path in folder.iterdir() if path.name[0] != "."]
+    if not files:
+        raise InputError(f"{folder}: empty; expected a mask ({MASK_KINDS}) for each of {counted(len(images), 'image')}")
     by_suffix = sorted(MASK_SUFFIXES, reverse=True)  # a PNG comes last, to replace a TIFF of its name
     mask_of = {_stem(path): path for suffix in by_suffix for path in files if path.suffix.lower() == suffix}
     first: dict[tuple[str, str], Path] = {}
