@@ -225,6 +225,32 @@ def test_what_is_written_can_be_imported_to_train_on(format: str, tmp_path: Path
             np.testing.assert_array_equal(np.vectorize(ids.get)(np.asarray(saved)), masks[path.stem])
 
 
+@pytest.mark.parametrize(("format", "options"), [("coco", ["--unlabeled", "ignore"]), ("labelme", [])])
+def test_what_was_left_out_is_ignored_after_an_import(
+    format: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    masks = {f"photo{i}": blobs(i, (40, 50)) for i in range(6)}
+    assert all((mask == 255).any() for mask in masks.values())
+    files = OutputOptions(format=format).label_files(tmp_path / "seen", LABELS)  # type: ignore[arg-type]
+    assert files is not None
+    (tmp_path / "photos").mkdir()
+    for name, mask in masks.items():
+        photo = tmp_path / "photos" / f"{name}.png"
+        Image.fromarray(np.zeros((*mask.shape, 3), np.uint8)).save(photo)
+        files.add(name, photo, result_of(mask))
+    files.close()
+    (tmp_path / "seen" / "predictions.json").write_text("{}")  # as predict writes
+    command = ["data", "import", tmp_path / "seen", "--images", tmp_path / "photos", "--out", tmp_path / "data"]
+    main([*map(str, command), *options])
+    assert "skipped" not in capsys.readouterr().out
+    rows = json.loads((tmp_path / "data" / "dataset.json").read_text())["classes"]
+    assert "background" not in [row["name"] for row in rows]
+    ids = {255: 255} | {row["id"]: LABELS.index(row["name"]) for row in rows}
+    for path in (tmp_path / "data").glob("*/masks/*.png"):
+        with Image.open(path) as saved:
+            np.testing.assert_array_equal(np.vectorize(ids.get)(np.asarray(saved)), masks[path.stem])
+
+
 def test_a_small_region_in_a_hole_goes_to_the_class_around_it_in_labelme(tmp_path: Path) -> None:
     mask = np.zeros((9, 9), np.uint8)
     mask[4, 4] = 2

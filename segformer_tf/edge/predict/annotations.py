@@ -111,7 +111,8 @@ class Labelme(LabelFiles):
 
     labelme's shapes have no holes: they come in the order in which they are drawn, larger ones first, so that what
     lies in a hole covers it. Where nothing does, because no class was left there, a shape ``__ignore__`` covers it;
-    a region in a hole that was too small for a shape goes to the class around it.
+    a region in a hole that was too small for a shape goes to the class around it. What lies in no shape at all belongs
+    to no class either, which is no background: there, a shape ``__ignore__`` as large as the image lies below all.
     """
 
     def paths(self, names: Iterable[str]) -> list[Path]:
@@ -124,6 +125,9 @@ class Labelme(LabelFiles):
         """See `LabelFiles`."""
         height, width = result.mask.shape
         polygons = largest_first([*self._polygons(result), *self._open_holes(result.mask)])
+        if (draw_polygons(polygons, (height, width), fill_holes=True) == IGNORE_ID).any():
+            corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.int32)
+            polygons = [Polygon(IGNORE_ID, corners), *polygons]
         document: dict[str, Any] = {
             "version": "5.5.0",
             "flags": {},

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, counted
 from segformer_tf.labels import IGNORE_ID
 from training.data.formats.export import Classes, Dropped, Export, Picture
 from training.data.formats.fields import field, of_kind, points, read_json, shorten
@@ -37,7 +37,12 @@ def read(source: Source) -> Export:
     """Read every JSON file of this format, or those named ``instances…`` where there are some."""
     files = source.with_suffix(".json")
     instances = [file for file in files if file.name.startswith("instances")]
-    classes, dropped, pictures, skipped = Classes(), Dropped(), list[Picture](), len(files) - len(instances)
+    classes, dropped, pictures, skipped = (
+        Classes(),
+        Dropped(),
+        list[Picture](),
+        sum(not file.name.startswith("instances") and file.name != "predictions.json" for file in files),
+    )
     licenses: set[str] = set()
     for file in instances or files:
         data = of_kind(read_json(file), dict, str(file))
@@ -45,7 +50,7 @@ def read(source: Source) -> Export:
             continue
         pictures += _read_file(source, file, data, classes, dropped)
         licenses |= _licenses(data)
-    notes = [f"{skipped} JSON files not named instances… are skipped"] if instances and skipped else []
+    notes = [f"skipped: {counted(skipped, 'JSON file')} not named instances…"] if instances and skipped else []
     license = licenses.pop() if len(licenses) == 1 else ""
     return Export(pictures, classes.names, dropped=dropped, notes=notes, license=license)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, counted
 from segformer_tf.image import open_picture
 from segformer_tf.labels import IGNORE_ID
 from training.data.formats.export import Classes, Dropped, Export, Picture, sort_classes
@@ -39,7 +39,7 @@ def read(source: Source) -> Export:
     for file in source.with_suffix(".json"):
         data = read_json(file)
         if not (isinstance(data, dict) and "shapes" in data):
-            other += 1
+            other += file.name != "predictions.json"  # which `segformer predict` writes beside its label files
             continue
         shapes = []
         for i, value in enumerate(field(data, "shapes", list, str(file))):
@@ -55,7 +55,7 @@ def read(source: Source) -> Export:
         image = source.image(field(data, "imagePath", str, str(file)), file, str(file))
         modern &= _major(data.get("version")) >= 4
         pictures.append(Picture(image, str(file), size, tuple(shapes), split=source.split_of(file)))
-    notes = [f"{other} JSON files that are not labelme's are skipped"] if other else []
+    notes = [f"skipped: {counted(other, 'JSON file')} of another kind than labelme's"] if other else []
     exif: Any = "apply" if modern else None
     return sort_classes(Export(pictures, classes.names, dropped=dropped, notes=notes, exif=exif))
 
