@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, counted
 from segformer_tf.labels import IGNORE_ID
 from training.data.formats.export import Classes, Export, decode_values
 from training.data.formats.pairing import by_key, mask_files, pair
@@ -43,5 +43,5 @@ def read(source: Source) -> Export:
     label_of = {value: label for label, value in enumerate(values)}
     ignored = {IGNORE_ID} if train_ids else {*city.ignored, IGNORE_ID}
     decode = decode_values(label_of, ignored, f"Cityscapes' {'train ids' if train_ids else 'label ids'}")
-    notes = [f"{len(tested)} images of the test split are left out: their masks are blank"] if tested else []
+    notes = [f"left out: {counted(len(tested), 'image')} of the test split, whose masks are blank"] if tested else []
     return Export(pictures, classes.names, classes.colors, decode=decode, notes=notes, license=city.license)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
+from segformer_tf.errors import counted
 from segformer_tf.label_sets import find_labels
 from segformer_tf.terminal import plain_console
 from training.data.folder.manifest import Exif
@@ -66,8 +67,8 @@ def import_labels(
     images
         Folder of the images, if they are not in SOURCE.
     split
-        Shares of train, val and test, or of train and val. Default: the splits that the export states, else 0.8 0.1
-        0.1.
+        Shares of train, val and test, or of train and val, or whole numbers such as 8 1 1. Default: the splits that the
+        export states, else 0.8 0.1 0.1.
     seed
         Decides which image is in which split.
     group
@@ -108,7 +109,7 @@ def import_labels(
 def _print_report(report: Report, source: Path, out: Path) -> None:
     written, table = report.written, Table("class")
     for split, count in written.images.items():
-        table.add_column(f"{split}, % of {count} image{'s' if count > 1 else ''}", justify="right")
+        table.add_column(f"{split}, % of {counted(count, 'image')}", justify="right")
     shares = [100 * pixels / pixels.sum() for pixels in written.pixels.values()]
     rows: list[str | Text] = [*written.names, Text("ignored", style="italic")]
     for label, name in enumerate(rows):

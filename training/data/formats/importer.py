@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, counted
 from segformer_tf.files import new_folder
 from segformer_tf.labels import IGNORE_ID
 from training.data.folder.manifest import Exif
@@ -17,9 +17,9 @@ from training.data.formats.export import BACKGROUND, Export, Picture
 from training.data.formats.folder_writer import Link, Place, Unlabeled, Written, write_folder
 from training.data.formats.pairs import Naming
 from training.data.formats.placement import check_images, unique_names
-from training.data.formats.recognize import FormatName, read, recognize
+from training.data.formats.recognize import FormatName, candidates, read, recognize
 from training.data.formats.source import open_source
-from training.data.formats.split import SHARES, check_shares, cut, groups_of, states_splits, straddling
+from training.data.formats.split import SHARES, cut, groups_of, states_splits, straddling, to_shares
 
 _SHOWN = 8  # names in a line
 
@@ -31,7 +31,7 @@ class ImportOptions:
     Attributes:
         format: None recognizes it.
         images: folder of the images, if they lie elsewhere.
-        split: shares of train, val and perhaps test; None keeps what the export states.
+        split: shares of train, val and perhaps test, see `to_shares`; None keeps what the export states.
         seed, group: of the split.
         link: how an image comes into the new folder.
         unlabeled: what pixels in no shape are.
@@ -83,14 +83,16 @@ def import_export(path: Path, out: Path, options: ImportOptions) -> Report:
     if out.exists():
         raise InputError(f"{out}: exists already; give another --out, or remove it")
     if options.split is not None:
-        check_shares(options.split)
+        options = replace(options, split=to_shares(options.split))
     if options.link == "symlink" and path.suffix.lower() == ".zip":
         raise InputError("--link symlink: the images of a .zip are unpacked for a moment only; unpack it first")
     with open_source(path, options.images, out) as source:
         format = options.format or recognize(source, options.naming)
         export = read(source, format, options.naming, options.names)
         if not export.pictures:
-            raise InputError(f"{source.root}: no image with annotations")
+            others = [name for name in candidates(source) if name != format]
+            looks = f"; it looks like {others[0]}: --format {others[0]}" if others else ""
+            raise InputError(f"{source.path}: no image with annotations of {format}{looks}")
         export.pictures.sort(key=lambda picture: source.relative(picture.image))
         exif = check_images(export, options.exif)
         relative = [str(source.relative(picture.image).with_suffix("")) for picture in export.pictures]
@@ -102,7 +104,7 @@ def import_export(path: Path, out: Path, options: ImportOptions) -> Report:
             written = write_folder(part, export, places, name=out.name, exif=exif, **ways)  # type: ignore[arg-type]
     drawn = {picture.image for picture in export.pictures}
     if export.decode is None and (rest := [image for image in source.images if image not in drawn]):
-        notes.append(f"left out: {len(rest)} images that no annotation names; the first is {rest[0]}")
+        notes.append(f"left out: {counted(len(rest), 'image')} that no annotation names; the first is {rest[0]}")
     if exif:
         notes.append(f"EXIF turns some photographs; annotations lie over {LIES_OVER[exif]}")
     notes = [source.readable(note) for note in (*export.notes, *notes, *_pixel_notes(export, written))]
@@ -127,7 +129,9 @@ def _split(
         torn = straddling(groups, splits) if options.group else []
         if torn:
             shown = torn[0].replace("\0", " ")
-            warnings.append(f"{len(torn)} groups, such as {shown!r}, are in several of its splits; --split cuts anew")
+            warnings.append(
+                f"in several of its splits: {counted(len(torn), 'group')}, such as {shown!r}; --split cuts anew"
+            )
         return splits, notes, warnings
     if options.split is None and any(stated):
         notes.append("the export states a split of some images alone: all are cut anew")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, counted
 from training.data.folder.manifest_file import find_manifest
 from training.data.folder.splits import splits_in
 from training.data.formats import (
@@ -37,7 +37,7 @@ class _Format:
     read: Callable[[Source], Export]
 
 
-_FORMATS = {
+_FORMATS: dict[FormatName, _Format] = {
     "labelme": _Format(labelme.recognize, labelme.read),
     "coco": _Format(coco.recognize, coco.read),
     "cvat": _Format(cvat.recognize, cvat.read),
@@ -59,16 +59,23 @@ def recognize(source: Source, naming: Naming) -> FormatName:
     """
     if (manifest := find_manifest(source.root)).is_file() and splits_in(source.root):
         raise InputError(f"{manifest}: needs no import; segformer train --data {source.root}")
-    fitting = [name for name, own in _FORMATS.items() if own.recognize(source)]
+    fitting = candidates(source)
     if naming or (not fitting and pairs.recognize(source, naming)):
         fitting = ["pairs"]
     if not fitting:
-        names = ", ".join(get_args(FormatName))
-        raise InputError(f"{source.root}: no format is recognized among {len(source.files)} files; --format {names}")
+        if source.path.is_file() and source.path.suffix.lower() not in (".json", ".xml"):
+            raise InputError(f"{source.path}: expected a folder, a .zip, or an annotation file, .json or .xml")
+        names, count = ", ".join(get_args(FormatName)), len(source.files)
+        among = f" among {counted(count, 'file')}" if source.path.is_dir() else ""
+        raise InputError(f"{source.path}: no format is recognized{among}; --format {names}")
     if len(fitting) > 1:
-        raise InputError(f"{source.root}: may be {' or '.join(fitting)}; say which: --format {fitting[0]}")
-    name: FormatName = fitting[0]  # type: ignore[assignment]
-    return name
+        raise InputError(f"{source.path}: may be {' or '.join(fitting)}; say which: --format {fitting[0]}")
+    return fitting[0]
+
+
+def candidates(source: Source) -> list[FormatName]:
+    """The formats, without pairs, that an export may have."""
+    return [name for name, own in _FORMATS.items() if own.recognize(source)]
 
 
 def read(source: Source, format: FormatName, naming: Naming, names: Sequence[str] | None) -> Export:

@@ -43,12 +43,14 @@ class Source:
     """A folder, or one annotation file in a folder.
 
     Attributes:
+        path: the folder or file.
         root: the folder.
         files: every file of it that is not hidden, in order; of an annotation file, that file alone.
         images: the images among them, or those in their own folder.
     """
 
     def __init__(self, path: Path, images: Path | None = None, *, archive: Path | None = None) -> None:
+        self.path = path
         self.root = path if path.is_dir() else path.parent
         self.files = list(_walk(path)) if path.is_dir() else [path]
         self._archive = archive
@@ -140,7 +142,9 @@ class Source:
             same = [path for path in same if self.split_of(path) == split] or same
         ranked = sorted(same, key=lambda path: _common_end(path.parts, parts), reverse=True)
         if len(ranked) > 1 and _common_end(ranked[0].parts, parts) == _common_end(ranked[1].parts, parts):
-            raise InputError(f"{where}: image {reference!r} may be {ranked[0]} or {ranked[1]}")
+            raise InputError(
+                f"{where}: image {reference!r} may be {ranked[0]} or {ranked[1]}; --images says in which folder to look"
+            )
         return ranked[0]
 
     def _by_path(self, parts: tuple[str, ...], folder: Path) -> Path | None:

@@ -6,19 +6,32 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from math import isfinite
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, counted
 
 SHARES = (0.8, 0.1, 0.1)
 _NAMES = ("train", "val", "test")
 
 
-def check_shares(shares: Sequence[float]) -> None:
-    """Raises InputError unless `shares` are those of train, val and test, or of train and val."""
-    usable = len(shares) in (2, 3) and all(0 <= share <= 1 for share in shares) and abs(sum(shares) - 1) < 1e-6
-    if not usable or not shares[0] or not shares[1]:
-        text = " ".join(map(str, shares))
-        raise InputError(f"--split: expected shares of train, val and test that add up to 1. Received: {text}")
+def to_shares(parts: Sequence[float]) -> list[float]:
+    """Shares that add up to 1 of train, val and test, or of train and val.
+
+    Args:
+        parts: shares, or whole numbers as proportions, such as 8, 1, 1; fractions of another sum are likely a slip.
+
+    Raises:
+        InputError: anything else, and nothing for train or val.
+    """
+    usable = len(parts) in (2, 3) and all(part >= 0 and isfinite(part) for part in parts) and parts[0] and parts[1]
+    whole = all(float(part).is_integer() for part in parts)
+    if not usable or not (whole or abs(sum(parts) - 1) < 1e-6):
+        text = " ".join(map(str, parts))
+        raise InputError(
+            "--split: expected shares of train, val and test that add up to 1, such as 0.8 0.1 0.1, or whole numbers, "
+            f"such as 8 1 1. Received: {text}"
+        )
+    return [part / sum(parts) for part in parts]
 
 
 def groups_of(names: Sequence[str], pattern: str | None) -> list[str]:
@@ -79,10 +92,10 @@ def cut(groups: Sequence[str], shares: Sequence[float], seed: int) -> list[str]:
     wanted = {name: share * len(groups) for name, share in zip(_NAMES, shares, strict=False) if share}
     order = sorted(members)
     if len(order) < len(wanted):
-        what = "images" if len(order) == len(groups) else "groups"
+        what = "image" if len(order) == len(groups) else "group"
         raise InputError(
-            f"{len(order)} {what} cannot be cut into {len(wanted)} splits; --split 0.5 0.5 makes two, and --group "
-            "decides what stays together"
+            f"{counted(len(order), what)} cannot be cut into {len(wanted)} splits; --split 0.5 0.5 makes two, and "
+            "--group decides what stays together"
         )
     random.Random(seed).shuffle(order)
     order.sort(key=members.__getitem__, reverse=True)  # small ones fill up

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from segformer_tf.errors import InputError, first_line
+from segformer_tf.errors import InputError, counted, first_line
 from segformer_tf.image import read_head
 from training.data.folder.manifest_file import read_plain
 from training.data.formats.export import Classes, Dropped, Export, Picture
@@ -45,7 +45,7 @@ def read(source: Source) -> Export:
         pictures.append(Picture(image, str(text or image), size, shapes, split=split))
     if without == len(pictures):
         raise InputError(f"{file}: no image has a text file; labels/…/a.txt belongs to images/…/a.jpg")
-    notes = [f"{without} images without a text file: background alone, as in ultralytics"] if without else []
+    notes = [f"{counted(without, 'image')} without a text file: background alone, as in ultralytics"] if without else []
     if lone := [text for key, text in labels.items() if "labels" in key.parts[:-1] and text not in read_texts]:
         notes.append(f"left out: {len(lone)} text files whose images are not there; the first is {lone[0]}")
     return Export(pictures, classes.names, dropped=dropped, notes=notes, exif="apply")

@@ -171,7 +171,7 @@ def test_cityscapes(kind: str, tmp_path: Path) -> None:
     expected = np.array(["road", "car", "ignored"])[VALUES]
     for mask in masks.values():
         np.testing.assert_array_equal(mask, expected)
-    assert "1 images of the test split are left out: their masks are blank" in report.notes
+    assert "left out: 1 image of the test split, whose masks are blank" in report.notes
 
 
 def test_ade20k(tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_images_that_no_annotation_names_are_counted(tmp_path: Path) -> None:
     image(root / "images" / "other.jpg")
     report, masks = run(root, tmp_path / "out")
     assert len(masks) == 3
-    assert any(note.startswith("left out: 1 images that no annotation names") for note in report.notes)
+    assert any(note.startswith("left out: 1 image that no annotation names") for note in report.notes)
 
 
 def test_groups_and_stated_splits(tmp_path: Path) -> None:
@@ -466,7 +466,7 @@ def test_groups_and_stated_splits(tmp_path: Path) -> None:
         write(place, labelme([polygon("roof", ROOF)], f"{name}.jpg"))
     report, masks = run(tmp_path / "in", tmp_path / "stated", split=None, group=r"(drive\d)")
     assert report.written.images == {"train": 7, "val": 2}
-    assert "1 groups, such as 'drive2', are in several of its splits" in report.warnings[0]
+    assert "in several of its splits: 1 group, such as 'drive2'" in report.warnings[0]
     report, masks = run(tmp_path / "in", tmp_path / "anew", split=(0.4, 0.3, 0.3), group=r"(drive\d)")
     of = {key.split("/")[1].split("_")[0]: key.split("/")[0] for key in masks}
     assert sorted(of.values()) == ["test", "train", "val"]
@@ -483,6 +483,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert line == f"segformer: {tmp_path / 'data'}: exists already; give another --out, or remove it"
     assert "no such file or folder" in refused(capsys, "data", "import", tmp_path / "x", "--out", tmp_path / "y")
     assert "--split: expected shares" in refused(
-        capsys, "data", "import", root, "--out", tmp_path / "y", "--split", 1, 1
+        capsys, "data", "import", root, "--out", tmp_path / "y", "--split", 0.7, 0.2
     )
     assert not (tmp_path / "y").exists()

@@ -147,7 +147,7 @@ def test_coco_files_state_splits(tmp_path: Path) -> None:
     report, masks = run(tmp_path / "in", tmp_path / "out", split=None)
     assert set(masks) == {"train/a", "val/b"}
     assert "the splits are those of the export" in report.notes
-    assert "1 JSON files not named instances… are skipped" in report.notes
+    assert "skipped: 1 JSON file not named instances…" in report.notes
 
 
 def test_roboflows_coco_has_the_same_names_in_every_split(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_yolo(tmp_path: Path) -> None:
     assert (masks["val/val"] == "background").all()
     assert report.written.names == ("background", "roof", "wall")
     notes = " ".join(report.notes)
-    assert "1 images without a text file: background alone" in notes
+    assert "1 image without a text file: background alone" in notes
     assert "1 x a box without an outline" in notes
     assert "1 x unknown class 2" in notes
 

@@ -228,12 +228,24 @@ def test_broken_results_of_label_studio(folder: Path) -> None:
         assert message in refusal(folder)
 
 
+def test_another_format_than_given_is_named(folder: Path) -> None:
+    write(folder / "coco.json", {"images": [], "annotations": [], "categories": []})
+    line = f"{folder}: no image with annotations of labelme; it looks like coco: --format coco"
+    assert refusal(folder, format="labelme") == line
+    write(folder / "predictions.json", {"images": []})
+    assert refusal(folder, format="labelme") == line
+
+
 def test_what_is_not_certain_is_refused_with_its_candidates(folder: Path) -> None:
     line = refusal(folder)
     assert "no format is recognized among 2 files; --format labelme, coco, cvat" in line
     write(folder / "a.json", GOOD)
     write(folder / "annotations.xml", cvat(f'<polygon label="roof" points="{pairs_text(ROOF)}"/>'))
     assert "may be labelme or cvat; say which: --format labelme" in refusal(folder)
+    for name in ("a.jpg", "notes.md"):
+        (folder / name).touch()
+        line = refusal(folder / name)
+        assert f"{folder / name}: expected a folder, a .zip, or an annotation file, .json or .xml" in line
     report, _ = run(folder, folder.parent / "forced", format="cvat")
     assert report.format == "cvat"
     report, _ = run(folder / "annotations.xml", folder.parent / "by file")  # or by naming the file
@@ -315,7 +327,9 @@ def test_an_image_that_may_be_several_is_refused(folder: Path) -> None:
     for name in ("one", "two"):
         image(folder / name / "c.jpg")
     write(folder / "a.json", {**GOOD, "imagePath": "three/c.jpg"})
-    assert "a.json: image 'three/c.jpg' may be" in refusal(folder)
+    line = refusal(folder)
+    assert "a.json: image 'three/c.jpg' may be" in line
+    assert line.endswith("; --images says in which folder to look")
     write(folder / "a.json", {**GOOD, "imagePath": "x/two/c.jpg"})
     write(folder / "b.json", {**GOOD, "imagePath": "one/c.jpg"})
     _, masks = run(folder, folder.parent / "out")
