@@ -175,11 +175,13 @@ def check_bits(bits: Any, *, name: str = "bits") -> int | None:
 
 
 def check_image_shape(shape: Any, what: str = "image") -> None:
-    """Raises InputError, which calls it `what`, for an image too small for the reductions."""
+    """Raises InputError, which calls it `what`, for an image too small for the reductions, or not of 3 channels."""
     height, width = shape[1], shape[2]
     for name, size in (("height", height), ("width", width)):
         if size is not None and size < MIN_IMAGE_SIDE:
             raise InputError(f"{what} {name} must be at least {MIN_IMAGE_SIDE} pixels. Received: {height}x{width}")
+    if shape[3] not in (3, None):
+        raise InputError(f"{what} must be RGB (batch, height, width, 3). Received: {tuple(shape)}")
 
 
 def normalize(pixels: Any, *, mean: Any = IMAGE_MEAN, std: Any = IMAGE_STD) -> Any:

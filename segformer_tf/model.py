@@ -368,6 +368,27 @@ class SegFormer(Unquantized, MultiWorkerFit, keras.Model):
         image = image if self.preprocess else self.config.normalize(image)
         return np.asarray(self.predict_on_batch(image), np.float32)
 
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
+        _check_images(inputs)  # here, because normalization would make three channels of one
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
+    def fit(self, x: Any = None, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
+        """As Keras'; raises InputError for images as a call does, and for `class_weight`."""
+        if class_weight is not None:
+            raise InputError("fit's class_weight is for one label per image; give the loss its class_weights instead")
+        _check_images(x)
+        return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As Keras'; raises InputError for images as a call does."""
+        _check_images(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """As Keras'; raises InputError for images as a call does."""
+        _check_images(x)
+        return super().predict(x, *args, **kwargs)
+
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As Keras', with a line about the 1/4 grid where a loss cannot compare masks with logits of another size."""
         try:
@@ -402,6 +423,17 @@ def upsample(x: Any, size: Any) -> Any:
     """Bilinear to (height, width), half-pixel centers, in x's dtype."""
     # tf.image.resize, because keras.ops' refuses dynamic sizes; it computes in float32.
     return ops.cast(tf.image.resize(x, size, method="bilinear"), x.dtype)
+
+
+def _check_images(data: Any) -> None:
+    """Raises InputError for an array, or a data set, of images that the model cannot take.
+
+    Once `fit` has seen two sizes, Keras compiles a step for any, which no longer knows a batch's.
+    """
+    spec = getattr(data, "element_spec", data)
+    shape = getattr(spec[0] if isinstance(spec, tuple) and spec else spec, "shape", None)
+    if shape is not None and len(tf.TensorShape(shape).dims or ()) == 4:
+        check_image_shape(shape)
 
 
 def _normalization(config: SegFormerConfig) -> layers.Layer:

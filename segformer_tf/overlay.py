@@ -20,7 +20,7 @@ def colorize(mask: NDArray[np.integer], labels: Labels) -> Pixels:
 
 
 def overlay(image: Pixels, mask: NDArray[np.integer], labels: Labels, *, alpha: float = 0.55) -> Pixels:
-    """The mask's colors over the image, (H, W, 3) uint8; `IGNORE_ID` shows the image, darkened.
+    """The mask's colors over the image, (H, W, 3) uint8; `IGNORE_ID` shows the image as it is.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -28,8 +28,10 @@ def overlay(image: Pixels, mask: NDArray[np.integer], labels: Labels, *, alpha: 
         labels: their colors.
         alpha: share of the color, 0..1.
     """
-    mixed = image * np.float32(1 - alpha) + colorize(mask, labels) * np.float32(alpha)
-    return np.round(mixed).astype(np.uint8)
+    mixed = np.round(image * np.float32(1 - alpha) + colorize(mask, labels) * np.float32(alpha)).astype(np.uint8)
+    ignored = mask == IGNORE_ID
+    mixed[ignored] = image[ignored]
+    return mixed
 
 
 def class_ids(mask: NDArray[np.integer]) -> list[int]:

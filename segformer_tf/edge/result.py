@@ -70,13 +70,14 @@ class Result:
         mask: NDArray[np.bool_] = self.mask == self.labels.index(name)
         return mask
 
-    def only(self, names: Iterable[str]) -> Result:
-        """A result with these classes alone, by their names in any case; all other pixels are `IGNORE_ID`.
+    def only(self, names: str | Iterable[str]) -> Result:
+        """A result with these classes, or this one, alone, by name in any case; all other pixels are `IGNORE_ID`.
 
         Raises:
             InputError: no such class; the nearest names are in the message.
         """
         kept = np.zeros(256, bool)
+        names = [names] if isinstance(names, str) else names  # a string is a sequence of letters
         kept[[self.labels.index(name) for name in names]] = True
         return replace(self, mask=np.where(kept[self.mask], self.mask, np.uint8(IGNORE_ID)))
 

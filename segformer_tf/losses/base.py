@@ -27,6 +27,33 @@ def upsample_logits(
     return tf.image.resize(tf.cast(logits, tf.float32), tf.shape(mask)[1:3], method="bilinear")
 
 
+def as_masks(masks: Any, logits: Any, name: str) -> Any:
+    """Masks (B, H, W) of class ids, from such or from (B, H, W, 1).
+
+    Once `fit` has seen both, Keras gives masks of unknown rank, which are looked at as the step runs.
+
+    Args:
+        masks: of class ids.
+        logits: that they are compared with, (B, h, w, C).
+        name: of what compares them, for the message.
+
+    Raises:
+        InputError: masks or logits of another rank, or masks of more than one channel.
+    """
+    shape, one_channel = masks.shape, masks.shape.rank == 4 and masks.shape[3] in (1, None)
+    if not (shape.rank in (3, None) or one_channel) or logits.shape.rank not in (4, None):
+        raise InputError(
+            f"{name} compares masks of class ids (batch, height, width) with logits (batch, h, w, classes). "
+            f"Received: {shape} and {logits.shape}"
+        )
+    if shape.rank == 3:
+        return masks
+    line = "masks must be class ids (batch, height, width), or with one channel"
+    size = tf.shape(masks)
+    with tf.control_dependencies([tf.debugging.Assert(tf.size(masks) == tf.reduce_prod(size[:3]), [line, size])]):
+        return tf.ensure_shape(tf.reshape(masks, size[:3]), [None] * 3 if shape.rank is None else shape[:3])
+
+
 class MeanOverValid(keras.losses.Loss):
     """Base of losses that are a weighted mean over the targets of a step; a subclass gives `losses` and `weights`.
 
@@ -67,7 +94,7 @@ class MeanOverValid(keras.losses.Loss):
 
 
 class MaskLoss(MeanOverValid):
-    """Base of the losses of (B, h, w, C) logits, upsampled, with (B, H, W) masks of class ids.
+    """Base of the losses of (B, h, w, C) logits, upsampled, with (B, H, W) or (B, H, W, 1) masks of class ids.
 
     Computed in float32, whatever the logits are.
 
@@ -88,11 +115,7 @@ class MaskLoss(MeanOverValid):
         self.class_weights = class_weights
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        if y_true.shape.rank not in (3, None) or y_pred.shape.rank not in (4, None):
-            raise InputError(
-                f"{self.name} compares masks of class ids (batch, height, width) with logits (batch, h, w, classes). "
-                f"Received: {y_true.shape} and {y_pred.shape}"
-            )
+        y_true = as_masks(y_true, y_pred, self.name)
         if self.class_weights is not None and y_pred.shape[-1] not in (len(self.class_weights), None):
             raise InputError(
                 f"class_weights must be {y_pred.shape[-1]}, one per class. Received: {len(self.class_weights)}"

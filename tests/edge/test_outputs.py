@@ -105,6 +105,7 @@ def test_what_is_left_of_a_result() -> None:
     result = result_of(mask, np.array([[0.1, 0.6, 0.9], [0.61, 0.3, 1]], np.float32))
     np.testing.assert_array_equal(result.mask_of(" CAR"), mask == 2)
     np.testing.assert_array_equal(result.only(["car", "Sky"]).mask, [[0, 255, 2], [255, 2, 2]])
+    np.testing.assert_array_equal(result.only("car").mask, [[255, 255, 2], [255, 2, 2]])
     np.testing.assert_array_equal(result.above(0.6).mask, [[255, 1, 2], [3, 255, 2]])
     left = result.above(0.6).only(["car"])
     (share,) = left.classes
@@ -131,6 +132,9 @@ def test_saved_pictures_hold_ignored_pixels_and_confidence(ignore_id: int, tmp_p
         assert gray.mode == "L"
         np.testing.assert_allclose(np.asarray(gray), 255 * sure, atol=0.501)
     np.testing.assert_array_equal(colors[mask == 255], 0)
+    with Image.open(paths[1]) as saved:  # above its legend
+        shown = np.asarray(saved)[:13, :17]
+    np.testing.assert_array_equal((shown == 0).all(-1), mask == 255)  # the image is black, no class is
     np.testing.assert_array_equal(colors[mask == 1], [LABELS.colors[1]] * int((mask == 1).sum()))
 
 
@@ -312,7 +316,7 @@ def test_what_does_not_go_with_windows_is_refused(tmp_path: Path, capsys: pytest
     line = refused(capsys, *command, "--slide", "--threshold", 0.5)
     assert "--confidence and --threshold are for pictures that are stretched, not for --slide" in line
     line = refused(capsys, *command, "--slide", "--classes", "r")
-    assert "a.tif: of a TIFF --slide writes mask and overlay alone, whatever its size" in line
+    assert "a.tif: of a TIFF --slide writes mask and overlay alone, whatever its size; leave out --classes, or" in line
     with pytest.raises(InputError, match="of an image that is stretched, not of windows"):
         Segmenter(path, labels=Labels.named("rgb"))(PHOTO, slide=True, confidence=True)
     Image.fromarray(PHOTO).save(tmp_path / "a.png")

@@ -142,8 +142,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     first, second = content["plan"]
     assert (first["timed"], second["timed"]) == (True, False)
     assert second["invoke"] == pytest.approx(first["invoke"] * second["gmac"] / first["gmac"], rel=0.5)
-    line = refused(capsys, "plan", *options, "--fps", "100000")
-    assert line.startswith("segformer: nothing fits; the fastest is tiny")
+    assert "memory: MB of a process" in shown
+    assert "left out" not in shown
+    slow = 1e3 / max(first["total"], second["total"])
+    both = ["--size", "29", "29", "--size", "1940", "3220"]
+    main(["plan", *options, *both, "--fps", f"{slow:g}"])
+    shown = capsys.readouterr().out
+    assert f"1 of 2 left out by --fps {slow:g}" in shown
+    assert "1940x3220" not in shown
+    line = refused(capsys, "plan", *options, *both, "--fps", "100000", "--memory", "1")
+    assert line.startswith("segformer: none of 2 fits; the fastest is tiny at 29x29")
+    assert "of memory" in line
 
 
 def test_options_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -25,6 +26,7 @@ from segformer_tf.edge.benchmark.timing import time_files
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.predict import arguments
 from segformer_tf.errors import InputError
+from segformer_tf.image import load_image
 from segformer_tf.labels import Labels
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (120, 200, 3), np.uint8)
@@ -244,6 +246,20 @@ def test_predict_without_a_model_takes_that_of_the_clone(
     with pytest.raises(SystemExit):
         main(["predict", str(tiny_files["fp32"])])
     assert "no image given" in capsys.readouterr().err
+
+
+def test_time_to_decode_a_file_is_in_the_speed(
+    tiny_files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: object, **options: object) -> np.ndarray:
+        time.sleep(0 if isinstance(arguments[0], np.ndarray) else 0.1)  # an array is not decoded
+        return load_image(*arguments, **options)  # type: ignore[arg-type]
+
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr("segformer_tf.edge.segmenter.load_image", slow)
+    main(["predict", str(tiny_files["fp32"]), str(tmp_path / "a.png"), "--out", str(tmp_path / "out")])
+    (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text()).values()
+    assert record["speed_ms"]["load"] >= 100
 
 
 def test_a_dark_file_of_16_bits_is_told_and_bits_can_be_said(

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from segformer_tf import (
     Labels,
+    MeanIoU,
     SegFormer,
     SegmentationLoss,
     build_classifier,
@@ -162,6 +163,43 @@ def test_xla_which_resizes_otherwise_is_never_used(decoder: str) -> None:
     x = tf.constant(noise(1, 9, 9, 3))
     plain, xla = (tf.function(lambda x: upsample(x, (17, 17)), jit_compile=jit)(x) for jit in (False, True))
     assert np.abs(plain - xla).max() > 0.1  # the day this fails, XLA can be allowed
+
+
+def test_masks_of_one_channel_are_masks() -> None:
+    """Before and after `fit` has seen both forms, when masks have no known rank."""
+    model, (images, masks) = build_segformer("tiny", num_classes=3), batch(40, 61)
+    model.compile(keras.optimizers.SGD(0.0), loss=SegmentationLoss(), metrics=[MeanIoU(3)])
+    scores = [
+        model.evaluate(images, each, verbose=0, return_dict=True)
+        for each in (masks[..., None], masks, masks[..., None], masks)
+    ]
+    assert all(each == scores[0] for each in scores)
+    assert 0 < scores[0]["mean_iou"] < 1
+    with pytest.raises(tf.errors.InvalidArgumentError, match="masks must be class ids"):
+        model.evaluate(images, np.stack([masks, masks], -1), verbose=0)
+
+
+def test_images_that_the_model_cannot_take_are_a_line_in_every_call() -> None:
+    """Also once a step is compiled for any size, which knows neither height nor channels."""
+    model, (images, masks) = build_segformer("tiny", num_classes=3, preprocess=True), batch(64, 64)
+    model.compile(keras.optimizers.SGD(0.0), loss=SegmentationLoss())
+    pairs = tf.data.Dataset.from_tensor_slices((images, masks)).batch(2)
+    model.fit(pairs, validation_data=pairs, shuffle=False, verbose=0)
+    small, gray = (images[:, :20, :20], masks[:, :20, :20]), (images[..., :1], masks)
+    for (x, y), line in ((small, r"at least 29 pixels\. Received: 20x20"), (gray, r"must be RGB .*\(2, 64, 64, 1\)")):
+        data = tf.data.Dataset.from_tensors((x, y))
+        for call in (
+            lambda x=x, y=y: model.fit(x, y, verbose=0),
+            lambda data=data: model.fit(data, shuffle=False, verbose=0),
+            lambda data=data: model.fit(pairs, validation_data=data, shuffle=False, verbose=0),
+            lambda x=x, y=y: model.evaluate(x, y, verbose=0),
+            lambda x=x: model.predict(x, verbose=0),
+            lambda x=x: model(x),
+        ):
+            with pytest.raises(InputError, match=line):
+                call()
+    with pytest.raises(InputError, match="give the loss its class_weights"):
+        model.fit(images, masks, class_weight={0: 1.0, 1: 2.0}, verbose=0)
 
 
 def test_no_masks_are_not_masks_of_another_size() -> None:

@@ -213,7 +213,8 @@ def test_bad_arguments_and_masks_are_one_line() -> None:
         (lambda: DiceLoss(float("nan")), "cross_entropy must be finite"),
         (lambda: SegmentationLoss([1, -1]), "class_weights must be finite and not negative"),
         (lambda: SegmentationLoss(reduction="sum"), "reduction must be sum_over_batch_size"),
-        (lambda: SegmentationLoss()(MASKS[..., None], LOGITS), r"compares masks .* Received: \(4, 21, 30, 1\) and"),
+        (lambda: SegmentationLoss()(MASKS[..., None][..., [0, 0]], LOGITS), r"masks .* Received: \(4, 21, 30, 2\) and"),
+        (lambda: MeanIoU(2)(MASKS, LOGITS), rf"the model has {CLASSES} classes. Received: MeanIoU\(2\)"),
         (lambda: LovaszLoss(0, [1, 2])(MASKS, LOGITS), "class_weights must be 5, one per class. Received: 2"),
         (lambda: SegmentationLoss()(MASKS, LOGITS, sample_weight=np.ones(4)), "takes no sample weights"),
     ):  # fmt: skip

@@ -127,12 +127,15 @@ def plan(
         content = machine | ran | {"timed": [asdict(s) for s in samples], "plan": [asdict(e) for e in estimates]}
         with atomic(json_file) as part:
             part.write_text(json.dumps(content, indent=1), "utf-8")
-    title = f"{chosen} {runtime_version(chosen)}, {threads} threads, {num_classes} classes"
-    console.print(_table(fitting, title))
-    console.print(f"{processor()}, {cores()} cores; * timed, the rest predicted")
     if not fitting:
-        fastest = min(estimates, key=lambda e: e.total)
-        raise InputError(f"nothing fits; the fastest is {_name(fastest)}, {fastest.total:.0f} ms an image")
+        raise InputError(_nothing_fits(estimates))
+    used = f"{threads} thread{'s' * (threads != 1)}"
+    console.print(_table(fitting, f"{chosen} {runtime_version(chosen)}, {used}, {num_classes} classes"))
+    console.print(f"{processor()}, {used} on {cores()} cores; * timed, the rest predicted")
+    console.print("memory: MB of a process that runs it. ADE20K: published mean IoU in %, with ImageNet weights")
+    if left_out := len(estimates) - len(fitting):
+        limits = [f"{name} {limit:g}" for name, limit in (("--fps", fps), ("--memory", memory)) if limit is not None]
+        console.print(f"{left_out} of {len(estimates)} left out by {' and '.join(limits)}")
 
 
 def _check(
@@ -177,6 +180,14 @@ def _table(estimates: list[Estimate], title: str) -> Table:
             str(PUBLISHED_MIOU.get(e.variant, "-")),
         )
     return table
+
+
+def _nothing_fits(estimates: Sequence[Estimate]) -> str:
+    fastest, smallest = min(estimates, key=lambda e: e.total), min(estimates, key=lambda e: e.memory)
+    return (
+        f"none of {len(estimates)} fits; the fastest is {_name(fastest)}, {fastest.total:.0f} ms an image, and the "
+        f"smallest {_name(smallest)}, {smallest.memory:.0f} MB of memory"
+    )
 
 
 def _name(e: Estimate) -> str:

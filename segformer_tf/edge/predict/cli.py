@@ -128,7 +128,11 @@ def predict(
         import rasterio  # noqa: F401  to fail now if it is missing
 
         if outputs != OutputOptions():
-            raise InputError(f"{tiffs[0]}: of a TIFF --slide writes mask and overlay alone, whatever its size")
+            given = _set_options(outputs)[0]
+            raise InputError(
+                f"{tiffs[0]}: of a TIFF --slide writes mask and overlay alone, whatever its size; leave out "
+                f"{given}, or give a PNG of the picture, which has to fit into memory"
+            )
     label_files = outputs.label_files(out, segmenter.labels)
     pictures = [
         tiff_paths(out, name) if sliding.cuts_tiff(path) else outputs.paths(out, name) for name, path in sources.items()

@@ -20,7 +20,7 @@ from segformer_tf.edge.result import Result
 from segformer_tf.edge.segmenter import Segmenter
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
-from segformer_tf.image import DEEP_SUFFIXES, is_deep_file, largest_value_of, load_image
+from segformer_tf.image import DEEP_SUFFIXES, is_deep_file, largest_value_of
 from segformer_tf.terminal import plain_console
 
 _SQUEEZE = 3  # times a side may be reduced to the model's before a line says what that costs
@@ -95,13 +95,13 @@ def predict_images(
         with atomic(out / "predictions.json") as part:
             part.write_text(json.dumps(records, indent=1), "utf-8")
         times = [sum(record["speed_ms"].values()) for record in records.values()]
-        console.print(f"{_count_images(len(times))}, median {np.median(times):.1f} ms from pixels to mask -> {out}")
+        console.print(f"{_count_images(len(times))}, median {np.median(times):.1f} ms from file to mask -> {out}")
     if errors:
         raise InputError("\n".join([*errors, f"left out: {len(errors)} of {_count_images(len(images))}"]))
 
 
 def _segment(segmenter: Segmenter, path: Path, *, confidence: bool) -> Result:
-    return segmenter(load_image(path, bits=segmenter.bits), confidence=confidence)
+    return segmenter(path, confidence=confidence)
 
 
 def _is_squeezed(record: Mapping[str, Any], size: tuple[int, int]) -> bool:
