@@ -85,11 +85,11 @@ def assert_same_curve(actual: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(np.diff(expected[:, 0])).min() > 0.01  # a curve, not a line
     difference = np.abs(actual - expected)
     assert difference[:, 0].max() < 1e-4
-    assert difference[:, 1].max() < 2e-3  # of the pixels of six images, some are near a tie
-    assert difference[:, 3].max() < 1e-3
+    assert difference[:, 1].max() < 1e-3
     # Biases before batch normalization have no gradient but rounding, which Adam makes a step of: the running
-    # mean follows late, and only the validation loss sees it.
+    # mean follows late, and only the validation sees it, where an untrained network is near a tie in many pixels.
     assert difference[:, 2].max() < 1e-3
+    assert difference[:, 3].max() < 3e-3
 
 
 @pytest.mark.usefixtures("no_plots")
