@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from segformer_tf.edge.benchmark.timing import take_turns
 from segformer_tf.edge.plan.estimate import Sample
 from segformer_tf.edge.plan.graphs import TimedGraph
 from segformer_tf.edge.segmenter import STAGES
+
+_WARM_UP_SECONDS = 2.0  # a processor that was idle is slower at first, by a quarter on the machine this was tried on
 
 
 def measure(
@@ -46,6 +49,9 @@ def measure(
             watches = [
                 stack.enter_context(Stopwatch(graph.write(folder), runtime=runtime, threads=threads)) for graph in sizes
             ]
+            start = perf_counter()
+            while perf_counter() - start < _WARM_UP_SECONDS:
+                take_turns(watches, repeats=1, warm_up=0)
             spent = take_turns(watches, repeats=repeats, warm_up=1)
         medians = [np.median(times, axis=0).tolist() for times in spent]
         samples += [_sample(*each) for each in zip(sizes, watches, medians, strict=True)]
