@@ -120,7 +120,11 @@ class MaskLoss(MeanOverValid):
             raise InputError(
                 f"class_weights must be {y_pred.shape[-1]}, one per class. Received: {len(self.class_weights)}"
             )
-        return super().call(y_true, y_pred)
+        known = tf.debugging.assert_less(
+            tf.reduce_max(classes_of(y_true)), tf.shape(y_pred)[-1], f"{self.name}: a mask has an id that is no class"
+        )
+        with tf.control_dependencies([known] if known is not None else []):  # None where it was checked at once
+            return super().call(tf.identity(y_true), y_pred)
 
     def pixel_weights(self, y_true: Any) -> Any:
         """The class weight of each pixel, in the mask's shape; 0 for ignored ones."""

@@ -224,10 +224,7 @@ def test_bad_arguments_and_masks_are_one_line() -> None:
 
 @pytest.mark.parametrize("name", ["ce", "ohem", "dice", "lovasz"])
 def test_an_id_that_is_no_class_is_refused(name: str) -> None:
-    lines = (
-        r"no class|label value of 7|Received a label value|out of range|not in \[0"  # of whichever operation is first
-    )
-    with pytest.raises(tf.errors.InvalidArgumentError, match=lines):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a mask has an id that is no class"):
         step(make_loss(name), np.full((1, 21, 30), 7, np.uint8), LOGITS[:1])
 
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,14 +19,22 @@ import tensorflow as tf
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.small import COMMAND, QUICK, SMALL
-from training.config import TrainConfig
 from training.data.open import open_source
 from training.data.pipeline import train_batches
 from training.distributed.strategy import Place, _answers, _meet, make_strategy, this_place
-from training.runs.folder import Run
 from training.train import train
 
-WHOLE = replace(SMALL, batch_size=4, steps=6, eval_size=(64, 64), head_multiplier=1.0, drop_path=0.0, dropout=0.0)
+# A small rate: of biases before batch normalization Adam makes a step as large as the rate from rounding alone.
+WHOLE = replace(
+    SMALL,
+    batch_size=4,
+    steps=6,
+    eval_size=(64, 64),
+    learning_rate=5e-4,
+    head_multiplier=1.0,
+    drop_path=0.0,
+    dropout=0.0,
+)
 
 
 def cluster(index: int, ports: list[int]) -> str:
@@ -60,7 +67,7 @@ def start_workers(*words: object) -> list[subprocess.Popen]:
 def options(data: Path, out: Path, *, steps: int) -> list[object]:
     return [
         *("--data", data, "--out", out, "--variant", "tiny", "--steps", steps, "--epoch-steps", 2),
-        *("--batch-size", 4, "--crop", 64, 64, "--eval-size", 64, 64, "--warmup-steps", 1, "--learning-rate", "1e-3"),
+        *("--batch-size", 4, "--crop", 64, 64, "--eval-size", 64, 64, "--warmup-steps", 1, "--learning-rate", "5e-4"),
         *("--head-multiplier", 1, "--drop-path", 0, "--dropout", 0),
     ]
 
@@ -73,11 +80,9 @@ def curve(run: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def one_device(
-    toy_folder: Path, tmp_path_factory: pytest.TempPathFactory, train_quickly: Callable[[TrainConfig], Run]
-) -> np.ndarray:
-    """The curve of a run on one device, op by op; those that are compared with it run graphs."""
-    return curve(train_quickly(replace(WHOLE, data=str(toy_folder), out=tmp_path_factory.mktemp("one") / "run")).root)
+def one_device(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """The curve of a run on one device."""
+    return curve(train(replace(WHOLE, data=str(toy_folder), out=tmp_path_factory.mktemp("one") / "run")).root)
 
 
 def assert_same_curve(actual: np.ndarray, expected: np.ndarray) -> None:
@@ -86,10 +91,10 @@ def assert_same_curve(actual: np.ndarray, expected: np.ndarray) -> None:
     difference = np.abs(actual - expected)
     assert difference[:, 0].max() < 1e-4
     assert difference[:, 1].max() < 1e-3
+    assert difference[:, 3].max() < 1e-3
     # Biases before batch normalization have no gradient but rounding, which Adam makes a step of: the running
-    # mean follows late, and only the validation sees it, where an untrained network is near a tie in many pixels.
+    # mean follows late, and only the validation loss sees it.
     assert difference[:, 2].max() < 1e-3
-    assert difference[:, 3].max() < 3e-3
 
 
 @pytest.mark.usefixtures("no_plots")
