@@ -180,9 +180,10 @@ def _export_transformers(loaded: SegFormer, out: Path, size: tuple[int | None, i
     if bits := loaded.config.image_bits:
         print(f"this model takes {bits} bits of files of more than 8, transformers does not: give it images of 8 bits")
     if (shift := shift_of_epsilons(loaded)) is not None:
+        epsilons = " and ".join(f"{value:g}" for value in dict.fromkeys(loaded.config.epsilons.values()))
         print(
-            f"transformers computes every norm with epsilon 1e-5, this model with {loaded.config.norm_epsilon:g} and "
-            f"{loaded.config.patch_norm_epsilon:g}: its logits there differ by {shift:.1e} of the largest"
+            f"transformers computes every norm with epsilon 1e-5, this model with {epsilons}: "
+            f"its logits there differ by {shift:.1e} of the largest"
         )
 
 
