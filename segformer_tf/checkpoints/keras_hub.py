@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from segformer_tf.checkpoints.folder import PRESET, PRESET_TASK, read_json
 from segformer_tf.checkpoints.h5_file import read_arrays, torch_layout
 from segformer_tf.checkpoints.preprocessor import Preprocessor, linear_preprocessor
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, printable
 from segformer_tf.keras_archive import of_keras_hub, read_archive
 
 _SEGMENTER, _BACKBONE, _ENCODER, _CLASSIFIER = (
@@ -31,6 +31,7 @@ _SEGMENTER, _BACKBONE, _ENCODER, _CLASSIFIER = (
     "MiTImageClassifier",
 )
 _UNREAD = re.compile(r"optimizer/.*|.*/seed_generator/.*")  # the state of a training
+_LARGEST = 1e30  # of a number that is taken for one
 _NAMES = ("weight", "bias", "running_mean", "running_var")
 # keras-hub's name of a size in its configuration, to transformers', by which sizes are checked here
 _SETTINGS = {
@@ -101,7 +102,7 @@ def _parts(saved: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if not of_keras_hub(saved) or kind not in (_SEGMENTER, _BACKBONE, _ENCODER, _CLASSIFIER):
         if str(saved.get("registered_name")).startswith("segformer_tf>"):
             raise InputError(f"holds a {kind} of segformer_tf, which needs no import")
-        theirs = f"a {kind} of {str(saved.get('module')).split('.')[0]}"
+        theirs = f"a {kind} of {_short(saved.get('module')).split('.')[0]}"
         raise InputError(
             f"holds {theirs}; expected a {_SEGMENTER}, {_BACKBONE}, {_ENCODER} or {_CLASSIFIER} of keras_hub"
         )
@@ -126,9 +127,9 @@ def _renamed(
     """The arrays with their names; what has none here keeps its path."""
     depths = settings.get("depths")
     if not isinstance(depths, list) or any(type(depth) is not int or depth < 1 for depth in depths):
-        raise InputError(f"layerwise_depths must be four positive integers. Received: {depths!r}")
+        raise InputError(f"layerwise_depths must be four positive integers. Received: {_short(depths)}")
     if len(depths) != 4 or sum(depths) > len(arrays):
-        raise InputError(f"layerwise_depths is {depths}, which its {len(arrays)} arrays cannot fill")
+        raise InputError(f"layerwise_depths is {_short(depths)}, which its {len(arrays)} arrays cannot fill")
     names = dict(_names(kind, depths))
     for path, value in arrays.items():
         layer, _, index = path.rpartition("/vars/")
@@ -188,7 +189,7 @@ def _beside(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def _class(saved: Any) -> str:
-    return str(saved.get("class_name")) if isinstance(saved, dict) else "nothing"
+    return _short(saved.get("class_name")) if isinstance(saved, dict) else "nothing"
 
 
 def _field(saved: Any, name: str) -> Any:
@@ -220,7 +221,7 @@ def _notes(settings: dict[str, Any]) -> Iterator[str]:
         if settings.get(name, name.startswith("crop")):
             yield f"{name}: keras-hub {what} images to the size's ratio of sides; they are stretched whole here"
     if (filter_name := settings.get("interpolation", "bilinear")) != "bilinear":
-        yield f"interpolation is {filter_name}; images are resized by the bilinear filter here"
+        yield f"interpolation is {_short(filter_name)}; images are resized by the bilinear filter here"
     if not settings.get("antialias", False):
         yield "antialias is false: keras-hub skips pixels where it makes images smaller; they are averaged here"
 
@@ -229,5 +230,10 @@ def _three(settings: dict[str, Any], name: str, neutral: float) -> list[float]:
     value = settings.get(name)
     values = [neutral if value is None else value] * 3 if not isinstance(value, list) else value
     if len(values) != 3 or any(type(v) not in (int, float) for v in values):
-        raise InputError(f"{name} of its image converter must be a number or three. Received: {value!r}")
-    return [float(v) for v in values]
+        raise InputError(f"{name} of its image converter must be a number or three. Received: {_short(value)}")
+    return [float(v) if abs(v) < _LARGEST else inf for v in values]
+
+
+def _short(value: Any) -> str:
+    """A stranger's value in an error."""
+    return printable(str(value)[:80])
