@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from segformer_tf import load_segformer
+from segformer_tf.checkpoints.h5_file import read_arrays
 from segformer_tf.checkpoints.importer import Checkpoint, checkpoint_of, read_checkpoint, to_keras
 from segformer_tf.checkpoints.opened import open_checkpoint
 from segformer_tf.cli import main
@@ -219,6 +220,16 @@ def test_pixel_values_of_every_kind(arrays: Arrays, configurations: dict, tmp_pa
     assert values == [-1.0, 0.2039, 1.4]
     assert [note.partition(": ")[2].split()[0] for note in notes] == ["interpolation", "antialias"]
     assert "pads" in read(**kept | {"pad_to_aspect_ratio": True})[1][-1]
+
+
+def test_bfloat16_is_read(arrays: Arrays, tmp_path: Path) -> None:
+    halves = (arrays[KEY].view(np.uint32) >> 16).astype(np.uint16)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"] = halves.view("V2")
+        file["x"].attrs["dtype"] = "bfloat16"
+    read = read_arrays(tmp_path / "x.h5", tmp_path / "x.h5")["x"]
+    np.testing.assert_allclose(read, arrays[KEY], rtol=2**-7)
+    assert np.array_equal(read.view(np.uint32) >> 16, halves)
 
 
 def test_broken_files_are_refused(arrays: Arrays, configurations: dict, tmp_path: Path) -> None:
