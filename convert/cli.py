@@ -1,4 +1,4 @@
-"""Verbs `export` and `info`. TensorFlow is imported when a verb needs it, so that --help is quick."""
+"""Verb `export`. TensorFlow is imported when a verb needs it, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from convert.quantize.recipes import RECIPES
-from convert.run_facts import run_facts
 from segformer_tf.config import VARIANTS
-from segformer_tf.edge.metadata import find_model_info
-from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, open_interpreter
+from segformer_tf.edge.runtime import choose_runtime, installed_runtimes
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
 from segformer_tf.image import list_images, skipped_files
@@ -180,72 +178,8 @@ def _export_transformers(loaded: SegFormer, out: Path, size: tuple[int | None, i
     if bits := loaded.config.image_bits:
         print(f"this model takes {bits} bits of files of more than 8, transformers does not: give it images of 8 bits")
     if (shift := shift_of_epsilons(loaded)) is not None:
+        epsilons = " and ".join(f"{value:g}" for value in dict.fromkeys(loaded.config.epsilons.values()))
         print(
-            f"transformers computes every norm with epsilon 1e-5, this model with {loaded.config.norm_epsilon:g} and "
-            f"{loaded.config.patch_norm_epsilon:g}: its logits there differ by {shift:.1e} of the largest"
+            f"transformers computes every norm with epsilon 1e-5, this model with {epsilons}: "
+            f"its logits there differ by {shift:.1e} of the largest"
         )
-
-
-def info(model: Path, /) -> None:
-    """Say what a model file holds; of a run also its score, data, sizes and options.
-
-    For instance:
-
-        segformer info model.tflite
-
-        segformer info runs/b0-camvid
-
-    Parameters
-    ----------
-    model
-        A .tflite, a .keras file or a run folder.
-    """
-    if model.is_file() and model.suffix not in (".tflite", ".keras"):
-        raise InputError(f"{model}: expected a .tflite, a .keras file or a run folder")
-    facts = _tflite_facts(model) if model.suffix == ".tflite" else _keras_facts(model)
-    table = Table(title=str(model), show_header=False)
-    for key, value in facts.items():
-        table.add_row(key, value)
-    plain_console().print(table)
-
-
-def _tflite_facts(path: Path) -> dict[str, str]:
-    model_info = find_model_info(path)
-    interpreter = open_interpreter(path, intact=model_info is not None)
-    facts = {"recipe": model_info.recipe if model_info else "unknown", "size": f"{path.stat().st_size / 1e6:.2f} MB"}
-    for kind, details in (("input", interpreter.get_input_details()), ("output", interpreter.get_output_details())):
-        facts[kind] = ", ".join(f"{t['dtype'].__name__} {[int(n) for n in t['shape_signature']]}" for t in details)
-    if model_info is None:
-        return {**facts, "classes": "unnamed: no metadata of `segformer export`"}
-    created = {
-        key.replace("_", " "): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for key, value in model_info.created.items()
-    }
-    terms = {"license": model_info.license} if model_info.license else {}
-    if model_info.bits:
-        facts["bits"] = f"{model_info.bits} of files of more than 8"
-    return {**facts, "classes": ", ".join(model_info.labels.names), **created, **terms}
-
-
-def _keras_facts(path: Path) -> dict[str, str]:
-    import_tensorflow()
-    from segformer_tf.keras_file import keras_file, load_segformer
-
-    model = load_segformer(path)
-    config = model.config
-    parameters = sum(variable.value.shape.num_elements() for variable in model.trainable_variables)
-    return {
-        **run_facts(path),
-        "weights": str(keras_file(path)),
-        "parameters": f"{parameters:,} trainable",
-        "embed dims": ", ".join(map(str, config.embed_dims)),
-        "depths": ", ".join(map(str, config.depths)),
-        "decoder width": str(config.decoder_width),
-        "epsilons": f"norm {config.norm_epsilon:g}, patch norm {config.patch_norm_epsilon:g}",
-        "normalization": config.normalization,
-        **({"bits": f"{config.image_bits} of files of more than 8"} if config.image_bits else {}),
-        "input": " x ".join("any" if n is None else str(n) for n in model.image_size)
-        + (", RGB 0..255" if model.preprocess else ""),
-        "classes": ", ".join(config.labels.names) if config.labels else f"{config.num_classes}, unnamed",
-        **({"license": config.license} if config.license else {}),
-    }

@@ -25,14 +25,14 @@ VERBS = {
     "data check": ("training.data.quality.cli:check", "Look at a data set before hours are spent on it."),
     "import": (
         "convert.interchange.cli:import_checkpoint",
-        "Convert a checkpoint of any of four code bases.",
+        "Convert a checkpoint of any of five code bases.",
     ),
     "export": ("convert.cli:export", "Convert to a TFLite file, quantized and verified."),
     "predict": ("segformer_tf.edge.predict.cli:predict", "Segment images, videos and cameras; needs no TensorFlow."),
     "benchmark": ("segformer_tf.edge.benchmark.cli:benchmark", "Time TFLite files side by side; needs no TensorFlow."),
     "plan": ("segformer_tf.edge.plan.cli:plan", "Predict which network fits this machine; needs no TensorFlow."),
     "verify": ("convert.compare.cli:verify", "Compare a model with a checkpoint or another model, step by step."),
-    "info": ("convert.cli:info", "Say what a model file or a run holds."),
+    "info": ("convert.describe.cli:info", "Say what a model file or a run holds, layer by layer."),
 }
 # What to do where a module is not installed.
 HINTS = {

@@ -45,8 +45,10 @@ class SegFormerConfig:
         drop_path_rate: drop path of the last block; it rises linearly from 0.
         dropout_rate: whole-channel dropout before the classifier.
         norm_epsilon: epsilon of block and stage norms (NVlabs 1e-6, transformers 1e-5).
+        stage_norm_epsilon: epsilon of stage norms where it is another, as in keras-hub, or None.
         patch_norm_epsilon: epsilon of patch-embedding and reduction norms.
         batch_norm_epsilon: epsilon of the decoder's batch normalization.
+        gelu: "erf", the paper's, or "tanh", keras-hub's approximation of it.
         decoder: "all_mlp", the paper's, or "mmseg", that of mmsegmentation 1.x, which is another network.
         labels: class names and colors, saved with the weights, or None.
         image_mean, image_std: of the network's input, RGB, on a scale of 0..255; see `normalize`.
@@ -69,8 +71,10 @@ class SegFormerConfig:
     drop_path_rate: float = 0.1
     dropout_rate: float = 0.1
     norm_epsilon: float = 1e-6
+    stage_norm_epsilon: float | None = None
     patch_norm_epsilon: float = 1e-5
     batch_norm_epsilon: float = 1e-5
+    gelu: str = "erf"
     decoder: str = "all_mlp"
     labels: Labels | None = None
     license: str = ""
@@ -97,6 +101,8 @@ class SegFormerConfig:
         check_bits(self.image_bits, name="image_bits")
         if self.decoder not in ("all_mlp", "mmseg"):
             raise InputError(f"decoder must be all_mlp or mmseg. Received: decoder={self.decoder!r}")
+        if self.gelu not in ("erf", "tanh"):
+            raise InputError(f"gelu must be erf or tanh. Received: gelu={self.gelu!r}")
         for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
             if dim % heads:
                 raise InputError(f"embed_dims must be divisible by num_heads. Received: {dim} and {heads}")
@@ -104,6 +110,16 @@ class SegFormerConfig:
             raise InputError(
                 f"labels must name every class: expected {self.num_classes} names. Received: {len(self.labels.names)}"
             )
+
+    @property
+    def epsilons(self) -> dict[str, float]:
+        """Of block norms, stage norms, patch-embedding and reduction norms, and batch normalization, by field."""
+        return {
+            "norm_epsilon": self.norm_epsilon,
+            "stage_norm_epsilon": self.norm_epsilon if self.stage_norm_epsilon is None else self.stage_norm_epsilon,
+            "patch_norm_epsilon": self.patch_norm_epsilon,
+            "batch_norm_epsilon": self.batch_norm_epsilon,
+        }
 
     @property
     def encoder_parameter_count(self) -> int:

@@ -17,10 +17,9 @@ import numpy as np
 from segformer_tf.classifier import MixTransformerClassifier
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError, first_line
+from segformer_tf.keras_archive import is_keras_hub, of_keras_hub, read_configuration, refuse_compressed_weights
 from segformer_tf.labels import Labels, as_labels
 from segformer_tf.model import SegFormer
-
-_LARGEST_CONFIG = 1 << 20  # bytes
 
 Kind = type[SegFormer] | type[MixTransformerClassifier]
 
@@ -98,12 +97,12 @@ def _load(
     path, expected = keras_file(path), " or a ".join(kind.__name__ for kind in kinds)
     try:
         with zipfile.ZipFile(path) as archive:
-            saved = _read_json(archive)
-            if archive.getinfo("model.weights.h5").compress_type != zipfile.ZIP_STORED:
-                raise InputError("its weights are compressed, which Keras never does")
+            saved = read_configuration(archive)
+            refuse_compressed_weights(archive)
         kind = next((kind for kind in kinds if kind.__name__ == saved["class_name"]), None)
         if kind is None:
-            raise InputError(f"holds a {saved['class_name']}, expected a {expected}")
+            theirs = " of keras-hub, which `segformer import` converts" if of_keras_hub(saved) else ""
+            raise InputError(f"holds a {saved['class_name']}{theirs}; expected a {expected}")
         config = SegFormerConfig.from_dict(saved["config"]["config"])
         parameters = config.parameter_count if kind is SegFormer else config.classifier_parameter_count
         if (size := path.stat().st_size) < 2 * parameters:  # as float16; never build more than the file can fill
@@ -131,20 +130,14 @@ def read_config(path: Path) -> SegFormerConfig:
     """The configuration in a ``.keras`` file, without its weights; raises InputError if it cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return SegFormerConfig.from_dict(_read_json(archive)["config"]["config"])
+            return SegFormerConfig.from_dict(read_configuration(archive)["config"]["config"])
     except Exception as error:  # zipfile raises anything for a damaged file
         raise InputError(f"{path}: not a readable .keras file ({first_line(error)})") from None
 
 
-def _read_json(archive: zipfile.ZipFile) -> dict[str, Any]:
-    if archive.getinfo("config.json").file_size > _LARGEST_CONFIG:
-        raise InputError(f"its configuration is larger than {_LARGEST_CONFIG} bytes")
-    return dict(json.loads(archive.read("config.json")))
-
-
 def is_keras(path: Path) -> bool:
-    """Whether a path is that of a ``.keras`` file or of a run folder, by its looks."""
-    return path.suffix == ".keras" or (path / "weights").is_dir()
+    """Whether a path is that of a run folder or of a ``.keras`` file that is not keras-hub's, by its looks."""
+    return (path.suffix == ".keras" and not is_keras_hub(path)) or (path / "weights").is_dir()
 
 
 def keras_file(path: Path) -> Path:

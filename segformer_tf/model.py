@@ -68,12 +68,13 @@ class MixTransformerStage(layers.Layer):
                 drop_path=float(rates[j]),
                 epsilon=c.norm_epsilon,
                 patch_epsilon=c.patch_norm_epsilon,
+                gelu=c.gelu,
                 dtype=policy,
                 name=f"block{j}",
             )
             for j in range(c.depths[i])
         ]
-        self.norm = layers.LayerNormalization(epsilon=c.norm_epsilon, dtype=policy, name="norm")
+        self.norm = layers.LayerNormalization(epsilon=c.epsilons["stage_norm_epsilon"], dtype=policy, name="norm")
 
     def build(self, input_shape: Any) -> None:
         self.patch_embed.build(input_shape)

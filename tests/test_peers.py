@@ -18,11 +18,20 @@ from rich.console import Console
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import files
 from benchmarks.peers.engines import Engine
+from benchmarks.peers.keras_hub import errors
 from benchmarks.peers.race import Contender, differences, field, summarize
 from benchmarks.peers.remote import Remote
 from segformer_tf import SegFormer
 from segformer_tf.errors import InputError
 from tests.helpers import noise, within
+
+
+def test_errors_of_two_exports_of_one_network() -> None:
+    expected = noise(1, 3, 5, 4)
+    assert errors(expected, expected) == ("0.0e+00", "0.0e+00")
+    other = expected.copy()
+    other[0, 0, 0, 0] += np.abs(expected).max()
+    assert errors(other, expected)[1] == "1.0e+00"
 
 
 def test_medians_percentiles_and_ratios() -> None:

@@ -107,8 +107,8 @@ def compare_with_checkpoint(model: SegFormer, checkpoint: Checkpoint, images: Se
     rows = [Row("weights", largest, largest, 0.0)]
     pixels = np.stack(images)
     normalized = checkpoint.config.normalize(pixels.astype(np.float64)).astype(np.float32)
-    epsilons = ("norm_epsilon", "patch_norm_epsilon", "batch_norm_epsilon")
-    pairs = {name: (getattr(model.config, name), getattr(checkpoint.config, name)) for name in epsilons}
+    others = checkpoint.config.epsilons
+    pairs = {name: (epsilon, others[name]) for name, epsilon in model.config.epsilons.items()}
     apart = max(abs(ours - theirs) for ours, theirs in pairs.values())
     rows.append(Row("epsilons", apart, apart, 0.0))  # what they do to a step can be less than its tolerance
     statistics = [np.concatenate([config.image_mean, config.image_std]) for config in (model.config, checkpoint.config)]
@@ -174,7 +174,7 @@ def write_picture(
 
 def _check_sizes(model: SegFormer, checkpoint: Checkpoint) -> None:
     ours, theirs = model.config, checkpoint.config
-    names = ["embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides", "mlp_ratio"]
+    names = ["embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides", "mlp_ratio", "gelu"]
     if checkpoint.has_decoder:
         names += ["decoder", "decoder_width", "num_classes"]
     for name in names:

@@ -62,7 +62,7 @@ class _Network:
             for b in range(self.config.depths[s]):
                 before, x = x, self.block(s, b, x)
                 yield _step(f"stage{s + 1}/block{b}", before, x)
-            before, x = x, self.norm(f"encoder/stage{s + 1}/norm", x, self.config.norm_epsilon)
+            before, x = x, self.norm(f"encoder/stage{s + 1}/norm", x, self.config.epsilons["stage_norm_epsilon"])
             yield _step(f"c{s + 1}", before, x)
             features.append(x)
         if not self.has_decoder:
@@ -84,7 +84,8 @@ class _Network:
         y = self.linear(f"{root}/mlp/fc1", self.norm(f"{root}/norm2", x, eps))
         kernel = self.w[f"{root}/mlp/dwconv/weight"]
         y = self.F.conv2d(y, kernel, self.w[f"{root}/mlp/dwconv/bias"], padding=1, groups=len(kernel))
-        return x + self.linear(f"{root}/mlp/fc2", self.F.gelu(y))
+        y = self.F.gelu(y, approximate="tanh" if self.config.gelu == "tanh" else "none")
+        return x + self.linear(f"{root}/mlp/fc2", y)
 
     def attention(self, root: str, s: int, x: Tensor) -> Tensor:
         ratio, heads = self.config.sr_ratios[s], self.config.num_heads[s]

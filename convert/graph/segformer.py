@@ -14,6 +14,7 @@ delegates.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import pi, sqrt
 
 import keras
 import numpy as np
@@ -30,6 +31,8 @@ Features = dict[str, tuple[Tensor, Affine]]  # normalized, and the stage norm's 
 # c2 is negative, so x² is cut off at 122, where the sigmoid is 1 or 0 to 1e-11.
 GELU_COEFFICIENTS = (1.5965222663319492, 0.07282929586913786, -0.0005348701118906527)
 GELU_ERROR = 8.1e-5
+# of the tanh form, for (1 + tanh(y)) / 2 = sigmoid(2y): Φ(x) = sigmoid(x·(c0 + c1·x²))
+TANH_GELU_COEFFICIENTS = (2 * sqrt(2 / pi), 2 * sqrt(2 / pi) * 0.044715)
 
 
 def network(model: SegFormer, size: tuple[int, int], *, runtime: str = "litert") -> Graph:
@@ -139,13 +142,24 @@ class _Writer:
     def mix_ffn(self, name: str, mlp: MixFFN, x: Tensor, pending: Affine) -> Tensor:
         """MixFFN of ``x`` with the norm's `pending` affine part."""
         g = self.graph
-        unit = abs(GELU_COEFFICIENTS[2]) ** (1 / 5) if self.old else 1.0  # the unit of `_gelu_of_old`'s input
+        unit = self.gelu_unit(mlp.gelu)
         x = g.conv(f"{name}/fc1", x, *affine_in(array(mlp.fc1.kernel), array(mlp.fc1.bias), pending))
         x = g.depthwise(f"{name}/dwconv", x, array(mlp.dwconv.kernel) * unit, array(mlp.dwconv.bias) * unit)
-        gelu = f"{name}/gelu"
-        x = self._gelu_of_old(gelu, x) if self.old else g.unary("GELU", gelu, x, approximate=False)
+        x = self.gelu(f"{name}/gelu", x, mlp.gelu)
         fc2, bias = centered(array(mlp.fc2.kernel), array(mlp.fc2.bias))
         return g.conv(name, x, fc2 / unit, bias)
+
+    def gelu_unit(self, form: str) -> float:
+        """The unit of the input and output of `gelu`: 1, or what makes a polynomial's highest coefficient 1."""
+        if not self.old:
+            return 1.0
+        return TANH_GELU_COEFFICIENTS[1] ** (1 / 3) if form == "tanh" else abs(GELU_COEFFICIENTS[2]) ** (1 / 5)
+
+    def gelu(self, name: str, z: Tensor, form: str) -> Tensor:
+        """``unit · GELU(x)`` of ``z = unit · x``; `form` as of `segformer_tf.layers.gelu`."""
+        if not self.old:
+            return self.graph.unary("GELU", name, z, approximate=form == "tanh")
+        return self._tanh_gelu_of_old(name, z) if form == "tanh" else self._gelu_of_old(name, z)
 
     def _gelu_of_old(self, name: str, z: Tensor) -> Tensor:
         """``unit · GELU(x)`` of ``z = unit · x``, within `GELU_ERROR`.
@@ -159,6 +173,13 @@ class _Writer:
         squares = g.binary("MUL", f"{name}/squares", z, z, activation="RELU6")
         x = g.binary("SQUARED_DIFFERENCE", f"{name}/bent", squares, h)
         x = g.binary("SUB", f"{name}/slope", np.asarray(c0 / unit + h * h), x)
+        x = g.unary("LOGISTIC", f"{name}/share", g.binary("MUL", f"{name}/logit", x, z))
+        return g.binary("MUL", name, x, z)
+
+    def _tanh_gelu_of_old(self, name: str, z: Tensor) -> Tensor:
+        """``unit · GELU(x)`` of ``z = unit · x``, exact for the tanh form, whose Φ is ``sigmoid(z·(k + z²))``."""
+        g, (c0, c1) = self.graph, TANH_GELU_COEFFICIENTS
+        x = g.binary("ADD", f"{name}/slope", g.binary("MUL", f"{name}/squares", z, z), c0 / c1 ** (1 / 3))
         x = g.unary("LOGISTIC", f"{name}/share", g.binary("MUL", f"{name}/logit", x, z))
         return g.binary("MUL", name, x, z)
 

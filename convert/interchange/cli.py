@@ -27,11 +27,11 @@ def import_checkpoint(
     license: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Convert a checkpoint of PyTorch, or of transformers' former TensorFlow, to a Keras SegFormer, strictly.
+    """Convert a checkpoint of PyTorch or keras-hub, or of transformers' former TensorFlow, to a Keras SegFormer.
 
-    The code base (NVlabs, transformers, mmsegmentation 1.x, segmentation_models.pytorch), sizes and classes are read
-    from the names and shapes of its tensors. Nothing is written unless every key is used or known to be dead. Tensors
-    alone are read, without torch, and nothing in the file is run.
+    The code base (NVlabs, transformers, mmsegmentation 1.x, segmentation_models.pytorch, keras-hub), sizes and classes
+    are read from the names and shapes of its tensors. Nothing is written unless every key is used or known to be dead.
+    Tensors alone are read, without torch or keras-hub, and nothing in the file is run.
 
     For instance:
 
@@ -43,15 +43,18 @@ def import_checkpoint(
 
         segformer import my_lora_adapter/ --out merged.keras
 
+        segformer import keras_hub_preset/ --labels ade20k --out ours.keras
+
     Then: segformer train --weights start.keras, or segformer export ade.keras. `segformer train` also takes checkpoints
     and names on the hub as they are.
 
     Parameters
     ----------
     checkpoint
-        File (.safetensors, .pth, .pt, .bin, .ckpt, transformers' tf_model.h5), or a folder: transformers' (its
-        config.json gives the labels, its preprocessor_config.json the normalization), a Trainer's with checkpoint-N
-        (the best, else the newest), or a LoRA adapter's, which is merged into its base. Or hf://OWNER/NAME, a
+        File (.safetensors, .pth, .pt, .bin, .ckpt, transformers' tf_model.h5, keras-hub's .keras), or a folder:
+        transformers' (its config.json gives the labels, its preprocessor_config.json the normalization), a Trainer's
+        with checkpoint-N (the best, else the newest), a LoRA adapter's, which is merged into its base, or a preset of
+        keras-hub. Or hf://OWNER/NAME, a
         repository on the Hugging Face hub, with @REVISION if you like. A head of one logit becomes two classes,
         background and its own.
     out

@@ -13,6 +13,7 @@ from convert.trained import float32_copy, refuse_one_class
 from segformer_tf.checkpoints.dialects import TRANSFORMERS
 from segformer_tf.checkpoints.importer import read_checkpoint, torch_weights
 from segformer_tf.checkpoints.preprocessor import FILE, preprocessor_config
+from segformer_tf.checkpoints.sizes import HIDDEN_ACTS
 from segformer_tf.checkpoints.state_dict import Tensors
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
@@ -57,8 +58,10 @@ def shift_of_epsilons(model: SegFormer) -> float | None:
     Returns:
         None where the model has transformers' epsilons already.
     """
-    same = replace(model.config, norm_epsilon=1e-5, patch_norm_epsilon=1e-5, batch_norm_epsilon=1e-5)
-    if same == model.config:
+    same = replace(
+        model.config, norm_epsilon=1e-5, patch_norm_epsilon=1e-5, batch_norm_epsilon=1e-5, stage_norm_epsilon=None
+    )
+    if same.epsilons == model.config.epsilons:
         return None
     pixels = synthetic_images((256, 256), 1)[0][None]
     copies = [float32_copy(model, config=config, image_size=(None, None)) for config in (model.config, same)]
@@ -98,7 +101,7 @@ def transformers_config(config: SegFormerConfig) -> dict[str, object]:
         "patch_sizes": list(config.patch_sizes),
         "strides": list(config.strides),
         "mlp_ratios": [config.mlp_ratio] * 4,
-        "hidden_act": "gelu",
+        "hidden_act": HIDDEN_ACTS[config.gelu],
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "classifier_dropout_prob": config.dropout_rate,
@@ -111,7 +114,7 @@ def transformers_config(config: SegFormerConfig) -> dict[str, object]:
 
 def _read_back(model: SegFormer, folder: Path) -> None:
     read = read_checkpoint(folder)
-    for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides", "mlp_ratio"):
+    for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "patch_sizes", "strides", "mlp_ratio", "gelu"):
         assert getattr(read.config, name) == getattr(model.config, name), name
     for name in ("image_mean", "image_std"):
         np.testing.assert_allclose(getattr(read.config, name), getattr(model.config, name), rtol=1e-6, atol=1e-6)

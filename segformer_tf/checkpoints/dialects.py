@@ -1,4 +1,4 @@
-"""How four code bases name the weights of SegFormer, and what in them differs from the paper's network.
+"""How five code bases name the weights of SegFormer, and what in them differs from the paper's network.
 
 Our layers are named as Keras paths ("encoder/stage1/block0/attn/q"); a dialect gives each its prefix of keys.
 Sources: the keys of released checkpoints and of the code bases' state dicts.
@@ -50,7 +50,7 @@ class Dialect:
         block: prefix of each layer of a block, by our name.
         decoder: prefix of each layer of the decoder, by our name.
         decoder_kind: see `SegFormerConfig.decoder`.
-        norm_epsilon, patch_norm_epsilon: see `SegFormerConfig`.
+        norm_epsilon, patch_norm_epsilon, stage_norm_epsilon: see `SegFormerConfig`.
         dead: regular expressions of keys that nothing uses.
         terms: of the weights that are published under these names, or "".
     """
@@ -64,6 +64,7 @@ class Dialect:
     norm_epsilon: float
     patch_norm_epsilon: float
     decoder_kind: Literal["all_mlp", "mmseg"] = "all_mlp"
+    stage_norm_epsilon: float | None = None
     dead: tuple[str, ...] = field(default=(r".*num_batches_tracked",))
     terms: str = ""
 
@@ -263,5 +264,39 @@ MMSEG = Dialect(
     decoder_kind="mmseg",
 )
 
+# The names that `keras_hub` gives to the places in its files; GELU is the tanh form.
+KERAS_HUB = Dialect(
+    name="keras-hub",
+    marker="patch_and_embed_0.proj.weight",
+    roots=("image_encoder.",),
+    stage={
+        "patch_embed/proj": "patch_and_embed_{z}.proj.",
+        "patch_embed/norm": "patch_and_embed_{z}.norm.",
+        "norm": "layer_norm_{z}.",
+    },
+    block={
+        "norm1": "hierarchical_encoder_{z}_{b}.norm1.",
+        "attn/q": "hierarchical_encoder_{z}_{b}.attn.q.",
+        "attn/kv": ("hierarchical_encoder_{z}_{b}.attn.k.", "hierarchical_encoder_{z}_{b}.attn.v."),
+        "attn/sr": "hierarchical_encoder_{z}_{b}.attn.sr.",
+        "attn/norm": "hierarchical_encoder_{z}_{b}.attn.norm.",
+        "attn/proj": "hierarchical_encoder_{z}_{b}.attn.proj.",
+        "norm2": "hierarchical_encoder_{z}_{b}.norm2.",
+        "mlp/fc1": "hierarchical_encoder_{z}_{b}.mlp.fc1.",
+        "mlp/dwconv": "hierarchical_encoder_{z}_{b}.mlp.dwconv.",
+        "mlp/fc2": "hierarchical_encoder_{z}_{b}.mlp.fc2.",
+    },
+    decoder={
+        **{f"linear_c{i}": f"linear_c{i}." for i in (1, 2, 3, 4)},
+        "linear_fuse": "linear_fuse.0.",
+        "bn": "linear_fuse.1.",
+        "linear_pred": "output_segmentation_head.",
+    },
+    norm_epsilon=1e-6,
+    patch_norm_epsilon=1e-5,
+    stage_norm_epsilon=1e-5,
+    dead=TRANSFORMERS.dead,
+)
+
 # smp before NVlabs: the same encoder, behind another root.
-DIALECTS = (SMP, NVLABS, TRANSFORMERS, TRANSFORMERS_5, MMSEG)
+DIALECTS = (SMP, NVLABS, TRANSFORMERS, TRANSFORMERS_5, MMSEG, KERAS_HUB)

@@ -1,4 +1,4 @@
-"""Which file of a folder is the checkpoint: of transformers, its Trainer, PEFT, or a lone file."""
+"""Which file of a folder is the checkpoint: of transformers, its Trainer, PEFT, keras-hub, or a lone file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5")
 # of a repository on the hub, in the order in which one is taken
 WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 TENSORFLOW = "tf_model.h5"
+# of keras-hub's presets: the backbone's weights, and what belongs to them
+PRESET, PRESET_TASK = "model.weights.h5", "task.weights.h5"
+PRESET_FILES = (PRESET, PRESET_TASK, "config.json", "task.json", "preprocessor.json", "image_converter.json")
 ADAPTER_CONFIG, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 # of a training, and no model
 _OTHER_FILES = re.compile(r"(training_args|optimizer|scheduler|rng_state.*|scaler)\.(bin|pt|pth)")
@@ -56,7 +59,7 @@ def find_files(path: Path) -> Found:
         return Found(path)
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint")
-    whole = next((path / name for name in (*WHOLE, TENSORFLOW) if (path / name).is_file()), None)
+    whole = next((path / name for name in (*WHOLE, TENSORFLOW, PRESET) if (path / name).is_file()), None)
     if (path / ADAPTER_CONFIG).is_file():
         adapter = next((path / name for name in ADAPTERS if (path / name).is_file()), None)
         if adapter is None:
@@ -70,7 +73,7 @@ def find_files(path: Path) -> Found:
     if len(lone) == 1:
         return Found(lone[0])
     more = f"; it holds {lone[0].name} and {len(lone) - 1} more: name one" if lone else ""
-    raise InputError(f"{path}: a folder without {', '.join((*WHOLE, TENSORFLOW))}, checkpoint-N{more}")
+    raise InputError(f"{path}: a folder without {', '.join((*WHOLE, TENSORFLOW, PRESET))}, checkpoint-N{more}")
 
 
 def read_json(path: Path, expected: str = "a JSON object") -> dict[str, Any]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from segformer_tf.checkpoints.folder import (
     ADAPTER_CONFIG,
     ADAPTERS,
+    PRESET,
+    PRESET_FILES,
     SUFFIXES,
     TENSORFLOW,
     WHOLE,
@@ -64,7 +66,7 @@ def find_weights(name: str) -> Weights:
     repository, revision = match["repository"], match["revision"]
     if revision and _COMMIT.fullmatch(revision):  # which never changes: no network, if all of it is there
         folder = _cached(repository, revision)
-        if folder and (folder / _NORMALIZATION).is_file():  # other programs download the weights alone
+        if folder and _says_normalization(folder):  # other programs download the weights alone
             return Weights(folder, f"hf://{repository}@{revision}")
     notes: tuple[str, ...] = ()
     try:
@@ -83,10 +85,15 @@ def find_weights(name: str) -> Weights:
         if cached is None:
             raise InputError(f"{name}: {_reason(name, repository, error)}") from None
         folder, notes = cached, (f"{name}: the hub is out of reach, so its copy in {cached.parents[2]} is taken",)
-        if not (cached / _NORMALIZATION).is_file():
+        if not _says_normalization(cached):
             notes += (f"{name}: {cached} has no {_NORMALIZATION}; if the hub has one, its normalization is not taken",)
     commit = folder.name
     return Weights(folder, f"hf://{repository}@{commit}", (f"{name}: commit {commit[:12]} of the hub", *notes))
+
+
+def _says_normalization(folder: Path) -> bool:
+    """Whether the file of it is there, or is no file of its own, as in keras-hub's presets."""
+    return (folder / _NORMALIZATION).is_file() or (folder / PRESET).is_file()
 
 
 def repository_of(folder: Path) -> str:
@@ -130,12 +137,16 @@ def _wanted(repository: str, files: Sequence[str]) -> list[str]:
     if whole and whole.endswith(".index.json"):
         suffix = Path(whole.removesuffix(".index.json")).suffix
         return [*beside, *adapter, whole, *(name for name in files if "/" not in name and name.endswith(suffix))]
+    if whole is None and PRESET in files:
+        return [name for name in (*PRESET_FILES, "README.md") if name in files]
     if whole or len(adapter) > 1:
         return [*beside, *adapter, *filter(None, [whole])]
     lone = [name for name in files if "/" not in name and name.endswith(SUFFIXES)]
     if len(lone) != 1:
         held = ", ".join(sorted(files)[:8]) or "nothing"
-        raise InputError(f"hf://{repository}: expected one of {', '.join((*WHOLE, TENSORFLOW))} in it. It holds {held}")
+        raise InputError(
+            f"hf://{repository}: expected one of {', '.join((*WHOLE, TENSORFLOW, PRESET))} in it. It holds {held}"
+        )
     return [*beside, *lone]
 
 

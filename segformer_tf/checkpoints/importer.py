@@ -27,6 +27,8 @@ from segformer_tf.keras_file import first_non_finite
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer
 
+_DESCRIBED = ("transformers", "keras-hub")  # code bases whose files say more than tensors
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -196,11 +198,11 @@ def _config(opened: Opened, tensors: Tensors, dialect: Dialect, root: str) -> tu
 
 
 def _settings(opened: Opened, dialect: Dialect) -> dict[str, Any]:
-    return opened.settings if dialect.name == "transformers" else {}
+    return opened.settings if dialect.name in _DESCRIBED else {}
 
 
 def _preprocessor(opened: Opened, dialect: Dialect) -> Preprocessor:
-    return opened.preprocessor() if dialect.name == "transformers" else Preprocessor()
+    return opened.preprocessor() if dialect.name in _DESCRIBED else Preprocessor()
 
 
 def _merged(opened: Opened, tensors: Tensors, dialect: Dialect, root: str) -> Tensors:

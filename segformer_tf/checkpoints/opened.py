@@ -9,10 +9,11 @@ from typing import Any
 from segformer_tf.checkpoints.dialects import NVLABS
 from segformer_tf.checkpoints.folder import Found, find_files
 from segformer_tf.checkpoints.hub import find_weights, repository_of
+from segformer_tf.checkpoints.keras_hub import KerasHub, is_of_keras, read_keras_hub
 from segformer_tf.checkpoints.lora import Adapter, read_adapter
 from segformer_tf.checkpoints.model_card import card_license, stated_license, transformers_config
 from segformer_tf.checkpoints.preprocessor import FILE, Preprocessor, read_preprocessor
-from segformer_tf.checkpoints.state_dict import Tensors, read_state_dict
+from segformer_tf.checkpoints.state_dict import StateDict, Tensors, read_state_dict
 from segformer_tf.errors import InputError
 
 
@@ -25,9 +26,10 @@ class Opened:
         tensors: by the names in the file.
         folders: where files that belong to it are looked for, the nearest first.
         adapter: to merge into them, or None.
-        settings: of transformers' ``config.json``, or {}.
+        settings: of transformers' ``config.json``, or a keras-hub file's by the same names, or {}.
         license: terms of the weights, or "".
         notes: what was chosen and what was not read, one line each.
+        keras_hub: the file, where it is one of keras-hub.
     """
 
     path: Path
@@ -37,9 +39,12 @@ class Opened:
     settings: dict[str, Any]
     license: str
     notes: tuple[str, ...]
+    keras_hub: KerasHub | None = None
 
     def preprocessor(self) -> Preprocessor:
         """Of the ``preprocessor_config.json`` that is nearest; raises InputError as `read_preprocessor` does."""
+        if self.keras_hub:
+            return self.keras_hub.preprocessor
         folder = next((folder for folder in self.folders if (folder / FILE).is_file()), self.folders[0])
         return read_preprocessor(folder)
 
@@ -58,11 +63,12 @@ def open_checkpoint(path: Path) -> Opened:
             file = base.file
         notes.append(f"{path}: LoRA adapter of rank {adapter.rank}, merged into {file}")
     assert file is not None
-    state = read_state_dict(file)
+    hub = read_keras_hub(file) if is_of_keras(file) else None
+    state = StateDict(hub.tensors) if hub else read_state_dict(file)
     folders = tuple(folder for place in places for folder in place)
-    settings = next(filter(None, map(transformers_config, folders)), {})
+    settings = hub.settings if hub else next(filter(None, map(transformers_config, folders)), {})
     terms = "; ".join(dict.fromkeys(filter(None, map(_license, places))))
-    return Opened(path, state.tensors, folders, adapter, settings, terms, (*notes, *state.notes))
+    return Opened(path, state.tensors, folders, adapter, settings, terms, (*notes, *state.notes), hub)
 
 
 def _base(adapter: Adapter) -> Found:

@@ -51,6 +51,21 @@ def read_preprocessor(checkpoint: Path) -> Preprocessor:
         raise InputError(f"{path}: {error}") from None
 
 
+def linear_preprocessor(scale: list[float], offset: list[float]) -> tuple[Three, Three]:
+    """Mean and deviation, on a scale of 0..255, of ``pixels * scale + offset``; raises InputError if there are none."""
+    if not all(_SMALLEST < s < 1 / _SMALLEST and abs(o) < 1 / _SMALLEST for s, o in zip(scale, offset, strict=True)):
+        raise InputError(
+            f"pixels are made by scale {scale} and offset {offset}: expected positive factors and finite numbers"
+        )
+    if max(max(abs(s * 255 + o), abs(o)) for s, o in zip(scale, offset, strict=True)) > _LARGEST_INPUT:
+        raise InputError(
+            f"scale {scale} and offset {offset} give the network values beyond {_LARGEST_INPUT:g}, which none is "
+            "trained on"
+        )
+    mean, std = zip(*((_rounded(0 - o / s), _rounded(1 / s)) for s, o in zip(scale, offset, strict=True)), strict=True)
+    return mean, std
+
+
 def preprocessor_config(config: SegFormerConfig, size: tuple[int, int]) -> dict[str, object]:
     """What `transformers.AutoImageProcessor` reads, for images stretched to `size` (height, width)."""
     height, width = size

@@ -10,6 +10,8 @@ from segformer_tf.checkpoints.state_dict import Tensors
 from segformer_tf.config import VARIANTS, SegFormerConfig
 from segformer_tf.errors import InputError
 
+HIDDEN_ACTS = {"erf": "gelu", "tanh": "gelu_pytorch_tanh"}  # transformers' names of the forms of GELU
+
 
 def network_sizes(
     path: Path, tensors: Tensors, dialect: Dialect, root: str, settings: dict[str, Any]
@@ -54,7 +56,9 @@ def network_sizes(
             patch_sizes=tuple(patches),  # type: ignore[arg-type]
             mlp_ratio=hidden,
             norm_epsilon=dialect.norm_epsilon,
+            stage_norm_epsilon=dialect.stage_norm_epsilon,
             patch_norm_epsilon=dialect.patch_norm_epsilon,
+            gelu="tanh" if settings.get("hidden_act") == HIDDEN_ACTS["tanh"] else "erf",
             decoder=dialect.decoder_kind,
         )
     except (InputError, TypeError) as error:
@@ -74,7 +78,9 @@ def _four(
 def _check_settings(path: Path, settings: dict[str, Any], *shapes: list[int]) -> None:
     """Raises InputError for a config.json that contradicts the shapes or describes a network that is not built here."""
     names = ("hidden_sizes", "depths", "sr_ratios", "patch_sizes")
-    expected: dict[str, Any] = {**dict(zip(names, shapes, strict=True)), "hidden_act": "gelu", "num_channels": 3}
+    expected: dict[str, Any] = {**dict(zip(names, shapes, strict=True)), "num_channels": 3}
+    if settings.get("hidden_act") != HIDDEN_ACTS["tanh"]:
+        expected["hidden_act"] = HIDDEN_ACTS["erf"]
     for name, value in expected.items():
         if settings.get(name, value) != value:
             raise InputError(f"{path}: config.json: {name} is {settings[name]!r}, expected {value!r}")

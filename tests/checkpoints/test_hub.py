@@ -262,6 +262,8 @@ def test_shards_and_a_lone_file_are_asked_for() -> None:
         *parts,
     ]
     assert _wanted("a/b", ["README.md", "mit_b0.pth", "x.onnx"]) == ["README.md", "mit_b0.pth"]
+    preset = ["model.weights.h5", "task.weights.h5", "config.json", "task.json", "preprocessor.json"]
+    assert _wanted("keras/x", [*reversed(preset), "metadata.json", "assets.bin"]) == preset
     adapter = ["adapter_config.json", "adapter_model.safetensors"]
     assert _wanted("a/b", [*adapter, "training_args.bin"]) == adapter
     with pytest.raises(InputError, match=r"It holds a\.pth, b\.pth"):

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from convert.interchange.to_transformers import transformers_config
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.checkpoints.dialects import DIALECTS, TORCH_NAMES
 from segformer_tf.checkpoints.importer import read_checkpoint, to_keras
 from segformer_tf.checkpoints.placing import to_keras_layout, to_torch_layout
 from segformer_tf.checkpoints.state_dict import read_state_dict
 from segformer_tf.cli import main
-from segformer_tf.config import VARIANTS
+from segformer_tf.config import VARIANTS, variant_config
 from segformer_tf.errors import InputError
 from segformer_tf.label_sets import find_labels
 from tests.helpers import noise, within
@@ -242,6 +243,14 @@ def test_shapes_and_names_that_lie(tmp_path: Path) -> None:
     refused(
         "nvlabs", lambda t: t.update({k: np.zeros(s, np.float32) for k, s in deep.items()}), "numbers for an encoder"
     )
+
+
+def test_the_forms_of_gelu_have_transformers_names(tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "transformers.safetensors", tmp_path / "model.safetensors")
+    for form in ("erf", "tanh"):
+        written = transformers_config(variant_config("tiny", num_classes=3, gelu=form))["hidden_act"]
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "segformer", "hidden_act": written}))
+        assert read_checkpoint(tmp_path).config.gelu == form
 
 
 @pytest.mark.parametrize(

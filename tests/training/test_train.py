@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from convert.run_facts import run_facts
+from convert.describe.run_facts import run_facts
 from segformer_tf import build_classifier, build_segformer
 from segformer_tf.cli import main
 from segformer_tf.edge import logits_to_mask

@@ -19,12 +19,14 @@ class GraphStats:
         partitions: parts that a delegate runs; each one costs copies and a start.
         outside: counts of the operations that the runtime's own kernels run, by name, the most frequent first.
         macs: multiply-accumulates of the convolutions and matrix products, for one image.
+        kinds: how many operations of each name there are, and their multiply-accumulates, the most frequent first.
     """
 
     ops: int
     partitions: int
     outside: dict[str, int]
     macs: int
+    kinds: dict[str, tuple[int, int]]
 
 
 def read_graph_stats(interpreter: Any) -> GraphStats | None:
@@ -42,6 +44,10 @@ def read_graph_stats(interpreter: Any) -> GraphStats | None:
         partitions=len(delegates),
         outside=dict(Counter(op.name for op in _outside(own, delegates)).most_common()),
         macs=sum(_macs(op, shapes) for op in own),
+        kinds={
+            kind: (count, sum(_macs(op, shapes) for op in own if op.name == kind))
+            for kind, count in Counter(op.name for op in own).most_common()
+        },
     )
 
 

@@ -145,6 +145,18 @@ def test_gelu_of_delegated_operations_is_within_its_stated_error() -> None:
     assert 0.5 * GELU_ERROR < error < GELU_ERROR + 1e-5
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_gelu_of_keras_hub_is_its_own_form(old: bool) -> None:
+    graph = network.Graph()
+    x = np.linspace(-40, 40, 16_001).reshape(1, 1, -1, 1)
+    writer = network._Writer(graph, old=old)
+    unit = writer.gelu_unit("tanh")
+    graph.outputs = [writer.gelu("gelu", graph.input("x", x.shape), "tanh")]
+    result = run(to_tflite(graph), x * unit) / unit
+    np.testing.assert_allclose(result, np.asarray(keras.ops.gelu(x, approximate=True)), rtol=2e-6, atol=2e-6)
+    assert np.abs(result - np.asarray(keras.ops.gelu(x, approximate=False))).max() > 4e-4
+
+
 def broadcast_products(content: bytes) -> list[str]:
     """Matrix products of a file whose two sides have other batches."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType

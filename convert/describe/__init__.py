@@ -1,0 +1,1 @@
+"""What a model file or a run holds: `segformer info`."""
