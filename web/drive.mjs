@@ -5,7 +5,7 @@
 // The job: {url, webgpu, camera, page: {viewport, colorScheme, …}, steps: [{do: "drop", file: "a.png"}, …]}. Prints JSON:
 // {states, requests, problems}: what the page says after each step, every address that was asked for, and what the
 // browser complained of.
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { launch } from "./browser.mjs";
 
 const job = JSON.parse(await readFile(process.argv[2], "utf-8"));
@@ -68,6 +68,20 @@ const actions = {
   },
   async wait(page, step) {
     await page.waitForFunction(step.for, null, { timeout: 60_000 });
+  },
+  async pixels(page, step) {
+    const data = await transfer(page, filesOf(step));
+    const [size, url] = await page.evaluate(async ({ files: [file] }) => {
+      const { decodeImage } = await import("/decode.js");
+      const { width, height, rgba } = await decodeImage(file, null);
+      const reader = new FileReader();
+      const read = new Promise((resolve) => reader.addEventListener("load", resolve));
+      reader.readAsDataURL(new Blob([rgba]));
+      await read;
+      return [[height, width], reader.result];
+    }, data);
+    await writeFile(step.to, Buffer.from(url.slice(url.indexOf(",") + 1), "base64"));
+    return { size };
   },
   async evaluate(page, step) {
     return { value: await page.evaluate(step.script) };

@@ -6,6 +6,7 @@ import { upright } from "./upright.js";
 const LARGEST = 64e6; // pixels; each takes about 10 bytes here
 const STRIP = 1 << 22; // pixels on a canvas at a time: phones limit its size
 const READABLE = "JPEG, PNG, WebP, BMP or AVIF";
+const NAMES = { jpeg: "JPEG", webp: "WebP", bmp: "BMP", avif: "AVIF", heic: "HEIC" };
 
 // What other files are, by what they begin with.
 const OTHERS = [
@@ -108,8 +109,8 @@ export async function decodeImage(file, bits) {
     // Neither may change a value: the network was trained on what is stored.
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch {
-    const why = kind === "heic" ? "this browser cannot read HEIC; save it as JPEG" : `this browser cannot read it`;
-    throw new InputError(`not a readable ${kind === "avif" || kind === "heic" ? kind.toUpperCase() : kind} file: ${why}`);
+    const why = kind === "heic" ? "this browser cannot; save it as JPEG" : "it is damaged, or this browser cannot";
+    throw new InputError(`not a readable ${NAMES[kind]} file: ${why}`);
   }
   try {
     const picture = bitmapPixels(bitmap);

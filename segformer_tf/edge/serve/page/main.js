@@ -11,8 +11,10 @@ const element = (id) => document.getElementById(id);
 const view = new View();
 const state = { model: null, turn: 0, camera: null, name: "", busy: 0 };
 
-function say(text) {
-  element("status").textContent = text;
+/** Say what goes on; `more` is heard and not seen, as the legend shows it. */
+function say(text, more = "") {
+  const heard = Object.assign(document.createElement("span"), { className: "only-heard", textContent: more });
+  element("status").replaceChildren(text, heard);
 }
 
 /** Show what went wrong; without an error, nothing did. */
@@ -79,7 +81,7 @@ async function segment(source, name) {
   showSpeed(result.speed);
   const { width, height } = result.picture;
   const most = shares.slice(0, 3).map(({ id, share }) => `${model.info.names[id]} ${percent(share)}`);
-  if (!state.camera) say(`${name}, ${width} x ${height}: ${most.join(", ")}. ${result.note}`);
+  if (!state.camera) say(`${name}, ${width} x ${height} pixels. ${result.note}`, ` ${most.join(", ")}.`);
   return true;
 }
 

@@ -59,6 +59,7 @@ export class View {
     const photo = await createImageBitmap(whole, { resizeWidth: width, resizeHeight: height, resizeQuality: "high" });
     Object.assign(this, { result, labels });
     for (const canvas of this.canvases) Object.assign(canvas, { width, height });
+    this.box.style.setProperty("--ratio", width / height);
     this.canvases[0].getContext("2d").drawImage(photo, 0, 0);
     photo.close();
     this.canvases[1].getContext("2d").putImageData(colored(mask, picture, labels.colors, width, height), 0, 0);
