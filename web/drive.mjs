@@ -2,9 +2,9 @@
 //
 //   node drive.mjs JOB.json
 //
-// The job: {url, webgpu, camera, page: {viewport, colorScheme, …}, steps: [{do: "drop", file: "a.png"}, …]}. Prints JSON:
-// {states, requests, problems}: what the page says after each step, every address that was asked for, and what the
-// browser complained of.
+// The job: {url, webgpu, camera, page: {viewport, colorScheme, …}, change, steps: [{do: "drop", file: "a.png"}, …]}.
+// Prints JSON: {states, requests, problems}: what the page says after each step, every address that was asked for, and
+// what the browser complained of. `change` is [script, before, after]: a script of the page that gets another text.
 import { readFile, writeFile } from "node:fs/promises";
 import { launch } from "./browser.mjs";
 
@@ -66,8 +66,8 @@ const actions = {
   async engine(page) {
     await page.waitForFunction(() => !document.getElementById("engine").textContent.endsWith("…"), null, { timeout: 120_000 });
   },
-  async wait(page, step) {
-    await page.waitForFunction(step.for, null, { timeout: 60_000 });
+  async shown(page) {
+    await page.waitForSelector("#legend li", { timeout: 60_000 });
   },
   async pixels(page, step) {
     const data = await transfer(page, filesOf(step));
@@ -110,6 +110,15 @@ try {
   context.on("request", (request) => requests.push(request.url()));
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
   page.on("pageerror", (error) => problems.push(String(error)));
+  if (job.change) {
+    const [script, before, after] = job.change;
+    await context.route(`**/${script}`, async (route) => {
+      const response = await route.fetch();
+      const text = await response.text();
+      if (!text.includes(before)) throw new Error(`${script} has no ${before}`);
+      await route.fulfill({ response, body: text.replace(before, after) });
+    });
+  }
   const states = [];
   for (const step of [{ do: "open" }, ...job.steps]) {
     const start = performance.now();

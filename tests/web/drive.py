@@ -44,11 +44,13 @@ def node(script: str, job: Any, folder: Path) -> Any:
     return json.loads(run.stdout)
 
 
-def drive(url: str, steps: list[Step], folder: Path, **job: Any) -> dict[str, Any]:
+def drive(url: str, steps: list[Step], folder: Path, *, expected: str = "", **job: Any) -> dict[str, Any]:
     """What the page says after opening it and after each step, and every address that was asked for.
 
-    What LiteRT writes to the console is no problem; whatever else the browser complains of is.
+    The browser must not complain, but of what is `expected`. What LiteRT writes to the console is no complaint.
     """
     seen: dict[str, Any] = node("drive.mjs", {"url": url, "steps": steps, **job}, folder)
-    assert not [text for text in seen["problems"] if not text.startswith(("INFO: ", "WARNING: "))]
+    problems = [text for text in seen["problems"] if not text.startswith(("INFO: ", "WARNING: "))]
+    assert not [text for text in problems if not expected or expected not in text]
+    assert bool(problems) == bool(expected)
     return seen

@@ -68,21 +68,20 @@ async function servedModel() {
   });
 }
 
-/** Segment a picture or frame and show it, unless a newer one came; true if it was shown. */
-async function segment(source, name) {
+/** Segment a picture or frame and show it, unless a newer one came; `live` frames change no status. */
+async function segment(source, name, live = false) {
   const turn = ++state.turn;
   const { model } = state;
   if (!model) throw new InputError("no model is open yet");
   const result = await model.segment(source);
-  if (turn !== state.turn || model !== state.model) return false;
+  if (turn !== state.turn || model !== state.model) return;
   const shares = await view.show(result, model.info, name);
   state.name = name;
   element("result").hidden = false;
   showSpeed(result.speed);
   const { width, height } = result.picture;
   const most = shares.slice(0, 3).map(({ id, share }) => `${model.info.names[id]} ${percent(share)}`);
-  if (!state.camera) say(`${name}, ${width} x ${height} pixels. ${result.note}`, ` ${most.join(", ")}.`);
-  return true;
+  if (!live) say(`${name}, ${width} x ${height} pixels. ${result.note}`, ` ${most.join(", ")}.`);
 }
 
 function showSpeed(speed) {
@@ -135,7 +134,7 @@ async function runCamera() {
     try {
       while (state.camera === camera) {
         const frame = await camera.frame();
-        if (state.camera === camera) await segment(frame, "camera");
+        if (state.camera === camera) await segment(frame, "camera", true);
         await new Promise(requestAnimationFrame);
       }
     } finally {
