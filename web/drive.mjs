@@ -4,7 +4,7 @@
 //
 // The job: {url, webgpu, camera, page: {viewport, colorScheme, …}, change, steps: [{do: "drop", file: "a.png"}, …]}.
 // Prints JSON: {states, requests, problems}: what the page says after each step, every address that was asked for, and
-// what the browser complained of. `change` is [script, before, after]: a script of the page that gets another text.
+// what the browser complained of; of a page that is not ours (`plain`), no states. `change` is [script, before, after]: a script of the page that gets another text.
 import { readFile, writeFile } from "node:fs/promises";
 import { launch } from "./browser.mjs";
 
@@ -47,6 +47,12 @@ const actions = {
   },
   async press(page, step) {
     for (const key of step.keys) await page.keyboard.press(key);
+  },
+  async give(page, step) {
+    await page.locator(step.on).setInputFiles(filesOf(step));
+  },
+  async text(page, step) {
+    await page.locator(step.on, { hasText: step.text }).waitFor({ timeout: 60_000 });
   },
   async focus(page, step) {
     await page.focus(step.on);
@@ -123,8 +129,8 @@ try {
   for (const step of [{ do: "open" }, ...job.steps]) {
     const start = performance.now();
     const more = await actions[step.do](page, step);
-    if (!step.hasty) await idle(page);
-    states.push({ ...(await page.evaluate(state)), ...more, seconds: (performance.now() - start) / 1000 });
+    if (!step.hasty && !job.plain) await idle(page);
+    states.push({ ...(job.plain ? {} : await page.evaluate(state)), ...more, seconds: (performance.now() - start) / 1000 });
   }
   console.log(JSON.stringify({ states, requests, problems }));
 } finally {

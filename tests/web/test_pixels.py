@@ -34,8 +34,11 @@ def test_mask(tmp_path: Path) -> None:
         expected.append(logits_to_mask(logits, (height, width)))
         jobs.append(
             {
-                **{"do": "mask", "file": tmp_path / f"{i}.f32", "to": tmp_path / f"{i}.ids"},
-                **{"grid": (h, w, classes), "size": (height, width)},
+                "do": "mask",
+                "file": tmp_path / f"{i}.f32",
+                "to": tmp_path / f"{i}.ids",
+                "grid": (h, w, classes),
+                "size": (height, width),
             }
         )
     assert not any(node("pixels.mjs", jobs, tmp_path))
@@ -58,8 +61,11 @@ def test_resize(tmp_path: Path) -> None:
         expected.append(fit_image(pixels[..., :3].copy(), (height, width)))
         jobs.append(
             {
-                **{"do": "resize", "file": tmp_path / f"{i}.rgba", "to": tmp_path / f"{i}.rgb"},
-                **{"from": (h, w), "size": (height, width)},
+                "do": "resize",
+                "file": tmp_path / f"{i}.rgba",
+                "to": tmp_path / f"{i}.rgb",
+                "from": (h, w),
+                "size": (height, width),
             }
         )
     assert not any(node("pixels.mjs", jobs, tmp_path))

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from segformer_tf.edge.metadata import read_model_info
 from segformer_tf.edge.serve.litert_js import usual_folder
 from segformer_tf.edge.serve.server import PageServer
-from segformer_tf.terminal import plain_console
+from segformer_tf.errors import printable
 
 
 def serve(
@@ -44,11 +44,10 @@ def serve(
     """
     read_model_info(model)
     with PageServer(model, litert=litert or usual_folder(), port=port) as server:
-        console = plain_console()
-        console.print(f"{model.name} on {server.url} (Ctrl-C ends it)")
-        if open_page:
-            webbrowser.open(server.url)
         try:
+            print(f"{printable(model.name)} on {server.url} (Ctrl-C ends it)", flush=True)
+            if open_page:
+                webbrowser.open(server.url)
             server.serve_forever()
         except KeyboardInterrupt:
-            console.print("ended")
+            print("ended")

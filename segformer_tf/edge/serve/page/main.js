@@ -9,10 +9,11 @@ const STAGES = { decode: "read", preprocess: "resize", inference: "network", mas
 
 const element = (id) => document.getElementById(id);
 const view = new View();
-const state = { model: null, turn: 0, camera: null, name: "", busy: 0 };
+const state = { model: null, turn: 0, camera: null, name: "", busy: 0, said: ["", ""] };
 
 /** Say what goes on; `more` is heard and not seen, as the legend shows it. */
 function say(text, more = "") {
+  state.said = [text, more];
   const heard = Object.assign(document.createElement("span"), { className: "only-heard", textContent: more });
   element("status").replaceChildren(text, heard);
 }
@@ -25,14 +26,14 @@ function problem(error, what = "") {
 
 /** Run one of the page's actions; whatever it throws is shown. */
 async function attempt(what, action) {
+  const before = state.said;
   problem(null);
   busy(1);
   try {
-    return await action();
+    await action();
   } catch (error) {
     problem(error, what);
-    say("");
-    return undefined;
+    say(...before); // what is on the page is still there
   } finally {
     busy(-1);
   }
@@ -52,7 +53,7 @@ function useModel(name, read) {
     state.model?.close();
     state.model = model;
     const { info, width, height } = model;
-    element("model").textContent = `${name}: ${info.names.length} classes, ${info.recipe}, ${width} x ${height} pixels`;
+    element("model").textContent = `${name}: ${info.names.length} classes, ${info.recipe}, ${width} × ${height} pixels`;
     element("terms").hidden = false;
     element("terms").textContent = info.license ? `Terms of the model: ${info.license}` : "The model names no terms.";
     say("Ready for a picture.");
@@ -81,7 +82,7 @@ async function segment(source, name, live = false) {
   showSpeed(result.speed);
   const { width, height } = result.picture;
   const most = shares.slice(0, 3).map(({ id, share }) => `${model.info.names[id]} ${percent(share)}`);
-  if (!live) say(`${name}, ${width} x ${height} pixels. ${result.note}`, ` ${most.join(", ")}.`);
+  if (!live) say(`${name}, ${width} × ${height} pixels. ${result.note}`, ` ${most.join(", ")}.`);
 }
 
 function showSpeed(speed) {
