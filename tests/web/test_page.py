@@ -14,6 +14,7 @@ from PIL import Image
 
 from segformer_tf.edge import Segmenter
 from segformer_tf.image import load_image
+from segformer_tf.model import SegFormer
 from segformer_tf.overlay import overlay
 from tests.conftest import DATA
 from tests.web.drive import Step, drive, served
@@ -258,12 +259,32 @@ def test_models_of_ones_own(
     assert {name for name, _ in pasted["legend"]} <= set(Segmenter(STREETS, runtime="litert").labels.names)
 
 
-@pytest.mark.parametrize("recipe", ["fp16", "weight_int8", "dynamic_int8", "int8", "int8_mixed"])
+def test_a_class_map_beside_the_logits(tiny: SegFormer, toy_folder: Path, tmp_path: Path) -> None:
+    from convert.export import export_tflite
+
+    file, picture = tmp_path / "map.tflite", toy_folder / "test" / "images" / "0.png"
+    export_tflite(tiny, file, recipe="fp32", size=(64, 96), runtimes=("litert",), class_map=True)
+    with served(file) as url:
+        (mask,) = saved_masks(url, [picture], tmp_path)
+    assert (mask == Segmenter(file, runtime="litert")(picture).mask).mean() >= 0.999
+
+
+def test_a_network_that_broke_off_is_a_sentence(tiny_page: str, toy_folder: Path, tmp_path: Path) -> None:
+    """Every time, and not only the first."""
+    picture = toy_folder / "test" / "images" / "0.png"
+    change = ["worker.js", "const result = await", "setTimeout(() => null.x); const result = await new Promise(() => 0) ||"]
+    seen = drive(tiny_page, [{"do": "drop", "file": picture}] * 2, tmp_path, change=change)
+    for state in seen["states"][1:]:
+        assert "0.png: the network broke off (" in state["problem"]
+        assert state["status"] == "Ready for a picture."
+
+
+@pytest.mark.parametrize("recipe", ["fp16", "weight_int8", "dynamic_int8", "int8", "int8_mixed", "w8a16"])
 def test_other_recipes_run(tiny_files: dict[str, Path], recipe: str, toy_folder: Path, tmp_path: Path) -> None:
     picture = toy_folder / "test" / "images" / "0.png"
     with served(tiny_files[recipe]) as url:
         (mask,) = saved_masks(url, [picture], tmp_path)
-    assert (mask == Segmenter(tiny_files[recipe], runtime="litert")(picture).mask).mean() > 0.9
+    assert (mask == Segmenter(tiny_files[recipe], runtime="litert")(picture).mask).mean() > 0.9, recipe
 
 
 TIME, ANSWER = "performance.now() - start", "const logits = await segmenter.infer(input)"

@@ -19,12 +19,13 @@ class Engine {
     };
     this.worker.onerror = (event) => {
       event.preventDefault();
-      this.end(event.message || "its script or a file of LiteRT.js is missing");
+      this.end(`the network broke off (${event.message || "a script is missing"}); load the page again`);
     };
   }
 
   call(operation, request, transfer = []) {
     return new Promise((resolve, reject) => {
+      if (this.ended) throw new InputError(this.ended);
       const id = crypto.randomUUID();
       this.waiting.set(id, { resolve, reject });
       this.worker.postMessage({ id, operation, ...request }, transfer);
@@ -38,6 +39,7 @@ class Engine {
   }
 
   end(reason = "stopped") {
+    this.ended = reason;
     this.worker.terminate();
     for (const { reject } of this.waiting.values()) reject(new InputError(reason));
     this.waiting.clear();
@@ -124,7 +126,7 @@ export class Model {
 
   close() {
     this.closed = true;
-    this.engine.end();
+    this.engine.end("another model was opened meanwhile");
     this.candidate?.end();
   }
 }

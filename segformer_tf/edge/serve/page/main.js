@@ -138,6 +138,8 @@ async function runCamera() {
         if (state.camera === camera) await segment(frame, "camera", true);
         await new Promise(requestAnimationFrame);
       }
+    } catch (error) {
+      if (state.camera === camera) throw error; // else it was stopped, or its model closed
     } finally {
       if (state.camera === camera) stopCamera();
     }
