@@ -272,7 +272,11 @@ def test_a_class_map_beside_the_logits(tiny: SegFormer, toy_folder: Path, tmp_pa
 def test_a_network_that_broke_off_is_a_sentence(tiny_page: str, toy_folder: Path, tmp_path: Path) -> None:
     """Every time, and not only the first."""
     picture = toy_folder / "test" / "images" / "0.png"
-    change = ["worker.js", "const result = await", "setTimeout(() => null.x); const result = await new Promise(() => 0) ||"]
+    change = [
+        "worker.js",
+        "const result = await",
+        "setTimeout(() => null.x); const result = await new Promise(() => 0) ||",
+    ]
     seen = drive(tiny_page, [{"do": "drop", "file": picture}] * 2, tmp_path, change=change)
     for state in seen["states"][1:]:
         assert "0.png: the network broke off (" in state["problem"]
