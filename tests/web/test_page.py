@@ -105,7 +105,7 @@ def test_int8_masks_are_close(streets_page: str, pngs: list[Path], tmp_path: Pat
     """LiteRT.js's integers round otherwise, as they do between any two CPUs."""
     segmenter = Segmenter(STREETS, runtime="litert")
     for file, mask in zip(pngs[-3:], saved_masks(streets_page, pngs[-3:], tmp_path), strict=True):
-        assert (mask == segmenter(file).mask).mean() >= 0.98, file.name
+        assert (mask == segmenter(file).mask).mean() >= 0.95, file.name
 
 
 def test_pixels_are_those_of_load_image(tiny_page: str, photo: Image.Image, tmp_path: Path) -> None:

@@ -36,11 +36,16 @@ def serve(
 
         segformer serve model.tflite --port 0 --open
 
-    Args:
-        model: a .tflite that `segformer export` wrote.
-        port: to listen on; 0 takes a free one.
-        litert: node_modules folder with @litertjs/core. Default: web/node_modules of a clone, or node_modules here.
-        open_page: open the page in the browser.
+    Parameters
+    ----------
+    model
+        A .tflite that `segformer export` wrote.
+    port
+        To listen on; 0 takes a free one.
+    litert
+        A node_modules folder with @litertjs/core. Default: web/node_modules of a clone, or node_modules here.
+    open_page
+        Open the page in the browser.
     """
     read_model_info(model)
     with PageServer(model, litert=litert or usual_folder(), port=port) as server:

@@ -20,7 +20,6 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
-    ".json": "application/json",
     ".wasm": "application/wasm",
 }
 _BYTES = "application/octet-stream"
@@ -81,7 +80,7 @@ class PageServer(ThreadingHTTPServer):
     def answer(self, path: str) -> tuple[str, bytes] | None:
         """Type and content of a path on the page, or None; only files that were listed at the start."""
         if path == "served.json":
-            return _TYPES[".json"], self._served
+            return "application/json", self._served
         file = self._files.get(path)
         if file is None:
             return None
