@@ -31,6 +31,7 @@ VERBS = {
     "predict": ("segformer_tf.edge.predict.cli:predict", "Segment images, videos and cameras; needs no TensorFlow."),
     "benchmark": ("segformer_tf.edge.benchmark.cli:benchmark", "Time TFLite files side by side; needs no TensorFlow."),
     "plan": ("segformer_tf.edge.plan.cli:plan", "Predict which network fits this machine; needs no TensorFlow."),
+    "serve": ("segformer_tf.edge.serve.cli:serve", "Run a TFLite file in the browser; needs no TensorFlow."),
     "verify": ("convert.compare.cli:verify", "Compare a model with a checkpoint or another model, step by step."),
     "info": ("convert.describe.cli:info", "Say what a model file or a run holds, layer by layer."),
 }

@@ -21,7 +21,17 @@ WITH_COMMANDS = [
     for document in DOCUMENTS
     if Path(document).name not in ("commands.md", "api.md", "architecture.md", "development.md", "languages.md")
 ]
-FOREIGN_OPTIONS = {"--ntasks-per-node", "--gpus-per-node", "--nodes", "--rounds", "--ours", "--help", "--build"}
+FOREIGN_OPTIONS = {
+    "--ntasks-per-node",
+    "--gpus-per-node",
+    "--nodes",
+    "--rounds",
+    "--ours",
+    "--help",
+    "--build",
+    "--bind",
+    "--accelerator",
+}
 
 
 def commands(text: str) -> list[str]:

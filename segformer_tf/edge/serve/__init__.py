@@ -1,0 +1,1 @@
+"""A page that runs an exported file in the browser, served on this machine alone."""
