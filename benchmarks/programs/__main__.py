@@ -104,7 +104,7 @@ def main(
                 except InputError as error:
                     reasons[name] = str(error)
     rows = rows_of(turns, reasons)
-    sizes = f"{ends.size[0]}x{ends.size[1]}, {info.recipe}, {rounds} rounds of {calls} calls, {threads} threads"
+    sizes = f"{ends.size[0]}x{ends.size[1]}, {info.recipe}, {rounds} x {calls} calls, {threads} threads"
     print(f"{file.name}, {sizes}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}\n\n{markdown(rows)}")
     if csv_file:
         with atomic(csv_file) as part, part.open("w", newline="") as stream:

@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from importlib.metadata import version
+from typing import Any
 
 import mediapipe
 import numpy as np
@@ -38,7 +39,7 @@ def main() -> None:
             )
         )
 
-    def segment(by: vision.ImageSegmenter, frame: int) -> vision.ImageSegmenterResult:
+    def segment(by: vision.ImageSegmenter, frame: int) -> Any:
         return by.segment_for_video(image, 40 * frame) if options.video else by.segment(image)
 
     with segmenter(confidence=True) as both:
