@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.programs import programs
 from benchmarks.programs.__main__ import main
-from benchmarks.programs.programs import Answer, Job, ends_of, on_tflite
+from benchmarks.programs.programs import Answer, Input, Job, input_of, on_tflite
 from benchmarks.programs.table import COLUMNS, Turn, compare_turn, rows_of
 from convert.sample_images import synthetic_images
 from segformer_tf import SegFormer
@@ -44,11 +44,9 @@ def test_what_is_installed_is_compared_and_what_is_not_says_how_to_get_it(
     assert all(f"| {' | '.join(row)} |" in printed for row in (header, litert, *others))
 
 
-def test_input_and_logits_of_a_file(tiny_files: dict) -> None:
-    floats, integers = ends_of(tiny_files["fp32"]), ends_of(tiny_files["int8_io"])
-    assert (floats.size, floats.dtype, floats.scale) == ((97, 161), np.float32, 0)
-    assert (integers.size, integers.dtype) == ((97, 161), np.uint8)
-    assert 0 < integers.scale < 1
+def test_the_input_of_a_file(tiny_files: dict) -> None:
+    assert input_of(tiny_files["fp32"]) == Input((97, 161), np.dtype(np.float32))
+    assert input_of(tiny_files["int8"]) == Input((97, 161), np.dtype(np.uint8))
 
 
 def test_a_program_that_refuses_or_crashes_is_said_in_a_line(
@@ -57,7 +55,7 @@ def test_a_program_that_refuses_or_crashes_is_said_in_a_line(
     (photo,) = synthetic_images((50, 70), 1)
     damaged = tmp_path / "damaged.tflite"
     damaged.write_bytes(tiny_files["fp32"].read_bytes().replace(b"TFL3", b"TFL4"))
-    job = Job(damaged, ends_of(tiny_files["fp32"]), photo, tmp_path, 1, 1)
+    job = Job(damaged, input_of(tiny_files["fp32"]), photo, tmp_path, 1, 1)
     with pytest.raises(InputError, match=r"damaged.tflite: not a TFLite file$"):
         on_tflite(job, runtime="litert")
     with pytest.raises(InputError, match=r"^crashed \(SIGSEGV\)$"):
@@ -68,7 +66,7 @@ def test_rows_are_medians_and_means() -> None:
     logits = np.zeros((2, 3, 4), np.float32)
     logits[..., 1] = 1
     photo = np.zeros((8, 12, 3), np.uint8)
-    job = Job(Path(), programs.Ends((8, 12), np.dtype(np.uint8), 0.0, 0), photo, Path(), 1, 1)
+    job = Job(Path(), Input((8, 12), np.dtype(np.uint8)), photo, Path(), 1, 1)
     mask = job.mask_of(logits)
     assert set(mask.flat) == {1}
     mask[0] = 2

@@ -16,7 +16,7 @@ from typing import Annotated
 from cyclopts import Parameter, run
 from rich.progress import track
 
-from benchmarks.programs.programs import PROGRAMS, Job, ends_of
+from benchmarks.programs.programs import PROGRAMS, Job, input_of
 from benchmarks.programs.table import COLUMNS, Turn, compare_turn, markdown, rows_of
 from segformer_tf.edge.metadata import read_model_info
 from segformer_tf.errors import InputError
@@ -80,7 +80,7 @@ def main(
         raise InputError(f"--rounds, --calls and --threads must be positive. Received: {rounds}, {calls} and {threads}")
     if unknown := [name for name in programs if name not in PROGRAMS]:
         raise InputError(f"--programs must be some of {', '.join(PROGRAMS)}. Received: {unknown[0]}")
-    info, ends = read_model_info(file), ends_of(file)
+    info, source = read_model_info(file), input_of(file)
     paths = evenly_spaced(list_images(images), rounds) if images else []
     import_tensorflow()
     from convert.sample_images import synthetic_images
@@ -89,12 +89,12 @@ def main(
     keras = load_segformer(model)
     if (classes := keras.config.num_classes) != len(info.labels.names):
         raise InputError(f"{file}: has {len(info.labels.names)} classes. Received: a model of {classes}")
-    photos = [load_image(path, bits=info.bits) for path in paths] or synthetic_images(ends.size, rounds)
+    photos = [load_image(path, bits=info.bits) for path in paths] or synthetic_images(source.size, rounds)
     turns: dict[str, list[Turn]] = {name: [] for name in programs}
     reasons: dict[str, str] = {}
     with TemporaryDirectory() as folder:
         for number in track(range(rounds), "rounds", transient=True, console=plain_console(stderr=True)):
-            job = Job(file, ends, photos[number % len(photos)], Path(folder), calls, threads)
+            job = Job(file, source, photos[number % len(photos)], Path(folder), calls, threads)
             expected = keras.logits(job.fitted[None])[0]
             for name in programs:
                 if name in reasons:
@@ -102,9 +102,9 @@ def main(
                 try:
                     turns[name].append(compare_turn(PROGRAMS[name](job), job, expected))
                 except InputError as error:
-                    reasons[name] = str(error)
+                    reasons[name] = str(error).removeprefix(f"{file}: ")
     rows = rows_of(turns, reasons)
-    sizes = f"{ends.size[0]}x{ends.size[1]}, {info.recipe}, {rounds} x {calls} calls, {threads} threads"
+    sizes = f"{source.size[0]}x{source.size[1]}, {info.recipe}, {rounds} x {calls} calls, {threads} threads"
     print(f"{file.name}, {sizes}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}\n\n{markdown(rows)}")
     if csv_file:
         with atomic(csv_file) as part, part.open("w", newline="") as stream:

@@ -30,31 +30,19 @@ _SECONDS = 3600  # until a process counts as hanging: a GPU on a CPU takes a min
 
 
 @dataclass(frozen=True)
-class Ends:
-    """Input and logits of a file.
-
-    Attributes:
-        size: (height, width) of the input.
-        dtype: of its values.
-        scale, zero_point: of integer logits; a scale of 0 where they are floats.
-    """
+class Input:
+    """A file's: (height, width), and the type of its values."""
 
     size: tuple[int, int]
     dtype: np.dtype[Any]
-    scale: float
-    zero_point: int
 
 
-def ends_of(file: Path) -> Ends:
-    """Of a file of `segformer export`, whose last output is the logits."""
+def input_of(file: Path) -> Input:
+    """Of a file of `segformer export`."""
     graph = schema.Model.GetRootAsModel(file.read_bytes(), 0).Subgraphs(0)
-    source, target = graph.Tensors(graph.Inputs(0)), graph.Tensors(graph.Outputs(graph.OutputsLength() - 1))
-    _, height, width, _ = source.ShapeAsNumpy().tolist()
-    dtype = np.dtype(np.uint8 if source.Type() == schema.TensorType.UINT8 else np.float32)
-    scales = target.Quantization()
-    if target.Type() == schema.TensorType.FLOAT32 or scales is None:
-        return Ends((height, width), dtype, 0.0, 0)
-    return Ends((height, width), dtype, float(scales.Scale(0)), int(scales.ZeroPoint(0)))
+    tensor = graph.Tensors(graph.Inputs(0))
+    _, height, width, _ = tensor.ShapeAsNumpy().tolist()
+    return Input((height, width), np.dtype(np.uint8 if tensor.Type() == schema.TensorType.UINT8 else np.float32))
 
 
 @dataclass(frozen=True)
@@ -63,7 +51,7 @@ class Job:
 
     Attributes:
         file: a ``.tflite``.
-        ends: of it.
+        input: of it.
         photo: (H, W, 3) uint8 RGB.
         folder: for files in between.
         calls: calls to time, after one that does not count.
@@ -71,7 +59,7 @@ class Job:
     """
 
     file: Path
-    ends: Ends
+    input: Input
     photo: Pixels
     folder: Path
     calls: int
@@ -80,7 +68,7 @@ class Job:
     @property
     def fitted(self) -> Pixels:
         """The photo at the file's size."""
-        return fit_image(self.photo, self.ends.size)
+        return fit_image(self.photo, self.input.size)
 
     def mask_of(self, logits: NDArray[np.float32]) -> NDArray[np.uint8]:
         """At the photo's size."""
@@ -144,15 +132,18 @@ def on_litert_js(job: Job, *, accelerator: str) -> Answer:
         raise InputError("not installed: apt-get install nodejs npm chromium")
     if not (WEB / "node_modules").is_dir():
         raise InputError("not installed: npm ci, in web/")
-    job.fitted.astype(job.ends.dtype).tofile(job.folder / "input.bin")
+    job.fitted.astype(job.input.dtype).tofile(job.folder / "input.bin")
     out = job.folder / accelerator
     command = [node, WEB / "agreement.mjs", job.file, job.folder / "input.bin", out, "--accelerator", accelerator]
-    _output([*command, "--runs", job.calls, "--threads", job.threads])
+    try:
+        _output([*command, "--runs", job.calls, "--threads", job.threads])
+    except InputError as error:
+        raise InputError(str(error).removeprefix("agreement: ")) from None
     report = json.loads(Path(f"{out}.json").read_text("utf-8"))
-    last = report["outputs"][-1]
-    number = len(report["outputs"]) - 1
-    stored = np.fromfile(f"{out}.{number}.bin", last["dtype"]).reshape(last["shape"])[0].astype(np.float32)
-    logits = (stored - job.ends.zero_point) * np.float32(job.ends.scale) if job.ends.scale else stored
+    *others, last = report["outputs"]  # the logits, in a file with a class map as well
+    if last["dtype"] != "float32":
+        raise InputError(f"gives logits of {last['dtype']}, which are not compared here")
+    logits = np.fromfile(f"{out}.{len(others)}.bin", np.float32).reshape(last["shape"])[0]
     device = f" on {report['adapter']}" if report.get("adapter") else ""
     version = f"{report['litertjs']}, Chromium {report['chromium'].split('.')[0]}{device}"
     return Answer(report["median_ms"], version, logits, {"": job.mask_of(logits)})
