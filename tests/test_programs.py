@@ -40,7 +40,7 @@ def test_what_is_installed_is_compared_and_what_is_not_says_how_to_get_it(
         ["litert.js-wasm", "not run: not installed: npm ci, in web/"],
     ]
     printed = capsys.readouterr().out
-    assert printed.startswith("fp32.tflite, 97x161, fp32, 1 x 1 calls, 2 threads")
+    assert printed.startswith("fp32.tflite, 97x161, fp32, 1 x 1 calls, threads: 1")
     assert all(f"| {' | '.join(row)} |" in printed for row in (header, litert, *others))
 
 

@@ -36,7 +36,7 @@ def main(
     programs: Annotated[list[str], Parameter(consume_multiple=True, negative=())] = list(PROGRAMS),  # noqa: B006
     rounds: int = 3,
     calls: int = 3,
-    threads: int = 2,
+    threads: int = 1,
     csv_file: Path | None = None,
 ) -> None:
     """Run a file, unchanged, in every program that is installed, and print a Markdown table.
@@ -72,7 +72,7 @@ def main(
     calls
         Calls that are timed in a turn.
     threads
-        CPU threads; MediaPipe chooses its own.
+        CPU threads of each program. MediaPipe takes one on a PC, whatever is asked.
     csv_file
         File to write the rows to.
     """
@@ -104,7 +104,7 @@ def main(
                 except InputError as error:
                     reasons[name] = str(error).removeprefix(f"{file}: ")
     rows = rows_of(turns, reasons)
-    sizes = f"{source.size[0]}x{source.size[1]}, {info.recipe}, {rounds} x {calls} calls, {threads} threads"
+    sizes = f"{source.size[0]}x{source.size[1]}, {info.recipe}, {rounds} x {calls} calls, threads: {threads}"
     print(f"{file.name}, {sizes}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}\n\n{markdown(rows)}")
     if csv_file:
         with atomic(csv_file) as part, part.open("w", newline="") as stream:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.programs.programs import MEDIAPIPE, mediapipe_masks
 from convert.export import export_tflite
@@ -127,6 +130,17 @@ def test_a_file_of_before_gives_logits_as_confidence(tiny_files: dict, tmp_path:
     _, now = mediapipe_masks(tiny_files["fp32"], image, tmp_path)
     np.testing.assert_array_equal(masks["category"], now["category"])
     assert masks["confidence"].min() < 0
+
+
+def test_the_python_of_the_manual_runs(tiny_files: dict, tmp_path: Path) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "languages.md").read_text("utf-8")
+    (block,) = (each for each in re.findall(r"```python\n(.*?)```", manual, re.DOTALL) if "mediapipe" in each)
+    (photo,) = synthetic_images((120, 200), 1)
+    Image.fromarray(photo).save(tmp_path / "photo.jpg")
+    (tmp_path / "model.tflite").write_bytes(tiny_files["fp32"].read_bytes())
+    code = f"{block}\nprint(ids.shape[:2], len(confidences), names[-1])"
+    done = subprocess.run([MEDIAPIPE, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["(120, 200) 6 class 5"], done.stderr
 
 
 def _type_of_map(file: Path) -> type[np.generic]:
