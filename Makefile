@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 
-.PHONY: demo test test-fast test-gpu test-gpu-delegate test-arm test-cpp test-web fuzz lint bench clean
+.PHONY: demo test test-fast test-gpu test-gpu-delegate test-arm test-cpp test-web test-mediapipe fuzz lint bench clean
 
 demo: .venv/demo
 	$(BIN)/python examples/demo.py
@@ -15,7 +15,7 @@ test: .venv/test
 
 # While you work: what takes seconds is left out.
 test-fast: .venv/test
-	$(PYTEST) -m "not long and not slow and not network and not gpu and not arm and not cpp and not web and not gpu_delegate"
+	$(PYTEST) -m "not long and not slow and not network and not gpu and not arm and not cpp and not web and not mediapipe and not gpu_delegate"
 
 # Needs a GPU.
 test-gpu: .venv/test
@@ -47,6 +47,18 @@ web/node_modules: web/package-lock.json
 	cd web && npm ci
 	touch $@
 
+# MediaPipe's ImageSegmenter on our files, in an environment of its own, as it wants another OpenCV.
+test-mediapipe: .venv/test .mediapipe/installed
+	$(BIN)/python -m pytest tests/mediapipe -m mediapipe
+
+.PHONY: mediapipe
+mediapipe: .mediapipe/installed
+
+.mediapipe/installed: tests/mediapipe/requirements.txt | .venv/bin/python
+	$(BIN)/python -m venv .mediapipe
+	.mediapipe/bin/pip install --quiet --requirement $<
+	touch $@
+
 # Random input for ten minutes, or MINUTES.
 MINUTES ?= 10
 fuzz: .venv/test
@@ -75,7 +87,7 @@ plan-graphs: .venv/demo
 	$(BIN)/python -m benchmarks.plan_graphs
 
 clean:
-	rm -rf .venv .arm .cpp web/node_modules build *.egg-info
+	rm -rf .venv .arm .cpp .mediapipe web/node_modules build *.egg-info
 
 # A stamp file per set of extras; all share one environment.
 .venv/bin/python:

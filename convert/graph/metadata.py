@@ -20,6 +20,7 @@ _FILE_AXIS_LABELS = 2
 _CONTENT_FEATURE, _CONTENT_IMAGE = 1, 2
 _COLOR_RGB = 1
 _PROCESS_NORMALIZATION = 1
+_ACTIVATION_SOFTMAX = 2  # of MediaPipe's image_segmenter_metadata_schema.fbs (V001)
 
 
 def write_with_files(flatbuffer: bytes, info: ModelInfo, out: Path) -> None:
@@ -72,7 +73,15 @@ def model_metadata(info: ModelInfo, size: tuple[int, int], *, class_map: bool = 
     mask = t.table(
         {0: t.string("mask"), 1: t.string("Class ids, (height, width) of the input."), 6: t.vector([labels])}
     )
-    subgraph = t.table({2: t.vector([inputs]), 3: t.vector([mask, outputs] if class_map else [outputs])})
+    # MediaPipe's ImageSegmenter, whose confidence masks are the logits themselves where no activation is stated.
+    segmenter = t.table({0: t.string("SEGMENTER_METADATA"), 1: t.blob(_segmenter_options())})
+    subgraph = t.table(
+        {
+            2: t.vector([inputs]),
+            3: t.vector([mask, outputs] if class_map else [outputs]),
+            9: t.vector([segmenter]),
+        }
+    )
     root = t.table(
         {
             0: t.string("SegFormer"),
@@ -81,10 +90,15 @@ def model_metadata(info: ModelInfo, size: tuple[int, int], *, class_map: bool = 
             3: t.vector([subgraph]),
             5: t.string(info.license),
             6: t.vector([details]),
-            7: t.string("1.0.0"),
+            7: t.string("1.5.0"),  # the first version with custom metadata
         }
     )
-    return t.finish(root)
+    return t.finish(root, b"M001")
+
+
+def _segmenter_options() -> bytes:
+    t = _Tables()
+    return t.finish(t.table({0: t.byte(_ACTIVATION_SOFTMAX), 1: t.string("1.0.0")}), b"V001")
 
 
 _Slot = Callable[[flatbuffers.Builder, int], None]  # writes one field of the table that is open
@@ -123,8 +137,15 @@ class _Tables:
     def uint(self, value: int) -> _Slot:
         return lambda builder, slot: builder.PrependUint32Slot(slot, value, 0)
 
-    def finish(self, root: Any) -> bytes:
-        self._builder.Finish(root.offset, b"M001")
+    def blob(self, content: bytes) -> _Slot:
+        """Bytes, aligned as the schema asks of a flatbuffer inside another."""
+        self._builder.StartVector(1, len(content), 16)
+        for value in reversed(content):
+            self._builder.PrependUint8(value)
+        return _Reference(self._builder.EndVector())
+
+    def finish(self, root: Any, identifier: bytes) -> bytes:
+        self._builder.Finish(root.offset, identifier)
         return bytes(self._builder.Output())
 
 

@@ -45,6 +45,12 @@ class Reader:
     def uint(self, slot: int) -> int:
         return self.table.Get(number.Uint32Flags, self._field(slot))
 
+    def blob(self, slot: int) -> tuple[int, bytes]:
+        """Where a vector of bytes begins, and the bytes."""
+        offset = self._field(slot) - self.table.Pos
+        start = self.table.Vector(offset)
+        return start, bytes(self.table.Bytes[start : start + self.table.VectorLen(offset)])
+
     def child(self, slot: int) -> Reader:
         return Reader(self.table.Bytes, self.table.Indirect(self._field(slot)))
 
@@ -78,6 +84,19 @@ def test_standard_readers_find_labels_size_and_normalization(tiny_files: dict) -
     assert (inputs.only(4).child(1).floats(0), inputs.only(4).child(1).floats(1)) == ([0.0], [1.0])
     labels = outputs.only(6)
     assert (labels.string(0), labels.byte(2)) == ("labels.txt", 2)  # TENSOR_AXIS_LABELS
+
+
+def test_mediapipe_finds_that_logits_become_probabilities_by_softmax(tiny_files: dict) -> None:
+    buffer = metadata_of(tiny_files["fp32"])
+    root = Reader(buffer, flatbuffers.encode.Get(flatbuffers.packer.uoffset, buffer, 0))
+    custom = root.only(3).only(9)
+    assert custom.string(0) == "SEGMENTER_METADATA"
+    start, options = custom.blob(1)
+    assert start % 16 == 0  # as the schema asks
+    assert options[4:8] == b"V001"
+    segmenter = Reader(options, flatbuffers.encode.Get(flatbuffers.packer.uoffset, options, 0))
+    assert segmenter.byte(0) == 2  # SOFTMAX
+    assert root.string(7) == "1.5.0"  # the first version with custom metadata
 
 
 def test_associated_files_are_a_zip_behind_the_model(tiny_files: dict) -> None:

@@ -1,0 +1,1 @@
+"""One exported file, unchanged, in other people's programs: `python -m benchmarks.programs`."""
