@@ -119,7 +119,8 @@ def _check(format: str, recipe: str, opset: int) -> None:
         raise InputError(f"--format {format} takes --recipe {', '.join(RECIPES)}. Received: {recipe}")
     import onnx
 
-    if not LOWEST_OPSET <= opset <= (highest := onnx.defs.onnx_opset_version()):
+    highest = onnx.defs.onnx_opset_version()
+    if not LOWEST_OPSET <= opset <= highest:
         raise InputError(f"--opset must be {LOWEST_OPSET} to {highest}, as onnx {onnx.__version__} has them: {opset}")
 
 

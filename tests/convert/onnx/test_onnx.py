@@ -1,4 +1,4 @@
-"""The ONNX form against Keras in ONNX Runtime and OpenVINO, and what `segformer export` makes of a file that is wrong."""
+"""The ONNX form against Keras in ONNX Runtime and OpenVINO; a file that is wrong is seen and not written."""
 
 from __future__ import annotations
 
@@ -65,21 +65,17 @@ def test_other_opsets_and_several_images_at_once(opset: int, tmp_path: Path) -> 
     assert agrees(tmp_path, perturbed(), (33, 65), runtimes, opset=opset, dynamic_batch=True)
 
 
-@pytest.mark.parametrize(("kind", "name", "value"), [("Conv", "pads", [0, 0, 0, 0]), ("Resize", "mode", b"nearest")])
+@pytest.mark.parametrize(("kind", "name", "value"), [("Softmax", "axis", -2), ("Resize", "mode", b"nearest")])
 def test_one_attribute_is_seen(kind: str, name: str, value: Any, tmp_path: Path, monkeypatch: Any) -> None:
     whole = _Writer._node
 
     def broken(self: _Writer, made: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        if made == kind and name in attributes and output.startswith(("stage1/patch_embed", "decoder/c4")):
+        if made == kind and output.startswith(("stage4/", "decoder/c4")):
             attributes[name] = value
         return whole(self, made, inputs, output, **attributes)
 
     monkeypatch.setattr(_Writer, "_node", broken)
-    try:
-        assert not agrees(tmp_path, perturbed(), (64, 96), RUNTIMES[:1])
-    except InputError as error:  # without its padding a convolution gives another shape
-        assert kind == "Conv"
-        assert "refuses it" in str(error)
+    assert not agrees(tmp_path, perturbed(), (64, 96), RUNTIMES[:1])
 
 
 @pytest.fixture(scope="module")
