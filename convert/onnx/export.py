@@ -6,15 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from convert.export import Exported, Source, prepare
 from convert.exported import Verdict, judge
-from convert.onnx.runtimes import RUNTIMES, installed, run_on
+from convert.onnx.runtimes import RUNTIMES, installed, run_on, runtime_version
 from convert.onnx.writer import LOWEST_OPSET, OPSET, to_onnx
 from convert.quantize.recipes import RECIPES as ALL_RECIPES
 from segformer_tf.edge.metadata import OUTPUT_CONTRACT, ModelInfo
@@ -62,7 +60,7 @@ def export_onnx(
     for name in runtimes:
         if name not in RUNTIMES:
             raise InputError(f"--runtime of --format onnx must be one of {', '.join(RUNTIMES)}. Received: {name}")
-        import_module(name)
+        runtime_version(name)  # before minutes of calibration
     source = prepare(model, ALL_RECIPES[recipe], size=size, images=images)
     pack = partial(to_onnx, source.graph(), opset=opset, dynamic_batch=dynamic_batch)
     with atomic(out) as part:
@@ -131,7 +129,7 @@ def _verify(source: Source, path: Path, out: Path, runtimes: Sequence[str], dyna
     batches = [pixels] if dynamic_batch else np.split(pixels, len(pixels))
     verdicts = []
     for runtime in runtimes:
-        name = f"{runtime} {version(runtime)}"
+        name = f"{runtime} {runtime_version(runtime)}"
         try:
             verdicts.append(judge(run_on(runtime, path, batches), expected, recipe=source.recipe, name=name))
         except InputError as error:

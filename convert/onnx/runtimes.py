@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segformer_tf.errors import InputError
 
-RUNTIMES = ("onnxruntime", "openvino")  # also the names of their packages
+RUNTIMES = ("onnxruntime", "openvino")  # the names of their modules
 
 Infer = Callable[[NDArray[Any]], NDArray[np.float32]]  # from a batch of pixels to its logits
 
@@ -23,24 +23,37 @@ def installed() -> list[str]:
     return [name for name in RUNTIMES if find_spec(name)]
 
 
+def runtime_version(runtime: str) -> str:
+    """Version of an installed runtime, under whichever package's name it came."""
+    return str(import_module(runtime).__version__).split("-")[0]
+
+
 def run_on(runtime: str, path: Path, batches: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Logits (B, h, w, C) of a file on a runtime, in float32 arithmetic where the file has floats.
+    """Logits (B, h, w, C) of a file on a runtime.
 
     Args:
-        runtime: of `RUNTIMES`.
-        path: an ``.onnx``, or for OpenVINO an ``.xml`` too.
+        runtime, path: see `open_on`.
         batches: (n, H, W, 3) each.
 
     Raises:
         InputError: the runtime refuses the file.
     """
-    infer = {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime]
     try:
-        call = infer(path)
-        return np.concatenate([call(batch) for batch in batches])
+        infer = open_on(runtime, path)
+        return np.concatenate([infer(batch) for batch in batches])
     except Exception as error:  # of types of their own, which have no other base
         reason = str(error).strip().splitlines() or [type(error).__name__]  # OpenVINO begins with files of its own
-        raise InputError(f"{path}: {runtime} {version(runtime)} refuses it ({reason[-1]})") from None
+        raise InputError(f"{path}: {runtime} {runtime_version(runtime)} refuses it ({reason[-1]})") from None
+
+
+def open_on(runtime: str, path: Path) -> Infer:
+    """A file on a runtime, in float32 arithmetic where the file has floats.
+
+    Args:
+        runtime: of `RUNTIMES`.
+        path: an ``.onnx``, or for OpenVINO an ``.xml`` too.
+    """
+    return {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime](path)
 
 
 def _onnxruntime(path: Path) -> Infer:

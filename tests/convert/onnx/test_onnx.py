@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,12 @@ from convert.onnx.runtimes import RUNTIMES, run_on
 from convert.onnx.writer import LOWEST_OPSET, OPSET, _Writer, resize_scale, to_onnx
 from segformer_tf import SegFormer, build_segformer
 from segformer_tf.cli import HINTS, main
-from segformer_tf.edge import list_images
+from segformer_tf.edge import list_images, load_image, logits_to_mask
 from segformer_tf.edge.metadata import find_model_info
 from segformer_tf.errors import InputError
 from tests.helpers import perturb, refused, within
 
-SIZES = [(64, 96), (97, 161), (29, 31)]
-
-
-@cache
-def perturbed(**options: Any) -> SegFormer:
-    """One model for all sizes and runtimes; do not change it."""
-    return perturb(build_segformer("tiny", num_classes=6, **options))
+LOOKS = {"image_mean": (127.5, 0.0, 20.0), "image_std": (127.5, 255.0, 40.0)}
 
 
 def pixels(size: tuple[int, int], count: int = 1) -> np.ndarray:
@@ -44,11 +39,10 @@ def agrees(folder: Path, model: SegFormer, size: tuple[int, int], runtimes: tupl
     return all(within(run_on(runtime, file, [images]), logits, 1e-5) for runtime in runtimes)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("decoder", ["all_mlp", "mmseg"])
-def test_both_engines_give_keras_logits(size: tuple[int, int], decoder: str, tmp_path: Path) -> None:
-    looks = {"image_mean": (127.5, 0.0, 20.0), "image_std": (127.5, 255.0, 40.0)} if size == SIZES[0] else {}
-    assert agrees(tmp_path, perturbed(decoder=decoder, **looks), size, RUNTIMES)
+@pytest.mark.parametrize(("size", "options"), [((97, 161), {}), ((64, 96), {"decoder": "mmseg"}), ((29, 31), LOOKS)])
+def test_both_engines_give_keras_logits(size: tuple[int, int], options: dict[str, Any], tmp_path: Path) -> None:
+    model = perturb(build_segformer("tiny", num_classes=6, **options))
+    assert agrees(tmp_path, model, size, RUNTIMES)
 
 
 def test_a_resize_ends_at_its_size() -> None:
@@ -60,13 +54,15 @@ def test_a_resize_ends_at_its_size() -> None:
 
 
 @pytest.mark.parametrize("opset", [LOWEST_OPSET, 19, 21, 23])
-def test_other_opsets_and_several_images_at_once(opset: int, tmp_path: Path) -> None:
+def test_other_opsets_and_several_images_at_once(opset: int, tiny: SegFormer, tmp_path: Path) -> None:
     runtimes = RUNTIMES if opset == LOWEST_OPSET else RUNTIMES[:1]
-    assert agrees(tmp_path, perturbed(), (33, 65), runtimes, opset=opset, dynamic_batch=True)
+    assert agrees(tmp_path, tiny, (33, 65), runtimes, opset=opset, dynamic_batch=True)
 
 
 @pytest.mark.parametrize(("kind", "name", "value"), [("Softmax", "axis", -2), ("Resize", "mode", b"nearest")])
-def test_one_attribute_is_seen(kind: str, name: str, value: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_one_attribute_is_seen(
+    kind: str, name: str, value: Any, tiny: SegFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = _Writer._node
 
     def broken(self: _Writer, made: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -75,7 +71,7 @@ def test_one_attribute_is_seen(kind: str, name: str, value: Any, tmp_path: Path,
         return whole(self, made, inputs, output, **attributes)
 
     monkeypatch.setattr(_Writer, "_node", broken)
-    assert not agrees(tmp_path, perturbed(), (64, 96), RUNTIMES[:1])
+    assert not agrees(tmp_path, tiny, (64, 96), RUNTIMES[:1])
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +129,18 @@ def test_metadata_is_that_of_the_tflite_file(files: dict[str, Path], tiny_files:
     assert theirs.labels.names[-1] in shown
 
 
+def test_the_python_of_the_manual_runs(files: dict[str, Path], toy_folder: Path, tiny: SegFormer) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "onnx.md").read_text("utf-8")
+    first, _, third = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    photo = toy_folder / "test" / "images" / "0.png"
+    names: dict[str, Any] = {}
+    exec((first + third).replace("model.onnx", str(files["fp32"])).replace("photo.jpg", str(photo)), names)
+    expected = tiny.logits(names["pixels"])
+    assert within(names["logits"], expected, 1e-5)
+    assert np.array_equal(names["mask"], logits_to_mask(expected[0], load_image(photo).shape[:2]))
+    assert len(names["facts"]["names"]) == 6
+
+
 def test_info_of_strangers_files(files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
     (bad := tmp_path / "bad.onnx").write_bytes(b"\xff" * 100)
     assert "not an ONNX file" in refused(capsys, "info", bad)
@@ -181,22 +189,34 @@ def test_a_wrong_file_is_not_written(tiny: SegFormer, tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == [kept]
 
 
-def test_what_is_refused_is_said_in_a_line(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    def line(*arguments: str, format: str = "onnx", out: str = "model.onnx") -> str:
-        b0 = ("b0", "--num-classes", "3", "--size", "64", "64")
-        return refused(capsys, "export", *b0, "--format", format, "--out", tmp_path / out, *arguments)
+def test_what_is_refused_is_said_in_a_line(tiny: SegFormer, tmp_path: Path, capsys: Any) -> None:
+    def line(format: str, *arguments: str) -> str:
+        return refused(capsys, "export", "none.keras", "--format", format, "--out", tmp_path / "out", *arguments)
 
-    assert "no --class-map: docs/onnx.md" in line("--class-map")
-    assert "takes --recipe fp32, fp16, weight_int8, int8, int8_mixed. Received: w8a16" in line("--recipe", "w8a16")
-    assert "--runtime of --format onnx must be one of onnxruntime, openvino" in line("--runtime", "litert")
-    assert "--opset must be 18 to " in line("--opset", "17")
-    assert "must end in .onnx" in line(out="model.tflite")
-    assert "int8 needs --calibration" in line("--recipe", "int8", format="openvino")
-    assert "takes no --runtime or --opset" in line("--opset", "20", format="openvino")
-    assert "tflite takes no --opset or --dynamic-batch" in line("--dynamic-batch", format="tflite")
+    assert "no --class-map: docs/onnx.md" in line("onnx", "--class-map")
+    assert "takes no --runtime or --opset" in line("openvino", "--opset", "20")
+    assert "tflite takes no --opset or --dynamic-batch" in line("tflite", "--dynamic-batch")
+
+    def refuses(export: Any, pattern: str, out: str = "model.onnx", **options: Any) -> None:
+        with pytest.raises(InputError, match=pattern):
+            export(tiny, tmp_path / out, **{"recipe": "fp32", "size": (64, 64), **options})
+
+    every = "fp32, fp16, weight_int8, int8, int8_mixed"
+    refuses(export_onnx, f"--format onnx takes --recipe {every}. Received: w8a16", recipe="w8a16")
+    refuses(export_openvino, f"--format openvino takes --recipe {every}. Received: int8_io", recipe="int8_io")
+    refuses(export_onnx, "--runtime of --format onnx must be one of onnxruntime, openvino", runtimes=["litert"])
+    refuses(export_onnx, "--opset must be 18 to ", opset=17)
+    refuses(export_onnx, r"must end in \.onnx", out="model.tflite")
+    refuses(export_openvino, "int8 needs --calibration", recipe="int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_runtime_is_said_in_a_line(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes_module, "find_spec", lambda name: None)
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    assert line() == f"segformer: onnxruntime is not installed; {HINTS['onnxruntime']}"
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    b0 = ("b0", "--num-classes", "3", "--size", "64", "64")
+    line = refused(capsys, "export", *b0, "--format", "onnx", "--out", tmp_path / "model.onnx")
+    assert line == f"segformer: onnxruntime is not installed; {HINTS['onnxruntime']}"
     assert list(tmp_path.iterdir()) == []
 
 
