@@ -118,6 +118,8 @@ def export(
         raise InputError(f"--num-classes goes with an untrained network ({', '.join(VARIANTS)}). Received: {model}")
     if not overwrite:
         refuse_existing([out])
+    elif out.is_dir():
+        raise InputError(f"{out}: a folder, which --overwrite does not replace; remove it or give another name")
     for name in (format == "tflite" and runtime) or []:
         choose_runtime(name)
     import_tensorflow()

@@ -191,11 +191,15 @@ def test_a_wrong_file_is_not_written(tiny: SegFormer, tmp_path: Path, monkeypatc
 
 def test_what_is_refused_is_said_in_a_line(tiny: SegFormer, tmp_path: Path, capsys: Any) -> None:
     def line(format: str, *arguments: str) -> str:
-        return refused(capsys, "export", "none.keras", "--format", format, "--out", tmp_path / "out", *arguments)
+        return refused(capsys, "export", "model.keras", "--format", format, "--out", tmp_path / "out", *arguments)
 
     assert "no --class-map: docs/onnx.md" in line("onnx", "--class-map")
     assert "takes no --runtime or --opset" in line("openvino", "--opset", "20")
     assert "tflite takes no --opset or --dynamic-batch" in line("tflite", "--dynamic-batch")
+    (tmp_path / "out").mkdir()
+    assert "exists already" in line("openvino", "--size", "64", "64")
+    assert "which --overwrite does not replace" in line("openvino", "--overwrite")
+    (tmp_path / "out").rmdir()
 
     def refuses(export: Any, pattern: str, out: str = "model.onnx", **options: Any) -> None:
         with pytest.raises(InputError, match=pattern):
