@@ -21,7 +21,9 @@ WITH_COMMANDS = [
     for document in DOCUMENTS
     if Path(document).name not in ("commands.md", "api.md", "architecture.md", "development.md", "languages.md")
 ]
-FOREIGN_OPTIONS = {"--ntasks-per-node", "--gpus-per-node", "--nodes", "--rounds", "--ours", "--help", "--build"}
+FOREIGN_OPTIONS = {
+    *("--ntasks-per-node", "--gpus-per-node", "--nodes", "--rounds", "--ours", "--recipes", "--help", "--build")
+}
 
 
 def commands(text: str) -> list[str]:
