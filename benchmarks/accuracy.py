@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, run
 from rich.progress import track
@@ -19,8 +22,9 @@ from rich.table import Table
 
 from segformer_tf.edge.runtime import installed_runtimes, runtime_version
 from segformer_tf.files import atomic, make_folder
-from segformer_tf.image import list_images
+from segformer_tf.image import Pixels, fit_image, list_images
 from segformer_tf.load_tensorflow import import_tensorflow
+from segformer_tf.mask import logits_to_mask
 from segformer_tf.terminal import plain_console
 
 KERAS = "Keras"
@@ -34,6 +38,7 @@ def main(
     data: Path,
     size: tuple[int, int],
     split: str = "test",
+    format: Literal["tflite", "onnx"] = "tflite",
     recipes: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None,
     out: Path = Path("runs/accuracy"),
 ) -> None:
@@ -49,6 +54,8 @@ def main(
         Height and width that images are stretched to.
     split
         Split to score on.
+    format
+        Of the files; onnx ones are run on ONNX Runtime and OpenVINO.
     recipes
         Default: all.
     out
@@ -62,36 +69,56 @@ def main(
     from training.evaluate import evaluate, open_predictor
     from training.protocols import EvalProtocol
 
-    if unknown := [name for name in recipes or () if name not in RECIPES]:
-        sys.exit(f"accuracy: --recipes must be of {', '.join(RECIPES)}. Received: {unknown[0]}")
+    every = tuple(RECIPES)
+    if format == "onnx":
+        from convert.onnx.export import RECIPES as every
+        from convert.onnx.export import export_onnx
+        from convert.onnx.runtimes import installed
+        from convert.onnx.runtimes import runtime_version as onnx_version
+    if unknown := [name for name in recipes or () if name not in every]:
+        sys.exit(f"accuracy: --recipes must be of {', '.join(every)}. Received: {unknown[0]}")
     make_folder(out)
     source, loaded = open_source(str(data), split), load_segformer(model)
-    images = list_images([data / "train" / "images"])
+    options: dict[str, Any] = {"size": size, "images": list_images([data / "train" / "images"])}
     rows = _read(out / "accuracy.csv")
 
-    def score(path: Path, name: str, runtime: str | None) -> None:
-        where = f"{runtime} {runtime_version(runtime)}" if runtime else KERAS
+    def score(name: str, where: str, path: Path | None, opened: Callable[[], AbstractContextManager[Any]]) -> None:
         if any(row["recipe"] == name and row["runtime"] == where for row in rows):
             return
-        protocol = None if runtime else EvalProtocol(size=size)
-        with open_predictor(path, runtime=runtime, labels=source.labels, protocol=protocol) as predict:
-            if predict.match.note and runtime is None:
-                print(f"{path}: {predict.match.note}", file=sys.stderr)
+        with opened() as predict:
+            if name == KERAS and predict.match.note:
+                print(f"{model}: {predict.match.note}", file=sys.stderr)
             indices = track(range(len(source)), f"{name} on {where}", transient=True)
             mean_iou = evaluate(predict, source, indices=indices).mean_iou
-        megabytes = f"{path.stat().st_size / 1e6:.2f}" if runtime else ""
+        megabytes = f"{path.stat().st_size / 1e6:.2f}" if path else ""
         rows.append({"recipe": name, "runtime": where, "megabytes": megabytes, "mean_iou": f"{mean_iou:.6f}"})
         _write(out / "accuracy.csv", rows)
 
-    score(model, KERAS, None)
-    for name in recipes or tuple(RECIPES):
+    protocol, labels = EvalProtocol(size=size), source.labels
+    score(KERAS, KERAS, None, partial(open_predictor, model, runtime=None, labels=labels, protocol=protocol))
+    for name in recipes or every:
+        path = out / f"{name}.{format}"
+        if format == "onnx":
+            if not path.exists():
+                export_onnx(loaded, path, recipe=name, **options)
+            for runtime in installed():
+                score(name, f"{runtime} {onnx_version(runtime)}", path, partial(_onnx_predictor, path, runtime, size))
+            continue
         runtimes = RECIPES[name].fitting(installed_runtimes())
-        path = out / f"{name}.tflite"
         if not path.exists():
-            export_tflite(loaded, path, recipe=name, size=size, images=images, runtimes=runtimes)
+            export_tflite(loaded, path, recipe=name, runtimes=runtimes, **options)
         for runtime in runtimes:
-            score(path, name, runtime)
+            opened = partial(open_predictor, path, runtime=runtime, labels=labels)
+            score(name, f"{runtime} {runtime_version(runtime)}", path, opened)
     _print(rows, f"{model.name}, {len(source)} images of {split}, {size[0]}x{size[1]}")
+
+
+@contextmanager
+def _onnx_predictor(path: Path, runtime: str, size: tuple[int, int]) -> Iterator[Callable[[Pixels], Any]]:
+    from convert.onnx.runtimes import open_on
+
+    infer = open_on(runtime, path)
+    yield lambda image: logits_to_mask(infer(fit_image(image, size)[None])[0], (image.shape[0], image.shape[1]))
 
 
 def _read(path: Path) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -20,6 +20,7 @@ from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 
 if TYPE_CHECKING:
+    from convert.export import Exported
     from segformer_tf.model import SegFormer
 
     RecipeName = str
@@ -34,12 +35,14 @@ def export(
     /,
     *,
     out: Path,
-    format: Literal["tflite", "keras", "transformers"] = "tflite",
+    format: Literal["tflite", "onnx", "openvino", "keras", "transformers"] = "tflite",
     recipe: Annotated[RecipeName, Parameter(help=_RECIPE_HELP)] = "fp32",
     size: tuple[int, int] | None = None,
     calibration: Path | None = None,
     runtime: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     class_map: bool = False,
+    opset: int | None = None,
+    dynamic_batch: bool = False,
     num_classes: int | None = None,
     license: str | None = None,
     overwrite: bool = False,
@@ -57,6 +60,8 @@ def export(
 
         segformer export model.keras --recipe int8 --size 360 480 --calibration data/train/images --out int8.tflite
 
+        segformer export runs/b0-camvid --format onnx --out model.onnx
+
         segformer export model.keras --format transformers --out for_torch
 
         segformer export b0 --num-classes 11 --size 384 512 --out to_time.tflite
@@ -68,10 +73,11 @@ def export(
     model
         A .keras file, a run folder (its best weights), or b0 to b5 for an untrained network, to time it.
     format
-        tflite; keras: a .keras file of float16 weights without the optimizer; or transformers: a folder with
+        tflite; onnx: the same network for ONNX Runtime and others; openvino: a folder with model.xml and model.bin;
+        keras: a .keras file of float16 weights without the optimizer; or transformers: a folder with
         model.safetensors, config.json and preprocessor_config.json, for PyTorch.
     out
-        File to write, ending in .tflite, or the folder of transformers.
+        File to write, ending in .tflite, .onnx or .keras, or the folder of openvino or transformers.
     size
         Height and width of the input; of transformers, that images are resized to. Default: what the run validated at.
     calibration
@@ -80,11 +86,15 @@ def export(
         litert, tflite-runtime, litert-gpu, or several: where the file must work. Default: all on the CPU that are
         installed and the recipe is for; where there is a GPU, or SwiftShader, the file is tried on it too, and is
         written with a warning if it is wrong there. For tflite-runtime alone the graph takes a form that is faster
-        there.
+        there. Of onnx: onnxruntime, openvino or both.
     class_map
         Add an output, mask, int32 class ids [1, H, W] at the input's size, for apps without this library; about twice
         the time. It comes before the logits, because MediaPipe makes its own masks of the last output; MediaPipe
         takes no class map of int8_io.
+    opset
+        Version of ONNX' operators, 18 or more. Default: 20.
+    dynamic_batch
+        Leave the batch of an ONNX or OpenVINO file open.
     num_classes
         Classes of an untrained network.
     license
@@ -92,15 +102,23 @@ def export(
     overwrite
         Replace a file of that name.
     """
-    if format != "tflite" and (calibration or runtime or class_map or recipe != "fp32"):
+    if format in ("keras", "transformers") and (calibration or runtime or class_map or recipe != "fp32"):
         raise InputError(f"--format {format} takes no --recipe, --calibration, --runtime or --class-map")
+    if format in ("onnx", "openvino") and class_map:
+        raise InputError(f"--format {format} takes no --class-map: docs/onnx.md shows how its logits become a mask")
+    if format == "openvino" and (runtime or opset is not None):
+        raise InputError("--format openvino takes no --runtime or --opset")
+    if format not in ("onnx", "openvino") and (opset is not None or dynamic_batch):
+        raise InputError(f"--format {format} takes no --opset or --dynamic-batch")
     if format == "keras" and size:
         raise InputError("--format keras takes no --size")
     if (num_classes is None) == (str(model) in VARIANTS and not model.exists()):
         raise InputError(f"--num-classes goes with an untrained network ({', '.join(VARIANTS)}). Received: {model}")
     if not overwrite:
         refuse_existing([out])
-    for name in runtime or []:
+    elif out.is_dir():
+        raise InputError(f"{out}: a folder, which --overwrite does not replace; remove it or give another name")
+    for name in (format == "tflite" and runtime) or []:
         choose_runtime(name)
     import_tensorflow()
     from convert.export import export_tflite
@@ -122,20 +140,20 @@ def export(
     images = list_images([calibration]) if calibration else []
     if skipped := skipped_files([calibration] if calibration else []):
         print(f"{calibration}: {skipped}", file=sys.stderr)
+    options: dict[str, Any] = {"recipe": recipe, "size": size, "images": images}
     runtimes = runtime or RECIPES[recipe].fitting(installed_runtimes())
     console = plain_console()
-    with console.status(f"converting to {recipe} and running it on {', '.join(runtimes)}"):
-        exported = export_tflite(
-            loaded,
-            out,
-            recipe=recipe,
-            size=size,
-            images=images,
-            runtimes=runtimes,
-            class_map=class_map,
-            try_gpu=runtime is None,
-        )
-    table = Table(title=f"{out}  {out.stat().st_size / 1e6:.2f} MB, {recipe}, {size[0]}x{size[1]}, against Keras")
+    with console.status(f"converting to {recipe} and running it" + f" on {', '.join(runtimes)}" * (format == "tflite")):
+        if format == "tflite":
+            exported = export_tflite(
+                loaded, out, runtimes=runtimes, class_map=class_map, try_gpu=runtime is None, **options
+            )
+        else:
+            exported = _export_onnx(
+                loaded, out, format, runtimes=runtime or [], opset=opset, dynamic_batch=dynamic_batch, **options
+            )
+    megabytes = sum(file.stat().st_size for file in (out.iterdir() if out.is_dir() else [out])) / 1e6
+    table = Table(title=f"{out}  {megabytes:.2f} MB, {recipe}, {size[0]}x{size[1]}, against Keras")
     for column in ("runtime", "relative error", "largest difference", "same class"):
         table.add_column(column)
     for v in exported.verdicts:
@@ -155,6 +173,16 @@ def _untrained(variant: str, num_classes: int) -> SegFormer:
     model = build_segformer(variant, num_classes=num_classes)
     model.config = replace(model.config, license="untrained, for timing only: its masks mean nothing")
     return model
+
+
+def _export_onnx(
+    loaded: SegFormer, out: Path, format: str, *, runtimes: list[str], opset: int | None, **options: Any
+) -> Exported:
+    from convert.onnx.export import export_onnx, export_openvino
+
+    if format == "openvino":
+        return export_openvino(loaded, out, **options)
+    return export_onnx(loaded, out, runtimes=runtimes, opset=opset, **options)
 
 
 def _export_keras(loaded: SegFormer, out: Path) -> None:

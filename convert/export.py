@@ -15,6 +15,7 @@ import segformer_tf
 from convert.exported import Verdict, verify_file
 from convert.graph.class_map import with_class_map
 from convert.graph.flatbuffer import to_tflite
+from convert.graph.ir import Graph
 from convert.graph.metadata import model_metadata, write_with_files
 from convert.graph.segformer import network
 from convert.quantize.calibrate import ranges
@@ -26,6 +27,7 @@ from segformer_tf.edge.metadata import ModelInfo
 from segformer_tf.edge.runtime import GPU, RUNTIMES, choose_runtime
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
+from segformer_tf.image import Pixels
 from segformer_tf.labels import Labels
 from segformer_tf.model import SegFormer, check_image_shape
 from segformer_tf.sampling import evenly_spaced
@@ -79,32 +81,14 @@ def export_tflite(
     if recipe not in RECIPES:
         raise InputError(f"--recipe must be one of {', '.join(RECIPES)}. Received: {recipe}")
     chosen = RECIPES[recipe]
-    _check(model, out, chosen, size=size, images=images, runtimes=runtimes)
-    if model.dtype_policy.compute_dtype != "float32":  # TFLite has no float16 arithmetic on CPUs
-        model = float32_copy(model)
-    pixels = sample_images(
-        images, size, count=CALIBRATION_IMAGES, synthetic=VERIFICATION_IMAGES, bits=model.config.image_bits
-    )
-    graph = network(model, size, runtime=chosen.form(runtimes))
-    names = chosen.tensors(graph)
-    graph = chosen.rewrite(graph, ranges(graph, names, pixels) if names else {}, pixels)
+    _check(out, chosen, runtimes=runtimes)
+    source = prepare(model, chosen, size=size, images=images)
+    graph = source.graph(form=chosen.form(runtimes))
     if class_map:
         graph = with_class_map(graph, size)
-    info = ModelInfo(
-        labels=model.config.labels or Labels.numbered(model.config.num_classes),
-        recipe=recipe,
-        created={
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "segformer_tf": segformer_tf.__version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "calibration_images": len(pixels) if chosen.needs_calibration else 0,
-        },
-        license=model.config.license,
-        bits=model.config.image_bits,
-    )
+    info = source.info()
     flatbuffer = to_tflite(graph, metadata=model_metadata(info, size, class_map=class_map))
-    verify = partial(verify_file, model=model, images=evenly_spaced(pixels, VERIFICATION_IMAGES), recipe=chosen)
+    verify = partial(verify_file, model=source.model, images=source.few_pixels, recipe=chosen)
     with atomic(out) as part:
         write_with_files(flatbuffer, info, part)
         try:
@@ -125,31 +109,78 @@ def export_tflite(
     return Exported(verdicts, warning, untried)
 
 
-def _check(
-    model: SegFormer,
-    out: Path,
-    recipe: Recipe,
-    *,
-    size: tuple[int, int],
-    images: Sequence[Path],
-    runtimes: Sequence[str],
-) -> None:
-    """Raises InputError for options that cannot be used together."""
-    if out.suffix != ".tflite":
-        raise InputError(f"--out must end in .tflite. Received: {out}")
+@dataclass(frozen=True)
+class Source:
+    """What an export starts from.
+
+    Attributes:
+        model: computing in float32.
+        recipe: of `RECIPES`.
+        size: (height, width) of the input.
+        pixels: to calibrate on, (*size, 3) uint8 each.
+    """
+
+    model: SegFormer
+    recipe: Recipe
+    size: tuple[int, int]
+    pixels: list[Pixels]
+
+    @property
+    def few_pixels(self) -> list[Pixels]:
+        """Those to compare on."""
+        return evenly_spaced(self.pixels, VERIFICATION_IMAGES)
+
+    def graph(self, *, form: str = "litert") -> Graph:
+        """The network by the recipe, in the form for a runtime."""
+        graph = network(self.model, self.size, runtime=form)
+        names = self.recipe.tensors(graph)
+        return self.recipe.rewrite(graph, ranges(graph, names, self.pixels) if names else {}, self.pixels)
+
+    def info(self) -> ModelInfo:
+        """What the file says about itself."""
+        config = self.model.config
+        return ModelInfo(
+            labels=config.labels or Labels.numbered(config.num_classes),
+            recipe=self.recipe.name,
+            created={
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                "segformer_tf": segformer_tf.__version__,
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+                "calibration_images": len(self.pixels) if self.recipe.needs_calibration else 0,
+            },
+            license=config.license,
+            bits=config.image_bits,
+        )
+
+
+def prepare(model: SegFormer, recipe: Recipe, *, size: tuple[int, int], images: Sequence[Path]) -> Source:
+    """Check the options that every format has, and read the images; raises InputError."""
     refuse_one_class(model.config)
     check_image_shape((None, *size, 3), "--size")
     if any(fixed not in (None, n) for fixed, n in zip(model.image_size, size, strict=True)):
         raise InputError(f"the model takes images of {model.image_size} (height, width). Received: --size {size}")
     if recipe.needs_calibration and not images:
         raise InputError(f"recipe {recipe.name} needs --calibration, a folder of images like those it will see")
-    if not runtimes:
-        fitting = " and ".join(recipe.fitting(tuple(RUNTIMES)))
-        raise InputError(f"recipe {recipe.name} is for {fitting}; no such TFLite runtime is installed")
     if recipe.needs_calibration:
         choose_runtime("litert")  # what calibration runs on
     if model.config.num_classes > 255:
         raise InputError(f"a mask holds 255 classes at most. Received: a model of {model.config.num_classes}")
+    if model.dtype_policy.compute_dtype != "float32":  # no runtime has float16 arithmetic on CPUs
+        model = float32_copy(model)
+    pixels = sample_images(
+        images, size, count=CALIBRATION_IMAGES, synthetic=VERIFICATION_IMAGES, bits=model.config.image_bits
+    )
+    return Source(model, recipe, size, pixels)
+
+
+def _check(out: Path, recipe: Recipe, *, runtimes: Sequence[str]) -> None:
+    """Raises InputError for options that cannot be used together."""
+    if out.suffix != ".tflite":
+        raise InputError(f"--out must end in .tflite. Received: {out}")
+    if not runtimes:
+        fitting = " and ".join(recipe.fitting(tuple(RUNTIMES)))
+        raise InputError(f"recipe {recipe.name} is for {fitting}; no such TFLite runtime is installed")
     if unfit := [name for name in runtimes if name not in recipe.runtimes]:
         raise InputError(
             f"recipe {recipe.name} is not for {unfit[0]}: {recipe.refused[unfit[0]]}; "

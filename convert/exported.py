@@ -58,14 +58,20 @@ def verify_file(
     verdicts = []
     for runtime in runtimes:
         logits = run_on(path, images[:_GPU_IMAGES] if runtime == GPU else images, runtime=runtime)
-        verdict = compare(logits, expected[: len(logits)], name=f"{runtime} {runtime_version(runtime)}")
-        if not verdict.error <= recipe.tolerance:  # a nan is not
-            raise InputError(
-                f"{verdict.runtime} gets recipe {recipe.name} wrong: relative error {verdict.error:.3g}, "
-                f"expected at most {recipe.tolerance:g}"
-            )
-        verdicts.append(verdict)
+        name = f"{runtime} {runtime_version(runtime)}"
+        verdicts.append(judge(logits, expected[: len(logits)], recipe=recipe, name=name))
     return verdicts
+
+
+def judge(logits: NDArray[np.float32], expected: NDArray[np.float32], *, recipe: Recipe, name: str) -> Verdict:
+    """`compare`; raises InputError if the error exceeds the recipe's tolerance."""
+    verdict = compare(logits, expected, name=name)
+    if not verdict.error <= recipe.tolerance:  # a nan is not
+        raise InputError(
+            f"{name} gets recipe {recipe.name} wrong: relative error {verdict.error:.3g}, "
+            f"expected at most {recipe.tolerance:g}"
+        )
+    return verdict
 
 
 def compare(logits: NDArray[np.float32], expected: NDArray[np.float32], *, name: str) -> Verdict:

@@ -43,6 +43,9 @@ HINTS = {
     "rasterio": "in the repository: pip install '.[polygons]' or '.[large]'",
     "cv2": "--tolerance needs it: pip install opencv-python-headless",
     "pycocotools": "--format coco needs it: pip install pycocotools",
+    "onnx": "in the repository: pip install '.[onnx]'",
+    "onnxruntime": "in the repository: pip install '.[onnx]'",
+    "openvino": "in the repository: pip install '.[openvino]'",
     "av": "videos need it, in the repository: pip install '.[video]'",
 }
 # Verbs of two words, by the first.

@@ -27,6 +27,7 @@ FOREIGN_OPTIONS = {
     "--nodes",
     "--rounds",
     "--ours",
+    "--recipes",
     "--help",
     "--build",
     "--bind",

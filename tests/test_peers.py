@@ -19,7 +19,7 @@ from benchmarks.peers import __main__ as command
 from benchmarks.peers import files
 from benchmarks.peers.engines import Engine
 from benchmarks.peers.keras_hub import errors
-from benchmarks.peers.race import Contender, differences, field, summarize
+from benchmarks.peers.race import ENGINES, Contender, differences, field, folds_worth, summarize
 from benchmarks.peers.remote import Remote
 from segformer_tf import SegFormer
 from segformer_tf.errors import InputError
@@ -113,6 +113,24 @@ def test_only_tflite_files_race_on_tflite_runtime() -> None:
     assert len(everybody) == len(set(everybody)) == 11
     few = field("b0", [Path("a.tflite")], "tflite-runtime")
     assert [c.file for c in few] == [Path("a.tflite"), "plain.tflite", "keras_hub.tflite"]
+
+
+def test_onnx_files_race_on_each_engine_for_them() -> None:
+    own = Path("a.onnx")
+    names = [c.name for c in field("b0", [own], "litert")]
+    assert names[:3] == [f"ours, a.onnx, {engine}" for engine in ENGINES]
+    assert names[3:6] == [f"transformers, {engine}" for engine in ENGINES]
+    assert {c.file for c in field("b0", [own], "litert")} == {own, "transformers.onnx", "openvino_int8.xml"}
+    assert {c.file for c in field("b0", [own, Path("a.tflite")], "litert")} > {own, "plain.tflite", "transformers.onnx"}
+    times = {
+        "ours, a.onnx, ONNX Runtime": 0.01,
+        "transformers, ONNX Runtime": 0.025,
+        "ours, a.onnx, OpenVINO fp32": 0.1,
+    }
+    rows = summarize({name: np.full((2, 2), t) for name, t in times.items()}, dict.fromkeys(times, ("", "")), {})
+    assert [line.split(": ")[1] for line in folds_worth(rows, [own, Path("b.onnx")])] == ["ONNX Runtime 2.50x"]
+    with pytest.raises(InputError, match=r"races \.tflite files alone"):
+        command.main(ours=[own], runtime="tflite-runtime")
 
 
 def test_the_plain_form_is_the_same_network(tiny: SegFormer) -> None:

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.peers.files import CLASSES, prepare
-from benchmarks.peers.race import Contender, Row, differences, field, summarize
+from benchmarks.peers.race import Contender, Row, differences, field, folds_worth, summarize
 from benchmarks.peers.remote import Remote
 from segformer_tf.config import variant_config
 from segformer_tf.edge.benchmark.timing import take_turns
@@ -63,13 +63,15 @@ def main(
 
         python -m benchmarks.peers --ours fp32.tflite int8.tflite --runtime tflite-runtime
 
+        python -m benchmarks.peers --ours fp32.onnx int8.onnx
+
         python -m benchmarks.peers --variant b2 --ours b2.tflite --rounds 10
 
     Parameters
     ----------
     ours
-        Files of `segformer export --size 512 512`, of a model of 150 classes and the same variant. Ratios are to
-        the first.
+        Files of `segformer export --size 512 512`, of a model of 150 classes and the same variant; an .onnx is run
+        on each engine for it, and where all are .onnx, so are the others. Ratios are to the first.
     variant
         Which SegFormer the others build.
     runtime
@@ -86,6 +88,8 @@ def main(
     if threads < 1 or rounds < 1:
         raise InputError(f"--threads and --rounds must be positive. Received: {threads} and {rounds}")
     choose_runtime(runtime)
+    if runtime == "tflite-runtime" and any(path.suffix == ".onnx" for path in ours):
+        raise InputError("--runtime tflite-runtime races .tflite files alone")
     if missing := [path for path in ours if not path.is_file()]:
         raise InputError(f"{missing[0]}: no such file; `segformer export` makes it")
     parameters = variant_config(variant, num_classes=CLASSES).parameter_count
@@ -111,7 +115,7 @@ def main(
                     if contender.same_weights:
                         logits[name] = remote.call("logits")
             except InputError as reason:
-                if contender.file in ours:
+                if contender.needed:
                     raise InputError(str(reason)) from None
                 console.print(f"{name}: left out ({reason})")
                 continue
@@ -138,6 +142,8 @@ def main(
     makers = {package for row in rows if row.made_by for package in row.made_by.split(", ")}
     notes.append(f"Files made by {', '.join(sorted(makers))}." if makers else "")
     console.print(*notes, f"Rows: {csv}")
+    for line in folds_worth(rows, ours):
+        console.print(Text(line))
 
 
 def _start(contender: Contender, variant: str, threads: int, cache: Path) -> Remote:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -64,7 +64,7 @@ def ours(path: Path, runtime: str, threads: int) -> Engine:
     infer, shape = _tflite(path, runtime, threads, lambda kind: picture()[None].astype(kind))
     if shape != (1, *GRID, CLASSES):
         raise InputError(f"{path}: expected {SIZE} in and {(1, *GRID, CLASSES)} out. Received: {shape} out")
-    return Engine(infer, lambda logits: logits_to_mask(logits[0], SIZE), _runtime(runtime), made_by(path))
+    return Engine(infer, _own_mask, _runtime(runtime), made_by(path))
 
 
 def keras_hub(path: Path, runtime: str, threads: int) -> Engine:
@@ -79,8 +79,8 @@ def litert_torch(path: Path, runtime: str, threads: int) -> Engine:
     return Engine(infer, _torch_mask(threads), _runtime(runtime), made_by(path))
 
 
-def onnxruntime(path: Path, threads: int) -> Engine:
-    """ONNX Runtime on the CPU."""
+def onnxruntime(path: Path, own: bool, threads: int) -> Engine:
+    """ONNX Runtime on the CPU; `own` for a file of `segformer export`."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -88,11 +88,13 @@ def onnxruntime(path: Path, threads: int) -> Engine:
     # Threads that sleep while they wait are faster beside other work, 200 ms to 300, and hardly slower alone.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: normalized()}
-    return Engine(lambda: session.run(None, feed)[0], _torch_mask(threads), versions("onnxruntime"), made_by(path))
+    source, target = session.get_inputs()[0], session.get_outputs()[0]
+    dtype = np.uint8 if source.type == "tensor(uint8)" else np.float32
+    feed = {source.name: _given(path, own, dtype, target.shape)}
+    return Engine(lambda: session.run(None, feed)[0], _mask(own, threads), versions("onnxruntime"), made_by(path))
 
 
-def openvino(path: Path, precision: str, threads: int) -> Engine:
+def openvino(path: Path, own: bool, precision: str, threads: int) -> Engine:
     """OpenVINO on the CPU; parts of the file that are not int8 are computed in `precision`, "f32" or "bf16"."""
     import openvino as ov
 
@@ -104,12 +106,14 @@ def openvino(path: Path, precision: str, threads: int) -> Engine:
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request, image = core.compile_model(path, "CPU", settings).create_infer_request(), normalized()
+    model = core.compile_model(path, "CPU", settings)
+    shape = [side.get_length() if side.is_static else 0 for side in model.output(0).get_partial_shape()]
+    request, image = model.create_infer_request(), _given(path, own, model.input(0).element_type.to_dtype(), shape)
 
     def infer() -> Any:
         return request.infer({0: image}, share_inputs=True, share_outputs=True)[0]
 
-    return Engine(infer, _torch_mask(threads), versions("openvino"), made_by(path))
+    return Engine(infer, _mask(own, threads), versions("openvino"), made_by(path))
 
 
 def torch_eager(variant: str, threads: int) -> Engine:
@@ -148,6 +152,23 @@ def _tflite(
 
 def _runtime(name: str) -> str:
     return versions(RUNTIMES[name].replace("_", "-"))
+
+
+def _given(path: Path, own: bool, dtype: Any, logits: Sequence[Any]) -> NDArray[Any]:
+    """The picture as an ONNX file takes it: pixels for `own`, or else normalized, channels first."""
+    if not own:
+        return normalized()
+    if tuple(logits[1:]) != (*GRID, CLASSES):
+        raise InputError(f"{path}: expected {SIZE} in and {(1, *GRID, CLASSES)} out. Received: {tuple(logits)} out")
+    return picture()[None].astype(dtype)
+
+
+def _mask(own: bool, threads: int) -> Callable[[Any], Any] | None:
+    return _own_mask if own else _torch_mask(threads)
+
+
+def _own_mask(logits: Any) -> Any:
+    return logits_to_mask(logits[0], SIZE)
 
 
 def _torch_mask(threads: int) -> Callable[[Any], Any] | None:

@@ -23,6 +23,7 @@ class Contender:
         arguments: of `open`.
         file: a key of `files.PEERS`, or a path of the user's, or None.
         same_weights: whether its logits should be those of the others with `same_weights`.
+        needed: whether there is no race without it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Contender:
     arguments: tuple[Any, ...] = ()
     file: str | Path | None = None
     same_weights: bool = False
+    needed: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,28 +59,65 @@ class Row:
     differs_by: float | None
 
 
+ENGINES: dict[str, tuple[Callable[..., engines.Engine], tuple[Any, ...]]] = {  # that run ONNX, and their arguments
+    "ONNX Runtime": (engines.onnxruntime, ()),
+    "OpenVINO fp32": (engines.openvino, ("f32",)),
+    "OpenVINO bf16": (engines.openvino, ("bf16",)),
+}
+
+
 def field(variant: str, ours: Sequence[Path], runtime: str) -> list[Contender]:
-    """All contenders: ours first, then the others; on tflite-runtime only TFLite files that it can run."""
-    own = [Contender(f"ours, {path}", engines.ours, (runtime,), path) for path in ours]
-    own.append(Contender("ours, decoder as in the paper", engines.ours, (runtime,), "plain.tflite"))
-    own.append(Contender("keras-hub, full-size logits", engines.keras_hub, (runtime,), "keras_hub.tflite"))
-    if runtime == "tflite-runtime":
-        return own
+    """All contenders: ours first, then the others; on tflite-runtime only TFLite files that it can run.
+
+    Where all of ours are ONNX files, only what runs ONNX.
+    """
+    own = [contender for path in ours for contender in _own(path, runtime)]
+    if any(path.suffix != ".onnx" for path in ours):
+        own.append(Contender("ours, decoder as in the paper", engines.ours, (runtime,), "plain.tflite"))
+        own.append(Contender("keras-hub, full-size logits", engines.keras_hub, (runtime,), "keras_hub.tflite"))
+        if runtime == "tflite-runtime":
+            return own
 
     def twin(engine: str, open_: Callable[..., engines.Engine], args: tuple[Any, ...], file: str | None) -> Contender:
         return Contender(f"transformers, {engine}", open_, args, file, same_weights=True)
 
-    onnx, int8 = "transformers.onnx", "openvino_int8.xml"
+    onnx = [twin(name, open_, (False, *args), "transformers.onnx") for name, (open_, args) in ENGINES.items()]
+    int8 = [
+        twin(f"OpenVINO int8, {rest} rest", engines.openvino, (False, precision), "openvino_int8.xml")
+        for rest, precision in (("fp32", "f32"), ("bf16", "bf16"))
+    ]
+    if all(path.suffix == ".onnx" for path in ours):
+        return [*own, *onnx, *int8]
     return [
         *own,
         twin("PyTorch", engines.torch_eager, (variant,), None),
         twin("LiteRT by litert-torch", engines.litert_torch, (runtime,), "litert_torch.tflite"),
-        twin("ONNX Runtime", engines.onnxruntime, (), onnx),
-        twin("OpenVINO fp32", engines.openvino, ("f32",), onnx),
-        twin("OpenVINO bf16", engines.openvino, ("bf16",), onnx),
-        twin("OpenVINO int8, fp32 rest", engines.openvino, ("f32",), int8),
-        twin("OpenVINO int8, bf16 rest", engines.openvino, ("bf16",), int8),
+        *onnx,
+        *int8,
     ]
+
+
+def _own(path: Path, runtime: str) -> list[Contender]:
+    if path.suffix != ".onnx":
+        return [Contender(f"ours, {path}", engines.ours, (runtime,), path, needed=True)]
+    return [
+        Contender(f"ours, {path}, {name}", open_, (True, *args), path, needed=open_ is engines.onnxruntime)
+        for name, (open_, args) in ENGINES.items()
+    ]
+
+
+def folds_worth(rows: Sequence[Row], ours: Sequence[Path]) -> list[str]:
+    """A line for each ONNX file of ours: how many times its time transformers' export takes on the same engine."""
+    times = {row.contender: row.logits_ms for row in rows}
+    lines = []
+    for path in ours:
+        pairs = ((name, f"ours, {path}, {name}", f"transformers, {name}") for name in ENGINES)
+        ratios = [
+            f"{name} {times[other] / times[own]:.2f}x" for name, own, other in pairs if {own, other} <= times.keys()
+        ]
+        if ratios:
+            lines.append(f"transformers' export takes, of the time of {path} to logits: {', '.join(ratios)}")
+    return lines
 
 
 def summarize(

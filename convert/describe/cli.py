@@ -27,17 +27,21 @@ def info(model: Path, /, *, size: tuple[int, int] | None = None) -> None:
     Parameters
     ----------
     model
-        A .tflite, a .keras file or a run folder.
+        A .tflite, .onnx or .keras file, or a run folder.
     size
         Height and width for which multiply-adds of a Keras model are counted. Default: the model's own, that of a run's
         validation, or 512 512.
     """
-    if model.is_file() and model.suffix not in (".tflite", ".keras"):
-        raise InputError(f"{model}: expected a .tflite, a .keras file or a run folder")
+    if model.is_file() and model.suffix not in (".tflite", ".onnx", ".keras"):
+        raise InputError(f"{model}: expected a .tflite, .onnx or .keras file, or a run folder")
+    if model.suffix in (".tflite", ".onnx") and size is not None:
+        raise InputError(f"--size is for Keras models: a {model.suffix} has a size of its own")
     if model.suffix == ".tflite":
-        if size is not None:
-            raise InputError("--size is for Keras models: a .tflite has a size of its own")
         facts, tables = describe_tflite(model)
+    elif model.suffix == ".onnx":
+        from convert.describe.onnx_file import describe_onnx  # needs onnx
+
+        facts, tables = describe_onnx(model), []
     else:
         facts, layers = describe_keras(model, size)
         tables = [layers]

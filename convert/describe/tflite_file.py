@@ -11,6 +11,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from convert.describe.recorded import recorded
 from segformer_tf.edge.child_process import ChildProcess, answer_stream
 from segformer_tf.edge.metadata import ModelInfo, find_model_info
 from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, open_interpreter, runtime_version
@@ -58,7 +59,7 @@ def describe_tflite(path: Path) -> tuple[dict[str, str], list[Table]]:
     tables = [_runtimes(opened, model_info)]
     if first.stats:
         tables.append(_operations(first.stats))
-    return {**facts, **_recorded(model_info)}, tables
+    return {**facts, **recorded(model_info)}, tables
 
 
 def open_elsewhere(path: Path, runtime: str) -> Opened:
@@ -90,22 +91,6 @@ def _class_map(opened: Opened) -> str:
         if dtype in _INTEGERS and shape[1:] == size:
             return f"{dtype} {shape}, output {name!r}"
     return "none in the graph"
-
-
-def _recorded(model_info: ModelInfo | None) -> dict[str, str]:
-    """What the export wrote down."""
-    if model_info is None:
-        return {"classes": "unnamed: no metadata of `segformer export`", "verified": "not by `segformer export`"}
-    created = {
-        key.replace("_", " "): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for key, value in model_info.created.items()
-    }
-    return {
-        **({"bits": f"{model_info.bits} of files of more than 8"} if model_info.bits else {}),
-        "classes": ", ".join(model_info.labels.names),
-        **created,
-        **({"license": model_info.license} if model_info.license else {}),
-    }
 
 
 def _runtimes(opened: Mapping[str, Opened | str], model_info: ModelInfo | None) -> Table:

@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from segformer_tf.config import check_bits
 from segformer_tf.errors import InputError
@@ -59,11 +59,10 @@ class ModelInfo:
         """How the input is made from an image."""
         return INPUT_CONTRACT if self.bits is None else {**INPUT_CONTRACT, "bits": self.bits}
 
-    def files(self, model: bytes) -> dict[str, bytes]:
-        """The associated files, by name, for the flatbuffer `model`, whose digest they hold."""
-        info = {
+    def facts(self) -> dict[str, Any]:
+        """Everything but the names, as JSON has it."""
+        return {
             "format": FORMAT,
-            "model": {"bytes": len(model), "sha256": sha256(model).hexdigest()},
             "recipe": self.recipe,
             "input": self.input_contract,
             "output": OUTPUT_CONTRACT,
@@ -71,6 +70,21 @@ class ModelInfo:
             "created": self.created,
             "license": self.license,
         }
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any], names: list[str], path: Path) -> Self:
+        """Of what `facts` gave, and the names, as read from a file, `path`.
+
+        Raises:
+            InputError, AttributeError, KeyError, TypeError, ValueError: they are damaged.
+        """
+        labels = Labels.from_dict({"names": names, "colors": facts["palette"]})
+        terms, bits = str(facts.get("license", "")), check_bits(facts["input"].get("bits"), name=f"{path}: bits")
+        return cls(labels, str(facts["recipe"]), dict(facts["created"]), terms, bits)
+
+    def files(self, model: bytes) -> dict[str, bytes]:
+        """The associated files, by name, for the flatbuffer `model`, whose digest they hold."""
+        info = {**self.facts(), "model": {"bytes": len(model), "sha256": sha256(model).hexdigest()}}
         return {
             LABELS_FILE: "\n".join(self.labels.names).encode(),
             INFO_FILE: json.dumps(info, indent=1).encode(),
@@ -101,9 +115,7 @@ def find_model_info(path: str | Path) -> ModelInfo | None:
         if info["format"] != FORMAT:
             raise InputError(f"{path}: metadata format {info['format']}, expected {FORMAT}; export the model again")
         _check_digest(path, info["model"])
-        labels = Labels.from_dict({"names": names, "colors": info["palette"]})
-        terms, bits = str(info.get("license", "")), check_bits(info["input"].get("bits"), name=f"{path}: bits")
-        return ModelInfo(labels, str(info["recipe"]), dict(info["created"]), terms, bits)
+        return ModelInfo.from_facts(info, names, path)
     except InputError:
         raise
     except (_NoMetadata, zipfile.BadZipFile):
