@@ -89,11 +89,11 @@ def export_tflite(
     graph = network(model, size, runtime=chosen.form(runtimes))
     names = chosen.tensors(graph)
     graph = chosen.rewrite(graph, ranges(graph, names, pixels) if names else {}, pixels)
-    forms = {"": graph}
+    forms = [("", graph)]  # the first that is right
     if class_map:
         cheap = GPU not in runtimes and cheap_form_fits(graph, size)
-        names = ("cheap", "exact") if cheap else ("exact",)
-        forms = {name: with_class_map(graph, size, cheap=name == "cheap") for name in names}
+        names = ["cheap", "exact"] if cheap else ["exact"]
+        forms = [(name, with_class_map(graph, size, cheap=name == "cheap")) for name in names]
     info = ModelInfo(
         labels=model.config.labels or Labels.numbered(model.config.num_classes),
         recipe=recipe,
@@ -109,16 +109,16 @@ def export_tflite(
     )
     verify = partial(verify_file, model=model, images=evenly_spaced(pixels, VERIFICATION_IMAGES), recipe=chosen)
     with atomic(out) as part:
-        for number, (form, graph) in enumerate(forms.items(), 1):
+        while True:
+            form, graph = forms.pop(0)
             flatbuffer = to_tflite(graph, metadata=model_metadata(info, size, class_map=class_map))
             write_with_files(flatbuffer, info, part)
             try:
                 verdicts = verify(part, runtimes=runtimes)
                 break
             except InputError as error:
-                if isinstance(error, WrongClassMap) and number < len(forms):
-                    continue
-                raise InputError(f"{str(error).replace(str(part), str(out))}; nothing was written") from None
+                if not (forms and isinstance(error, WrongClassMap)):
+                    raise InputError(f"{str(error).replace(str(part), str(out))}; nothing was written") from None
         warning = untried = ""
         if try_gpu and chosen.fitting([GPU]) and GPU not in runtimes and find_gpu():
             try:

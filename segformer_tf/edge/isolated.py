@@ -35,7 +35,7 @@ class IsolatedModel(ChildProcess):
         size: (height, width) of the input.
         grid: (height, width, classes) of the logits.
         recipe, bits, one_channel, threshold, probabilities, note: of the `TFLiteModel`.
-        class_map: class ids of the last image, `size` int32 whatever the file's type, if the file computes them (``--class-map``).
+        class_map: class ids of the last image, `size` int32 whatever the file's type, if it has them (``--class-map``).
 
     Raises:
         InputError: the runtime refuses the file, crashes on it or hangs, or the file gives no logits; also from
