@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from segformer_tf.edge.doctor import lists
+from segformer_tf.edge.doctor.lists import kinds
 from segformer_tf.edge.tflite.operations import Operation, TensorInfo
 
 Rule = Callable[[Operation], str]
@@ -17,27 +19,6 @@ _PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"
 _PRECISE = ("float32", "float16")
 _BYTES = ("int8", "uint8")
 _NEAREST, _FARTHEST = 1 / 1024, 256  # an input's scale over the output's, in XNNPACK's int8 sums
-
-
-def _kinds(names: str) -> frozenset[str]:
-    return frozenset(names.split())
-
-
-_XNNPACK_2_14 = _kinds(
-    "ABS ADD AVERAGE_POOL_2D CEIL CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DIV ELU FLOOR FULLY_CONNECTED "
-    "HARD_SWISH LEAKY_RELU LOGISTIC MAX_POOL_2D MAXIMUM MEAN MINIMUM MUL NEG PAD PRELU RELU RELU6 RELU_N1_TO_1 RESHAPE "
-    "RESIZE_BILINEAR ROUND SLICE SOFTMAX SPACE_TO_DEPTH SQRT SQUARE SQUARED_DIFFERENCE STRIDED_SLICE SUB TANH "
-    "TRANSPOSE TRANSPOSE_CONV"
-)
-_XNNPACK_FLOAT = _XNNPACK_2_14 | _kinds("BATCH_MATMUL COS EXP GELU LOG QUANTIZE REDUCE_MAX REDUCE_MIN RSQRT SIN SUM")
-_XNNPACK_INT8 = _kinds(
-    "ADD AVERAGE_POOL_2D BATCH_MATMUL CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE "
-    "FULLY_CONNECTED LEAKY_RELU LOGISTIC MAX_POOL_2D MEAN MUL PAD QUANTIZE REDUCE_MAX REDUCE_MIN RESHAPE "
-    "RESIZE_BILINEAR SLICE SPACE_TO_DEPTH STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV"
-)
-_XNNPACK_UINT8 = _XNNPACK_INT8 - _kinds(
-    "BATCH_MATMUL CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED QUANTIZE TRANSPOSE_CONV"
-)
 
 
 @dataclass(frozen=True)
@@ -85,37 +66,24 @@ class Xnnpack:
 
 
 XNNPACK_LITERT = Xnnpack(
-    {"float32": _XNNPACK_FLOAT, "int8": _XNNPACK_INT8, "uint8": _XNNPACK_UINT8},
+    {"float32": lists.XNNPACK_FLOAT, "int8": lists.XNNPACK_INT8, "uint8": lists.XNNPACK_UINT8},
     concatenated=5,
-    dynamic=_kinds("CONV_2D FULLY_CONNECTED"),
+    dynamic=kinds("CONV_2D FULLY_CONNECTED"),
     any_mean=True,
 )
 XNNPACK_TFLITE_RUNTIME = Xnnpack(
-    {"float32": _XNNPACK_2_14, "int8": _kinds("TRANSPOSE"), "uint8": _kinds("TRANSPOSE")},
+    {"float32": lists.XNNPACK_2_14, "int8": kinds("TRANSPOSE"), "uint8": kinds("TRANSPOSE")},
     concatenated=4,
     dynamic=frozenset(),
     any_mean=False,
 )
 
-_GPU_FLOAT = _kinds(
-    "ABS ADD ARG_MAX AVERAGE_POOL_2D BATCH_MATMUL CAST CEIL CONCATENATION CONV_2D COS DEPTHWISE_CONV_2D DEPTH_TO_SPACE "
-    "DIV ELU EQUAL EXP FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GELU GREATER GREATER_EQUAL HARD_SWISH "
-    "LEAKY_RELU LESS LESS_EQUAL LOG LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG NOT_EQUAL PAD POW "
-    "PRELU QUANTIZE REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RELU6 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR "
-    "RESIZE_NEAREST_NEIGHBOR ROUND RSQRT SELECT_V2 SIGN SIN SLICE SOFTMAX SPACE_TO_DEPTH SQRT SQUARE "
-    "SQUARED_DIFFERENCE STRIDED_SLICE SUB SUM TANH TILE TRANSPOSE TRANSPOSE_CONV"
-)
-_GPU_INTEGER = _kinds(
-    "ABS ADD ARG_MAX CAST CONCATENATION DIV EQUAL FLOOR_DIV FLOOR_MOD GATHER GREATER GREATER_EQUAL LESS LESS_EQUAL "
-    "MAXIMUM MINIMUM MUL NEG NOT_EQUAL REDUCE_MAX REDUCE_MIN REDUCE_PROD RESHAPE SIGN SLICE STRIDED_SLICE SUB SUM TILE "
-    "TRANSPOSE"
-)
 _GPU = {
-    "float32": _GPU_FLOAT,
-    "int8": _GPU_FLOAT | {"DEQUANTIZE"},
-    "uint8": _GPU_FLOAT | {"DEQUANTIZE"},
-    "int32": _GPU_INTEGER,
-    "bool": _kinds("EQUAL LOGICAL_AND LOGICAL_NOT LOGICAL_OR NOT_EQUAL SELECT_V2"),
+    "float32": lists.GPU_FLOAT,
+    "int8": lists.GPU_FLOAT | {"DEQUANTIZE"},
+    "uint8": lists.GPU_FLOAT | {"DEQUANTIZE"},
+    "int32": lists.GPU_INTEGER,
+    "bool": kinds("EQUAL LOGICAL_AND LOGICAL_NOT LOGICAL_OR NOT_EQUAL SELECT_V2"),
 }
 
 
@@ -146,14 +114,6 @@ def gpu_wrong(op: Operation) -> str:
     return ""
 
 
-_OLD_GPU = _kinds(
-    "ABS ADD AVERAGE_POOL_2D BATCH_MATMUL CONCATENATION CONV_2D COS DEPTHWISE_CONV_2D DIV ELU EXP FULLY_CONNECTED "
-    "HARD_SWISH LEAKY_RELU LOG LOGISTIC LSTM MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG PACK PAD POW PRELU "
-    "REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SIN SLICE "
-    "SOFTMAX SPACE_TO_DEPTH SPLIT_V SQRT SQUARE SQUARED_DIFFERENCE STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV"
-)
-
-
 def old_gpu(op: Operation) -> str:
     """TensorFlow Lite's GPU delegate, with OpenCL, OpenGL or Metal."""
     if any(len(tensor.shape) > 4 for tensor in (*op.data, *op.outputs)):
@@ -163,13 +123,7 @@ def old_gpu(op: Operation) -> str:
     types = {tensor.dtype for tensor in (*op.data, *op.outputs)}
     if not types <= {*_PRECISE, "int8", "uint8"}:
         return f"{_named(types - {*_PRECISE, 'int8', 'uint8'})} tensors"
-    return "" if op.kind in _OLD_GPU or op.kind in ("QUANTIZE", "DEQUANTIZE") else "not in its list"
-
-
-_CORE_ML = _kinds(
-    "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED HARD_SWISH LOGISTIC MAX_POOL_2D MEAN "
-    "MIRROR_PAD MUL PAD PADV2 RELU RELU6 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR SOFTMAX TANH TRANSPOSE_CONV"
-)
+    return "" if op.kind in lists.OLD_GPU or op.kind in ("QUANTIZE", "DEQUANTIZE") else "not in its list"
 
 
 def core_ml(op: Operation) -> str:
@@ -178,18 +132,7 @@ def core_ml(op: Operation) -> str:
         return ""
     if not {tensor.dtype for tensor in (*op.data, *op.outputs)} <= set(_PRECISE):
         return "integers: it takes floats alone"
-    return "" if op.kind in _CORE_ML else "not in its list"
-
-
-_NNAPI = _kinds(
-    "ABS ADD ARG_MAX ARG_MIN AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND CAST CONCATENATION CONV_2D "
-    "DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE DIV ELU EQUAL EXP EXPAND_DIMS FILL FLOOR FULLY_CONNECTED GATHER "
-    "GREATER GREATER_EQUAL HARD_SWISH L2_NORMALIZATION LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND LOGICAL_NOT "
-    "LOGICAL_OR LOGISTIC LOG_SOFTMAX MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG NOT_EQUAL PACK PAD PADV2 POW "
-    "PRELU QUANTIZE REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RELU6 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR "
-    "RESIZE_NEAREST_NEIGHBOR RSQRT SELECT SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SQRT "
-    "SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM TANH TILE TOPK_V2 TRANSPOSE TRANSPOSE_CONV"
-)
+    return "" if op.kind in lists.CORE_ML else "not in its list"
 
 
 def nnapi(op: Operation) -> str:
@@ -200,15 +143,7 @@ def nnapi(op: Operation) -> str:
         return f"{op.dtype} tensors"
     if op.kind in _PRODUCTS and op.dtype in _PRECISE and _weights(op) == "int8":
         return "int8 weights with float activations"
-    return "" if op.kind in _NNAPI else "not in its list"
-
-
-_HEXAGON = _kinds(
-    "ADD ARG_MAX ARG_MIN AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE FULLY_CONNECTED "
-    "HARD_SWISH L2_NORMALIZATION LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG PACK PAD QUANTIZE RELU "
-    "RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SLICE SOFTMAX SPACE_TO_DEPTH SPLIT STRIDED_SLICE SUB TANH "
-    "TRANSPOSE TRANSPOSE_CONV"
-)
+    return "" if op.kind in lists.NNAPI else "not in its list"
 
 
 def hexagon(op: Operation) -> str:
@@ -221,15 +156,7 @@ def hexagon(op: Operation) -> str:
         return "a depthwise kernel that is not 3 wide"
     if op.kind == "RESIZE_BILINEAR" and max(op.outputs[0].shape[1:3], default=0) > 65:
         return "a resize to more than 65"
-    return "" if op.kind in _HEXAGON else "not in its list"
-
-
-_EDGE_TPU = _kinds(
-    "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION LOGISTIC "
-    "MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6 RELU_N1_TO_1 RESHAPE "
-    "RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQUARED_DIFFERENCE SQUEEZE "
-    "STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV"
-)
+    return "" if op.kind in lists.HEXAGON else "not in its list"
 
 
 def edge_tpu(op: Operation) -> str:
@@ -240,7 +167,7 @@ def edge_tpu(op: Operation) -> str:
         return f"{op.dtype}: it takes 8 bits alone"
     if op.kind in _PRODUCTS and not (op.inputs[1] and op.inputs[1].constant):
         return "weights that are no constant"
-    return "" if op.kind in _EDGE_TPU else "not in its list"
+    return "" if op.kind in lists.EDGE_TPU else "not in its list"
 
 
 def _open_sides(op: Operation) -> bool:
