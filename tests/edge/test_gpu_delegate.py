@@ -113,7 +113,11 @@ def test_a_broadcast_product_is_refused_and_warned_of(
     main(["export", str(tmp_path / "model.keras"), "--size", "64", "96", "--out", str(out)])
     assert "warning, kept in the file: not for litert-gpu: litert-gpu is wrong" in capsys.readouterr().err
     assert "not for litert-gpu" in read_model_info(out).created["warning"]
-    assert not any(GPU in name for name in read_model_info(out).created["verified"])
+    verified = read_model_info(out).created["verified"]
+    assert not any(GPU in name for name in verified)
+    assert any(name.startswith("litert 2") for name in verified)  # right there
+    main(["doctor", str(out), "--delegate", GPU])
+    assert "wrong there: it takes BATCH_MATMUL and computes other numbers" in capsys.readouterr().out
     main(["info", str(out)])
     assert "not for litert-gpu" in capsys.readouterr().out
     with pytest.raises(InputError, match="litert-gpu is wrong"):
