@@ -12,7 +12,6 @@ CamVid's pixels, more of a network that is unsure. `convert.export` compares, an
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ from numpy.typing import NDArray
 from convert.graph.ir import Graph, Op, Tensor, constant
 
 _UP = 4  # pixels of the input between two grid points
-_CORNERS = tuple(product((0, 1), repeat=2))  # of a cell: above or below, left or right
-_AROUND = tuple(product((-1, 0, 1), repeat=2))  # a grid point and its neighbors
+_CORNERS = tuple((y, x) for y in (0, 1) for x in (0, 1))  # of a cell: above or below, left or right
+_AROUND = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))  # a grid point and its neighbors
 _FEW = 24  # classes up to which the exact form costs about as much
 _SHARP = 2.0**14  # 1 over the smallest lead of a logit that counts as a whole one; float16 holds it
 
