@@ -12,8 +12,8 @@ import keras
 import tensorflow as tf
 
 import segformer_tf
-from convert.exported import Verdict, verify_file
-from convert.graph.class_map import with_class_map
+from convert.exported import Verdict, WrongClassMap, verify_file
+from convert.graph.class_map import cheap_form_fits, with_class_map
 from convert.graph.flatbuffer import to_tflite
 from convert.graph.ir import Graph
 from convert.graph.metadata import model_metadata, write_with_files
@@ -72,7 +72,8 @@ def export_tflite(
         images: files to calibrate on and to compare on; up to `CALIBRATION_IMAGES`, evenly chosen. Without
             them the comparison uses synthetic images, and recipes that calibrate are refused.
         runtimes: target runtimes, of `segformer_tf.edge.runtime.RUNTIMES`.
-        class_map: add the class map at the input's size as another output, before the logits.
+        class_map: add the class map at the input's size as another output, before the logits; in the cheap form if
+            the images say that it is right.
         try_gpu: run it on the GPU as well, where there is one; a failure there is a warning, kept in the file.
 
     Raises:
@@ -84,17 +85,24 @@ def export_tflite(
     _check(out, chosen, runtimes=runtimes)
     source = prepare(model, chosen, size=size, images=images)
     graph = source.graph(form=chosen.form(runtimes))
+    forms = [("", graph)]  # the first that is right
     if class_map:
-        graph = with_class_map(graph, size)
+        cheap = GPU not in runtimes and cheap_form_fits(graph, size)
+        names = ["cheap", "exact"] if cheap else ["exact"]
+        forms = [(name, with_class_map(graph, size, cheap=name == "cheap")) for name in names]
     info = source.info()
-    flatbuffer = to_tflite(graph, metadata=model_metadata(info, size, class_map=class_map))
     verify = partial(verify_file, model=source.model, images=source.few_pixels, recipe=chosen)
     with atomic(out) as part:
-        write_with_files(flatbuffer, info, part)
-        try:
-            verdicts = verify(part, runtimes=runtimes)
-        except InputError as error:
-            raise InputError(f"{str(error).replace(str(part), str(out))}; nothing was written") from None
+        while True:
+            form, graph = forms.pop(0)
+            flatbuffer = to_tflite(graph, metadata=model_metadata(info, size, class_map=class_map))
+            write_with_files(flatbuffer, info, part)
+            try:
+                verdicts = verify(part, runtimes=runtimes)
+                break
+            except InputError as error:
+                if not (forms and isinstance(error, WrongClassMap)):
+                    raise InputError(f"{str(error).replace(str(part), str(out))}; nothing was written") from None
         warning = untried = ""
         if try_gpu and chosen.fitting([GPU]) and GPU not in runtimes and find_gpu():
             try:
@@ -104,7 +112,11 @@ def export_tflite(
                 fault = f"{GPU} " in reason and any(words in reason for words in (" wrong", "does not take it whole"))
                 warning = f"not for {GPU}: {reason}" if fault else ""
                 untried = "" if fault else reason
-        results = {"verified": [verdict.runtime for verdict in verdicts], **({"warning": warning} if warning else {})}
+        results = {
+            "verified": [verdict.runtime for verdict in verdicts],
+            **({"class_map": form} if form else {}),
+            **({"warning": warning} if warning else {}),
+        }
         write_with_files(flatbuffer, replace(info, created={**info.created, **results}), part)
     return Exported(verdicts, warning, untried)
 

@@ -29,6 +29,7 @@ VERBS = {
     ),
     "export": ("convert.cli:export", "Convert to a TFLite file, quantized and verified."),
     "predict": ("segformer_tf.edge.predict.cli:predict", "Segment images, videos and cameras; needs no TensorFlow."),
+    "doctor": ("segformer_tf.edge.doctor.cli:doctor", "Say why a .tflite would be slow on a delegate; runs nothing."),
     "benchmark": ("segformer_tf.edge.benchmark.cli:benchmark", "Time TFLite files side by side; needs no TensorFlow."),
     "plan": ("segformer_tf.edge.plan.cli:plan", "Predict which network fits this machine; needs no TensorFlow."),
     "serve": ("segformer_tf.edge.serve.cli:serve", "Run a TFLite file in the browser; needs no TensorFlow."),

@@ -74,6 +74,7 @@ LONG = (
     *("test_import", "test_gpu_delegate", "test_parity", "test_train", "test_segformer", "test_fuzz", "test_notebook"),
     *("test_benchmark", "test_peers", "test_gpu", "test_memory", "test_preprocessor"),
     *("test_keras_page", "test_losses", "test_hub", "test_forms", "test_onnx"),
+    *("test_doctor", "test_wrong_on_a_delegate"),
 )
 
 

@@ -101,8 +101,12 @@ def version(op: Op) -> int:
             return 1 if types[0] == "float32" else 2
         case "RESIZE_BILINEAR":
             return 3
-        case "RESHAPE":
+        case "RESHAPE" | "SELECT_V2":
             return 1
+        case "BROADCAST_TO":
+            return 2
+        case "GATHER" if op.options.get("batchDims"):
+            return 5
         case _:
             return 2 if quantized else 1
 
@@ -133,7 +137,7 @@ def _options(op: Op, table: str) -> Any:
     for name, value in op.options.items():
         if name == "padding":
             value = getattr(schema.Padding, value)
-        elif name == "outputType":
+        elif name in ("outputType", "inDataType", "outDataType"):
             value = getattr(schema.TensorType, value)
         elif name == "fusedActivationFunction":
             value = getattr(schema.ActivationFunctionType, value)

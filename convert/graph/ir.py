@@ -115,7 +115,9 @@ class Graph:
     ) -> Tensor:
         """ADD, SUB, MUL, DIV or SQUARED_DIFFERENCE, with broadcasting; arrays and numbers become constants."""
         x, y = (t if isinstance(t, Tensor) else constant(f"{name}/constant", np.asarray(t)) for t in (x, y))
-        options = {} if kind == "SQUARED_DIFFERENCE" else {"fusedActivationFunction": activation}
+        options = (
+            {} if kind in ("SQUARED_DIFFERENCE", "MINIMUM", "MAXIMUM") else {"fusedActivationFunction": activation}
+        )
         return self.add_op(kind, name, [x, y], np.broadcast_shapes(x.shape, y.shape), **options)
 
     def unary(self, kind: str, name: str, x: Tensor, **options: Any) -> Tensor:

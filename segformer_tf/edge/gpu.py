@@ -155,10 +155,14 @@ class GpuInterpreter:
     def _class_counts(self) -> Iterator[tuple[int, int]]:
         """For each class map, its tensor and how many classes there are."""
         shapes = {int(tensor["index"]): tensor["shape"] for tensor in self.get_tensor_details()}
+        casts = {
+            int(op["inputs"][0]): int(op["outputs"][0]) for op in self._get_ops_details() if op["op_name"] == "CAST"
+        }
         for op in self._get_ops_details():
             if op["op_name"] == "ARG_MAX":
                 logits, axis = op["inputs"]
-                yield int(op["outputs"][0]), int(shapes[int(logits)][int(self._cpu.get_tensor(axis).ravel()[0])])
+                ids = int(op["outputs"][0])
+                yield casts.get(ids, ids), int(shapes[int(logits)][int(self._cpu.get_tensor(axis).ravel()[0])])
 
     def _check_classes(self, tensor: dict[str, Any], value: NDArray[Any]) -> None:
         """A GPU pads channels to a multiple of four, and its ARG_MAX may take the padding for a class."""

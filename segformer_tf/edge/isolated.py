@@ -35,7 +35,7 @@ class IsolatedModel(ChildProcess):
         size: (height, width) of the input.
         grid: (height, width, classes) of the logits.
         recipe, bits, one_channel, threshold, probabilities, note: of the `TFLiteModel`.
-        class_map: class ids of the last image, `size` int32, if the file computes them (``--class-map``).
+        class_map: class ids of the last image, `size` int32 whatever the file's type, if it has them (``--class-map``).
 
     Raises:
         InputError: the runtime refuses the file, crashes on it or hangs, or the file gives no logits; also from
@@ -93,4 +93,4 @@ def main(path: str, runtime: str, contract: str) -> None:
     shape = (*model.size, 3)
     while len(image := sys.stdin.buffer.read(int(np.prod(shape)))) == np.prod(shape):
         logits, class_map = model.answer(np.frombuffer(image, np.uint8).reshape(shape))
-        send(logits.tobytes() + (b"" if class_map is None else class_map.tobytes()))
+        send(logits.tobytes() + (b"" if class_map is None else class_map.astype(np.int32).tobytes()))

@@ -199,7 +199,7 @@ def test_class_map_is_what_the_logits_say(
         with IsolatedModel(out, runtime=runtime) as worker:
             mask = logits_to_mask(worker.logits(fitted), (97, 161))
             assert worker.class_map is not None
-            assert (worker.class_map == mask).mean() > (0.9999 if recipe != "int8_io" else 0.98)
+            assert (worker.class_map == mask).mean() > 0.9999
     assert Segmenter(out, runtime="litert")(images[0]).mask.shape == load_image(images[0]).shape[:2]
     monkeypatch.setattr(verify_module, "logits_to_mask", lambda logits, size: np.zeros(size))
     with pytest.raises(InputError, match="gets the class map wrong"):

@@ -189,8 +189,10 @@ def test_class_ids_are_resized_by_their_nearest(tmp_path: Path) -> None:
     wide = add(graph, "ARG_MAX", [scores, axis], Tensor("wide", (1, *SIZE), np.int64), outputType="INT64")
     shape = constant("deep/shape", np.array((1, *SIZE, 1), np.int32))
     deep = add(graph, "RESHAPE", [narrow, shape], Tensor("deep", (1, *SIZE, 1), np.int32), newShape=shape.value)
-    bytes_ = add(graph, "CAST", [narrow], Tensor("bytes", (1, *SIZE), np.uint8), inDataType=2, outDataType=3)
-    real = add(graph, "CAST", [deep], Tensor("real", (1, *SIZE, 1)), inDataType=2, outDataType=0)
+    bytes_ = add(
+        graph, "CAST", [narrow], Tensor("bytes", (1, *SIZE), np.uint8), inDataType="INT32", outDataType="UINT8"
+    )
+    real = add(graph, "CAST", [deep], Tensor("real", (1, *SIZE, 1)), inDataType="INT32", outDataType="FLOAT32")
     large = np.repeat(np.repeat(PHOTO, 3, 0), 2, 1)
     for output in (narrow, wide, deep, bytes_, real):
         path = write(graph, output, tmp_path / f"{output.name}.tflite", normalization=RAW)

@@ -83,7 +83,7 @@ def test_a_class_map_of_negative_logits_is_right_there(tmp_path: Path, monkeypat
     bias.assign(bias - 50.0)
     options: dict[str, Any] = {"size": (64, 96), "runtimes": ["litert", GPU], "class_map": True}
     export_tflite(model, tmp_path / "ours.tflite", recipe="fp32", **options)
-    monkeypatch.setattr("convert.graph.class_map._whole_vectors", lambda logits: (logits, []))
+    monkeypatch.setattr("convert.graph.class_map._whole_vectors", lambda graph, logits: logits)
     with pytest.raises(InputError, match=r"ARG_MAX gives class [567], expected 0 to 4"):
         export_tflite(model, tmp_path / "without.tflite", recipe="fp32", **options)
 
@@ -113,7 +113,11 @@ def test_a_broadcast_product_is_refused_and_warned_of(
     main(["export", str(tmp_path / "model.keras"), "--size", "64", "96", "--out", str(out)])
     assert "warning, kept in the file: not for litert-gpu: litert-gpu is wrong" in capsys.readouterr().err
     assert "not for litert-gpu" in read_model_info(out).created["warning"]
-    assert not any(GPU in name for name in read_model_info(out).created["verified"])
+    verified = read_model_info(out).created["verified"]
+    assert not any(GPU in name for name in verified)
+    assert any(name.startswith("litert 2") for name in verified)  # right there
+    main(["doctor", str(out), "--delegate", GPU])
+    assert "wrong there: it takes BATCH_MATMUL and computes other numbers" in capsys.readouterr().out
     main(["info", str(out)])
     assert "not for litert-gpu" in capsys.readouterr().out
     with pytest.raises(InputError, match="litert-gpu is wrong"):
@@ -254,6 +258,6 @@ def test_every_recipe(
             assert relative_error(theirs, logits) <= 0.05
             assert same_class(theirs, logits) >= 0.96
         if class_map:
-            maps = next(each for each in results if each.dtype == np.int32)
+            maps = next(each for each in results if each.dtype == np.uint8)
             same = [ids == logits_to_mask(each, size) for ids, each in zip(maps, theirs, strict=True)]
             assert np.mean(same) >= 0.999

@@ -68,7 +68,7 @@ def read_flatfile(path: str | Path) -> FlatFile:
     """
     try:
         with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            model = _Table(data, _indirect(data, 0))
+            model = Table(data, indirect(data, 0))
             graph = model.children(2)[0]
             tensors = graph.children(0)
             inputs = tuple(tensors[i].ints(7) or tensors[i].ints(0) for i in graph.ints(1))
@@ -77,7 +77,7 @@ def read_flatfile(path: str | Path) -> FlatFile:
         raise InputError(f"{path}: a damaged TFLite file ({error})") from None
 
 
-class _Table:
+class Table:
     """A table of a flatbuffer, its fields by slot; an absent field reads as empty or 0."""
 
     def __init__(self, data: _Bytes, start: int) -> None:
@@ -97,24 +97,24 @@ class _Table:
         place = self._field(slot)
         return 0 if place is None else int(struct.unpack_from(f"<{kind}", self._data, place)[0])
 
-    def child(self, slot: int) -> _Table | None:
+    def child(self, slot: int) -> Table | None:
         place = self._field(slot)
-        return None if place is None else _Table(self._data, _indirect(self._data, place))
+        return None if place is None else Table(self._data, indirect(self._data, place))
 
     def _vector(self, slot: int, width: int) -> tuple[int, int]:
         """Where its items start, and how many there are."""
         place = self._field(slot)
         if place is None:
             return 0, 0
-        start = _indirect(self._data, place)
+        start = indirect(self._data, place)
         count = struct.unpack_from("<I", self._data, start)[0]
         if start + 4 + width * count > len(self._data):
             raise ValueError("a list is longer than it")
         return start + 4, count
 
-    def children(self, slot: int) -> list[_Table]:
+    def children(self, slot: int) -> list[Table]:
         start, count = self._vector(slot, 4)
-        return [_Table(self._data, _indirect(self._data, start + 4 * i)) for i in range(count)]
+        return [Table(self._data, indirect(self._data, start + 4 * i)) for i in range(count)]
 
     def ints(self, slot: int) -> tuple[int, ...]:
         start, count = self._vector(slot, 4)
@@ -124,17 +124,26 @@ class _Table:
         start, count = self._vector(slot, 4)
         return struct.unpack_from(f"<{count}f", self._data, start)
 
+    def length(self, slot: int) -> int:
+        """Of bytes."""
+        return self._vector(slot, 1)[1]
+
+    def longs(self, slot: int) -> tuple[int, ...]:
+        start, count = self._vector(slot, 8)
+        return struct.unpack_from(f"<{count}q", self._data, start)
+
     def content(self, slot: int) -> bytes:
         """Bytes, or a string's."""
         start, count = self._vector(slot, 1)
         return self._data[start : start + count]
 
 
-def _indirect(data: _Bytes, place: int) -> int:
+def indirect(data: _Bytes, place: int) -> int:
+    """Where the offset at a place points."""
     return place + int(struct.unpack_from("<I", data, place)[0])
 
 
-def _sources(model: _Table, graph: _Table) -> tuple[str, ...]:
+def _sources(model: Table, graph: Table) -> tuple[str, ...]:
     codes = [max(code.number(0, "b"), code.number(3, "i")) for code in model.children(1)]
     producer = {tensor: op for op in graph.children(3) for tensor in op.ints(2)[:_OUTPUTS]}
 
@@ -151,12 +160,12 @@ def _sources(model: _Table, graph: _Table) -> tuple[str, ...]:
     return tuple(source(tensor) for tensor in graph.ints(2))
 
 
-def _normalization(model: _Table) -> Normalization | None:
+def _normalization(model: Table) -> Normalization | None:
     for entry in model.children(6):
         if entry.content(0) != b"TFLITE_METADATA":
             continue
         data = model.children(4)[entry.number(1, "I")].content(0)
-        for graph in _Table(data, _indirect(data, 0)).children(3)[:1]:
+        for graph in Table(data, indirect(data, 0)).children(3)[:1]:
             for image in graph.children(2)[:1]:
                 for unit in image.children(4):
                     options = unit.child(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -39,15 +40,15 @@ def read_graph_stats(interpreter: Any) -> GraphStats | None:
         return None
     delegates = [op for op in ops if op.name == _DELEGATE]
     own = [op for op in ops if op.name != _DELEGATE]
+    macs: Counter[str] = Counter()
+    for op in own:
+        macs[op.name] += multiply_adds(op.name, op.inputs, op.outputs, shapes)
     return GraphStats(
         ops=len(own),
         partitions=len(delegates),
         outside=dict(Counter(op.name for op in _outside(own, delegates)).most_common()),
-        macs=sum(_macs(op, shapes) for op in own),
-        kinds={
-            kind: (count, sum(_macs(op, shapes) for op in own if op.name == kind))
-            for kind, count in Counter(op.name for op in own).most_common()
-        },
+        macs=macs.total(),
+        kinds={kind: (count, macs[kind]) for kind, count in Counter(op.name for op in own).most_common()},
     )
 
 
@@ -80,19 +81,21 @@ def _outside(own: list[_Op], delegates: list[_Op]) -> list[_Op]:
     return [op for op in own if op.outputs not in inside]
 
 
-def _macs(op: _Op, shapes: dict[int, tuple[int, ...]]) -> int:
-    """Multiply-accumulates of one operation, from the shapes of its tensors."""
-    if op.name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"):
+def multiply_adds(
+    name: str, inputs: Sequence[int], outputs: Sequence[int], shapes: Mapping[int, tuple[int, ...]]
+) -> int:
+    """Multiply-accumulates of one operation, from the shapes of its tensors; 0 of all but the products."""
+    if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV"):
         return 0
-    out = shapes[op.outputs[0]]
-    if op.name == "BATCH_MATMUL":  # [.., M, K] or, transposed, [.., K, M] gives [.., M, N]
-        left = shapes[op.inputs[0]]
+    out = shapes[outputs[0]]
+    if name == "BATCH_MATMUL":  # [.., M, K] or, transposed, [.., K, M] gives [.., M, N]
+        left = shapes[inputs[0]]
         return prod(out) * (left[-1] * left[-2] // out[-2])
-    weights = shapes[op.inputs[1]]
-    if op.name == "CONV_2D":  # (out channels, height, width, in channels of a group)
+    weights = shapes[inputs[1]]
+    if name == "CONV_2D":  # (out channels, height, width, in channels of a group)
         return prod(out) * prod(weights[1:])
-    if op.name == "DEPTHWISE_CONV_2D":  # (1, height, width, channels)
+    if name == "DEPTHWISE_CONV_2D":  # (1, height, width, channels)
         return prod(out) * prod(weights[1:3])
-    if op.name == "FULLY_CONNECTED":  # (out, in)
+    if name == "FULLY_CONNECTED":  # (out, in)
         return prod(out) * weights[-1]
-    return prod(shapes[op.inputs[2]]) * prod(weights[:3])  # transposed: every input meets the whole kernel
+    return prod(shapes[inputs[2]]) * prod(weights[:3])  # transposed: every input meets the whole kernel

@@ -20,6 +20,8 @@ from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels
 from segformer_tf.mask import ids_to_mask, logits_to_mask
 
+_IDS = (np.uint8, np.int32)  # of a class map
+
 
 class TFLiteModel:
     """A segmentation network on one of the runtimes; threads may share one.
@@ -96,7 +98,11 @@ class TFLiteModel:
         self._input = pixel_input(inputs[0], contract.normalization or (file.normalization if file else RAW))
         self.size = inputs[0].shape[1], inputs[0].shape[2]
         full = (1, *self.size)
-        maps = [i for i, p in enumerate(outputs) if len(outputs) == 2 and p.dtype == np.int32 and p.shape == full]
+        maps = [
+            i
+            for i, p in enumerate(outputs)
+            if len(outputs) == 2 and p.dtype in _IDS and p.shape == full and not p.scale
+        ]
         if len(outputs) != 1 + len(maps):
             raise InputError(f"expected {EXPECTED_OUTPUT} out")
         number = next(i for i in range(len(outputs)) if i not in maps)

@@ -17,7 +17,7 @@ from convert.onnx import export as export_module
 from convert.onnx import runtimes as runtimes_module
 from convert.onnx.export import OPENVINO_FILE, RECIPES, export_onnx, export_openvino
 from convert.onnx.runtimes import RUNTIMES, run_on
-from convert.onnx.writer import LOWEST_OPSET, _Writer, resize_scale, to_onnx
+from convert.onnx.writer import LOWEST_OPSET, OPSET, _Writer, resize_scale, to_onnx
 from segformer_tf import SegFormer, build_segformer
 from segformer_tf.cli import HINTS, main
 from segformer_tf.edge import list_images, load_image, logits_to_mask

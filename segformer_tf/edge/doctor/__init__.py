@@ -1,0 +1,1 @@
+"""`segformer doctor`: which delegates would run which operations of a file."""
