@@ -15,7 +15,7 @@ import segformer_tf
 from convert.exported import Verdict, verify_file
 from convert.graph.class_map import with_class_map
 from convert.graph.flatbuffer import to_tflite
-from convert.graph.metadata import model_metadata, write_with_files
+from convert.graph.metadata import STANDARD_ENTRY, model_metadata, write_with_files
 from convert.graph.segformer import network
 from convert.quantize.calibrate import ranges
 from convert.quantize.recipes import RECIPES, Recipe
@@ -103,7 +103,8 @@ def export_tflite(
         license=model.config.license,
         bits=model.config.image_bits,
     )
-    flatbuffer = to_tflite(graph, metadata=model_metadata(info, size, class_map=class_map))
+    entries = {STANDARD_ENTRY: model_metadata(info, size, class_map=class_map), **chosen.entries}
+    flatbuffer = to_tflite(graph, metadata=entries)
     verify = partial(verify_file, model=model, images=evenly_spaced(pixels, VERIFICATION_IMAGES), recipe=chosen)
     with atomic(out) as part:
         write_with_files(flatbuffer, info, part)
