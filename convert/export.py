@@ -109,7 +109,7 @@ def export_tflite(
     with atomic(out) as part:
         write_with_files(flatbuffer, info, part)
         try:
-            verdicts = verify(part, runtimes=runtimes)
+            verdicts = verify(part, runtimes=list(dict.fromkeys((*runtimes, *chosen.also))))
         except InputError as error:
             raise InputError(f"{str(error).replace(str(part), str(out))}; nothing was written") from None
         warning = untried = ""

@@ -16,8 +16,6 @@ import flatbuffers
 from segformer_tf.edge.metadata import INFO_FILE, LABELS_FILE, OUTPUT_CONTRACT, ModelInfo
 
 STANDARD_ENTRY = "TFLITE_METADATA"  # the name of the entry in the flatbuffer
-# An entry of TFLite's own, which is no flatbuffer: XNNPACK may compute in float16, sums included, where the processor can.
-FLOAT16_ENTRY = {"reduced_precision_support": b"fp16accfp16"}
 
 # Enum values of the schema.
 _FILE_AXIS_LABELS = 2

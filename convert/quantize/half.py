@@ -1,9 +1,9 @@
 """Rewrites a float graph so that its norms can be computed in float16.
 
-Float16 ends at 65504, and ARM processors take what is below 2^-14 for 0 (XNNPACK tells them to). A norm squares its input
-x, and adds an epsilon of 1e-6: large values overflow, and where all of x is small the root is that of 0. So every x is
-brought to a range of its own, by a power of two that goes into the convolutions which write it, and into epsilon:
-``x / sqrt(mean(x²) + ε)`` is ``sx / sqrt(mean((sx)²) + s²ε)``, bit by bit in float32.
+Float16 ends at 65504, and XNNPACK tells ARM processors to take what is below 2^-14 for 0. A norm squares its input x,
+and adds an epsilon of 1e-6: large values overflow, and where all of x is small it divides by 0. So every x is brought
+to a range of its own, by a power of two that goes into the convolutions which write it, and into epsilon:
+``x / sqrt(mean(x²) + ε)`` is ``sx / sqrt(mean((sx)²) + s²ε)``, but for the last bits of a root.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import numpy as np
 from convert.graph.ir import Graph, Op, Tensor
 from convert.quantize.calibrate import ranges
 from segformer_tf.image import Pixels
+
+# A metadata entry, by its name: XNNPACK may compute in float16, sums included, where the processor has it.
+FLOAT16_ENTRY = {"reduced_precision_support": b"fp16accfp16"}
 
 LARGEST = 64.0  # of |sx| on the images: four times that still has a square that fits
 SMALLEST_EPSILON = 2.0**-14  # the smallest number that is not taken for 0

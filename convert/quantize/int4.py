@@ -1,8 +1,8 @@
 """Rewrites a float graph into one of int4 weights, rounded for the activations that images give.
 
 LiteRT's delegate takes int4 in FULLY_CONNECTED only, so 1x1 maps become that, and so do convolutions whose windows can
-be laid out as rows (`patches`). Rounding to 15 steps one by one loses too much. So a kernel is rounded column by column,
-and what a column loses is made up for by those that are still to be rounded (GPTQ, Frantar et al., ICLR 2023).
+be laid out as rows (`patches`). Rounding each value to 16 steps by itself loses too much. So a kernel is rounded column
+by column, and those still to be rounded make up for what a column loses (GPTQ, Frantar et al., ICLR 2023).
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
-import ml_dtypes
 import numpy as np
-from jaxtyping import Float64
+from numpy.typing import NDArray
 
 from convert.graph.ir import Graph, Op, Quantization, Tensor, constant
 from convert.quantize.calibrate import run
 from convert.quantize.weights import dynamic_kernel, pays_dynamic, unpacked_int8
 from segformer_tf.image import Pixels
 
-Matrix = Float64[np.ndarray, "outputs inputs"]
-Moments = tuple[Float64[np.ndarray, "inputs inputs"], Float64[np.ndarray, "inputs"]]  # means of x·xᵀ and of x
+Moments = tuple[NDArray[np.float64], NDArray[np.float64]]  # of a row x: means of x·xᵀ (inputs, inputs), of x (inputs,)
 
 _LOWEST, _HIGHEST = -8, 7
 _ROWS = 16384  # of a convolution's input, over all images, that its rounding is fitted to
@@ -56,8 +54,11 @@ def worth_int4(op: Op) -> bool:
     return op.inputs[1].shape[1] == op.options["strideH"] or op.inputs[1].value.size >= _LARGE_KERNEL
 
 
-def int4_kernel(kernel: Matrix, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Integers -8..7 and the step of each output, so that ``steps * integers @ x`` is near ``kernel @ x`` on average."""
+def int4_kernel(kernel: NDArray[np.float64], moments: Moments) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """A kernel (outputs, inputs) as integers -8..7 and the step of each output.
+
+    They are such that ``steps * (integers @ x)`` is near ``kernel @ x`` in the mean square over x.
+    """
     square = moments[0]
     steps = _steps(kernel, np.diag(square))
     square = square + np.eye(len(square)) * max(_DAMPING * float(np.trace(square)) / len(square), 1e-12)
@@ -71,13 +72,13 @@ def int4_kernel(kernel: Matrix, moments: Moments) -> tuple[np.ndarray, np.ndarra
         for j in range(start, block.stop):
             stored[:, j] = np.clip(np.round(left[:, j]), _LOWEST, _HIGHEST)
             losses[:, j - start] = loss = (left[:, j] - stored[:, j]) / upper[j, j]
-            left[:, j:block.stop] -= np.outer(loss, upper[j, j:block.stop])
+            left[:, j : block.stop] -= np.outer(loss, upper[j, j : block.stop])
         left[:, block.stop :] -= losses @ upper[block, block.stop :]
     return stored[:, np.argsort(order)].astype(np.int8), steps
 
 
-def _steps(kernel: Matrix, weights: Float64[np.ndarray, "inputs"]) -> Float64[np.ndarray, "outputs"]:
-    """The step of each output with the least squared error, weighted by the inputs' mean squares, rounded one by one."""
+def _steps(kernel: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The step of each output that has the least squared error, `weights` being the inputs' mean squares."""
     largest = np.maximum(np.abs(kernel).max(1), 1e-12) / _HIGHEST
     best, least = largest, np.full(len(kernel), np.inf)
     for share in np.linspace(0.5, 1.1, 25):
@@ -90,6 +91,8 @@ def _steps(kernel: Matrix, weights: Float64[np.ndarray, "inputs"]) -> Float64[np
 
 def _fully_connected(graph: Graph, op: Op, moments: Moments) -> None:
     """Appends a convolution as a FULLY_CONNECTED of its int4 kernel; what the mean input loses goes into the bias."""
+    import ml_dtypes  # here, for the command reads the table of recipes where it is not installed
+
     name, kernel, bias = op.output.name, op.inputs[1], op.inputs[2]
     x = patches(graph, name, op)
     matrix = kernel.value.reshape(kernel.shape[0], -1).astype(np.float64)
@@ -97,14 +100,13 @@ def _fully_connected(graph: Graph, op: Op, moments: Moments) -> None:
     # Order of the rows that `patches` makes.
     outputs, size, _, channels = kernel.shape
     ordered = integers.reshape(outputs, size * size, channels)[:, window_order(size, op.options["strideH"])]
-    steps = steps.astype(np.float32)
-    lost = (matrix - integers * steps[:, None].astype(np.float64)) @ moments[1]
+    lost = (matrix - integers * steps[:, None]) @ moments[1]
     stored = Tensor(
         f"{kernel.name}/int4",
         matrix.shape,
         ml_dtypes.int4,
         ordered.reshape(matrix.shape).astype(ml_dtypes.int4),
-        Quantization(steps, np.zeros(len(steps), np.int64)),
+        Quantization(steps.astype(np.float32), np.zeros(len(steps), np.int64)),
     )
     options = {"keepNumDims": True, "fusedActivationFunction": op.options["fusedActivationFunction"]}
     graph.ops.append(Op("FULLY_CONNECTED", [x, stored, constant(bias.name, bias.value + lost)], op.output, options))
@@ -123,7 +125,7 @@ def patches(graph: Graph, name: str, op: Op) -> Tensor:
     x = graph.reshape(f"{name}/cells", x, (1, *cells, stride * stride * channels))
     if reach == 1:
         return x
-    pieces = []
+    pieces: list[Tensor] = []
     for down in range(reach):
         for right in range(reach):
             rows, columns = (min(stride, size - stride * n) for n in (down, right))

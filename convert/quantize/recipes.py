@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from convert.graph.ir import Graph, Op
-from convert.graph.metadata import FLOAT16_ENTRY
-from convert.quantize.half import fit_float16
+from convert.quantize.half import FLOAT16_ENTRY, fit_float16
 from convert.quantize.int4 import dynamic_int4
 from convert.quantize.integer import Choice, Ranges, integer_ends, quantize, tensors_to_calibrate, uint8_input
 from convert.quantize.sensitivity import quantize_mixed
 from convert.quantize.weights import dynamic_int8, float16_weights, int8_weights
+from segformer_tf.edge.compiled import HALF
 from segformer_tf.edge.runtime import GPU, RUNTIMES
 from segformer_tf.image import Pixels
 
@@ -36,6 +36,7 @@ class Recipe:
         integer: whether an operation's activations are quantized, by ranges measured on images; None for no operation.
         fitted: whether kernels are rounded for what images give, though activations stay float.
         entries: metadata that a runtime reads, by name.
+        also: what else each file is run on, because its targets compute otherwise here than where it is meant for.
         forms: runtimes whose own form of the float graph it can be made of, see `convert.graph.segformer.network`.
         refused: runtimes where it may not be used, and why.
     """
@@ -49,13 +50,14 @@ class Recipe:
     integer: Choice | None = None
     fitted: bool = False
     entries: Mapping[str, bytes] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
     forms: tuple[str, ...] = tuple(RUNTIMES)
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def runtimes(self) -> tuple[str, ...]:
         """Where it may be used."""
-        return tuple(name for name in (*RUNTIMES, GPU) if name not in self.refused)
+        return tuple(name for name in (*RUNTIMES, GPU, *self.also) if name not in self.refused)
 
     @property
     def needs_calibration(self) -> bool:
@@ -110,6 +112,7 @@ RECIPES = {
             tolerance=2e-2,
             rewrite=lambda graph, _, images: float16_weights(fit_float16(graph, images)),
             entries=FLOAT16_ENTRY,
+            also=(HALF,),
         ),
         Recipe(
             "weight_int8", "int8", "float32", "a quarter the size, as fast", 0.1, lambda graph, *_: int8_weights(graph)

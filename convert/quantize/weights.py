@@ -32,7 +32,9 @@ def dynamic_int8(graph: Graph) -> Graph:
     Left in float: depthwise convolutions, which no delegate takes in this form; and products over 32 values or fewer,
     and those of 3 channels at most or with a single output, where quantizing costs more than it saves.
     """
-    return replace(graph, ops=[dynamic_kernel(op) if op.kind == "CONV_2D" and pays_dynamic(op) else op for op in graph.ops])
+    return replace(
+        graph, ops=[dynamic_kernel(op) if op.kind == "CONV_2D" and pays_dynamic(op) else op for op in graph.ops]
+    )
 
 
 def dynamic_kernel(op: Op) -> Op:
