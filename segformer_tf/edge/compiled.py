@@ -25,8 +25,8 @@ _FORCE_FLOAT16 = 4  # of XNNPACK's flags
 class CompiledInterpreter:
     """A `CompiledModel` with the methods of `Interpreter` that this package uses.
 
-    The first result is compared with the `Interpreter`'s: if it is equal bit by bit, what was asked for was not used; if
-    it is far off, it is wrong.
+    The first result is compared with the `Interpreter`'s: if it is equal bit by bit, what was asked for was not used;
+    if it is far off, it is wrong.
 
     Args:
         path: a ``.tflite``.
