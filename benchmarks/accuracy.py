@@ -85,7 +85,7 @@ def main(
 
     score(model, KERAS, None)
     for name in recipes or tuple(RECIPES):
-        runtimes = RECIPES[name].fitting(installed_runtimes())
+        runtimes = [*RECIPES[name].fitting(installed_runtimes()), *RECIPES[name].also]
         path = out / f"{name}.tflite"
         if not path.exists():
             export_tflite(loaded, path, recipe=name, size=size, images=images, runtimes=runtimes)

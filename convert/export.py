@@ -153,6 +153,6 @@ def _check(
         raise InputError(f"a mask holds 255 classes at most. Received: a model of {model.config.num_classes}")
     if unfit := [name for name in runtimes if name not in recipe.runtimes]:
         raise InputError(
-            f"recipe {recipe.name} is not for {unfit[0]}: {recipe.refused[unfit[0]]}; "
+            f"recipe {recipe.name} is not for {unfit[0]}: {recipe.refused.get(unfit[0], 'fp16_compute is')}; "
             f"expected --runtime {' '.join(recipe.runtimes)}"
         )

@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from platform import machine
 from typing import Any
 
 from segformer_tf.edge.child_process import ChildProcess, answer_stream
@@ -29,11 +30,11 @@ def installed_runtimes() -> list[str]:
 
 
 def runtime_version(runtime: str) -> str:
-    """Version of an installed runtime, and the device where it uses a GPU."""
+    """Version of an installed runtime, and the device of litert-gpu, or the processor of litert-fp16."""
     if runtime == GPU:
         return f"{runtime_version('litert')} on {require_gpu().name}"
     if runtime == HALF:
-        return runtime_version("litert")
+        return f"{runtime_version('litert')} on {machine()}"
     return version(RUNTIMES[runtime].replace("_", "-"))
 
 
