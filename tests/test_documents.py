@@ -27,6 +27,7 @@ FOREIGN_OPTIONS = {
     "--nodes",
     "--rounds",
     "--ours",
+    "--board",
     "--help",
     "--build",
     "--bind",
