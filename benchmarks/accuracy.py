@@ -104,7 +104,7 @@ def main(
             for runtime in installed():
                 score(name, f"{runtime} {onnx_version(runtime)}", path, partial(_onnx_predictor, path, runtime, size))
             continue
-        runtimes = RECIPES[name].fitting(installed_runtimes())
+        runtimes = [*RECIPES[name].fitting(installed_runtimes()), *RECIPES[name].also]
         if not path.exists():
             export_tflite(loaded, path, recipe=name, runtimes=runtimes, **options)
         for runtime in runtimes:

@@ -81,12 +81,13 @@ def export(
     size
         Height and width of the input; of transformers, that images are resized to. Default: what the run validated at.
     calibration
-        Images to calibrate int8 on and to verify with: a folder like data/train/images.
+        Images to calibrate int8 on, to round int4 for, and to verify with: a folder like data/train/images.
     runtime
         litert, tflite-runtime, litert-gpu, or several: where the file must work. Default: all on the CPU that are
         installed and the recipe is for; where there is a GPU, or SwiftShader, the file is tried on it too, and is
         written with a warning if it is wrong there. For tflite-runtime alone the graph takes a form that is faster
-        there. Of onnx: onnxruntime, openvino or both.
+        there. A file of fp16_compute is run on litert-fp16 as well: on x86 its targets compute in float32. Of onnx:
+        onnxruntime, openvino or both.
     class_map
         Add an output, mask, int32 class ids [1, H, W] at the input's size, for apps without this library. It comes
         before the logits, because MediaPipe makes its own masks of the last output. With more than 24 classes and H
@@ -164,6 +165,11 @@ def export(
         print(f"warning, kept in the file: {exported.warning}", file=sys.stderr)
     if exported.untried:
         print(f"not tried on the GPU: {exported.untried}", file=sys.stderr)
+    for name in RECIPES[recipe].also:
+        console.print(
+            f"{name} computes in float16 as this processor can: x86 stores it and sums in float32, an ARM core sums in "
+            "it too"
+        )
     if not images:
         console.print("compared on synthetic images: give --calibration DIR to compare on yours")
 

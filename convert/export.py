@@ -16,7 +16,7 @@ from convert.exported import Verdict, WrongClassMap, verify_file
 from convert.graph.class_map import cheap_form_fits, with_class_map
 from convert.graph.flatbuffer import to_tflite
 from convert.graph.ir import Graph
-from convert.graph.metadata import model_metadata, write_with_files
+from convert.graph.metadata import STANDARD_ENTRY, model_metadata, write_with_files
 from convert.graph.segformer import network
 from convert.quantize.calibrate import ranges
 from convert.quantize.recipes import RECIPES, Recipe
@@ -91,14 +91,15 @@ def export_tflite(
         names = ["cheap", "exact"] if cheap else ["exact"]
         forms = [(name, with_class_map(graph, size, cheap=name == "cheap")) for name in names]
     info = source.info()
+    entries = {STANDARD_ENTRY: model_metadata(info, size, class_map=class_map), **chosen.entries}
     verify = partial(verify_file, model=source.model, images=source.few_pixels, recipe=chosen)
     with atomic(out) as part:
         while True:
             form, graph = forms.pop(0)
-            flatbuffer = to_tflite(graph, metadata=model_metadata(info, size, class_map=class_map))
+            flatbuffer = to_tflite(graph, metadata=entries)
             write_with_files(flatbuffer, info, part)
             try:
-                verdicts = verify(part, runtimes=runtimes)
+                verdicts = verify(part, runtimes=list(dict.fromkeys((*runtimes, *chosen.also))))
                 break
             except InputError as error:
                 if not (forms and isinstance(error, WrongClassMap)):
@@ -195,6 +196,6 @@ def _check(out: Path, recipe: Recipe, *, runtimes: Sequence[str]) -> None:
         raise InputError(f"recipe {recipe.name} is for {fitting}; no such TFLite runtime is installed")
     if unfit := [name for name in runtimes if name not in recipe.runtimes]:
         raise InputError(
-            f"recipe {recipe.name} is not for {unfit[0]}: {recipe.refused[unfit[0]]}; "
+            f"recipe {recipe.name} is not for {unfit[0]}: {recipe.refused.get(unfit[0], 'fp16_compute is')}; "
             f"expected --runtime {' '.join(recipe.runtimes)}"
         )

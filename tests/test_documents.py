@@ -28,6 +28,7 @@ FOREIGN_OPTIONS = {
     "--rounds",
     "--ours",
     "--recipes",
+    "--board",
     "--help",
     "--build",
     "--bind",

@@ -181,7 +181,7 @@ def evaluate(
     split
         Split to score.
     runtime
-        litert, tflite-runtime or litert-gpu, for a .tflite. Default: the faster installed one on the CPU.
+        litert, tflite-runtime, litert-gpu or litert-fp16, for a .tflite. Default: the faster installed one on the CPU.
     picture
         A .png for the confusion matrix, each row in shares of its class.
     worst

@@ -67,7 +67,7 @@ def verify(
     size
         Height and width both see. Default: a .tflite's own, what a run validated at, or 512 512.
     runtime
-        litert, tflite-runtime or litert-gpu, for a .tflite. Default: the faster one on the CPU that is installed.
+        litert, tflite-runtime, litert-gpu or litert-fp16, for a .tflite. Default: the faster installed one on the CPU.
     picture
         PNG to write, one row per image: the image, the model's mask, the other's, and in red where they differ.
     as_json

@@ -29,9 +29,9 @@ _SHARP = 2.0**14  # 1 over the smallest lead of a logit that counts as a whole o
 def with_class_map(graph: Graph, size: tuple[int, int], *, cheap: bool = False) -> Graph:
     """The graph with another output, ``mask`` (1, height, width): arg-max of the logits at the input's size.
 
-    MediaPipe's ImageSegmenter settles order and type: it makes its masks of the last output, so the logits stay last. Of
-    float logits it reads the first output as float32, whatever that is, so ids are int32, of the same four bytes. Of
-    int8 logits it takes bytes only: uint8.
+    MediaPipe's ImageSegmenter settles order and type. It makes its masks of the last output, so the logits stay last.
+    Beside float logits it reads the first output as float32, whatever that is, so ids are int32, of the same four
+    bytes. Beside int8 logits it takes bytes only: uint8.
 
     Args:
         graph: of any recipe, whose output is logits of 255 classes at most.

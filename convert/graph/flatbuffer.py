@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import flatbuffers
@@ -15,12 +16,12 @@ _OPTIONS = {name.removesuffix("Options").lower(): name for name in vars(schema.B
 _OPTIONS["mean"] = "ReducerOptions"
 
 
-def to_tflite(graph: Graph, *, metadata: bytes | None = None) -> bytes:
+def to_tflite(graph: Graph, *, metadata: Mapping[str, bytes] | None = None) -> bytes:
     """The flatbuffer of a graph, with a signature ``serving_default`` that names inputs and outputs.
 
     Args:
         graph: of any recipe.
-        metadata: to hold beside it, see `convert.graph.metadata.model_metadata`.
+        metadata: entries to hold beside it, by name, see `convert.graph.metadata`.
     """
     tensors: dict[Tensor, int] = {}
     codes: dict[tuple[str, int], int] = {}
@@ -50,11 +51,12 @@ def to_tflite(graph: Graph, *, metadata: bytes | None = None) -> bytes:
     model.subgraphs = [subgraph]
     model.operatorCodes = [_code(kind, number) for kind, number in codes]
     model.signatureDefs = [_signature(graph, tensors)]
-    if metadata is not None:
+    model.metadata = []
+    for name, content in (metadata or {}).items():
         entry = schema.MetadataT()
-        entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
-        model.metadata = [entry]
-        model.buffers.append(_buffer(metadata))
+        entry.name, entry.buffer = name, len(model.buffers)
+        model.metadata.append(entry)
+        model.buffers.append(_buffer(content))
     return pack(model)
 
 
@@ -96,11 +98,13 @@ def version(op: Op) -> int:
         case "DEPTHWISE_CONV_2D":
             return 3 if quantized else 6 if types[1] == "int8" else 1
         case "DEQUANTIZE":
-            return {"int8": 2, "uint8": 1, "int16": 3, "float16": 3}[types[0]]
+            return {"int8": 2, "uint8": 1, "int16": 3, "float16": 3, "int4": 6}[types[0]]
         case "QUANTIZE":
             return 1 if types[0] == "float32" else 2
         case "RESIZE_BILINEAR":
             return 3
+        case "FULLY_CONNECTED":
+            return 12  # int4 and int8 kernels of a step for each output, for float activations
         case "RESHAPE" | "SELECT_V2":
             return 1
         case "BROADCAST_TO":
@@ -118,12 +122,22 @@ def _tensor(tensor: Tensor, buffers: list[Any]) -> Any:
     table.buffer = 0
     if tensor.data is not None:
         table.buffer = len(buffers)
-        buffers.append(_buffer(tensor.data.tobytes()))
+        buffers.append(_buffer(_stored(tensor)))
     if (q := tensor.quantization) is not None:
         table.quantization = schema.QuantizationParametersT()
         table.quantization.scale, table.quantization.zeroPoint = q.scale, q.zero_point
         table.quantization.quantizedDimension = q.axis
     return table
+
+
+def _stored(tensor: Tensor) -> bytes:
+    """A constant's bytes; of int4 two values share one, the first in its lower half."""
+    values = tensor.value
+    if values.dtype.name != "int4":
+        return values.tobytes()
+    nibbles = np.zeros(values.size + values.size % 2, np.uint8)
+    nibbles[: values.size] = values.ravel().astype(np.int8).view(np.uint8) & 15
+    return (nibbles[::2] | nibbles[1::2] << 4).tobytes()
 
 
 def _buffer(content: bytes) -> Any:

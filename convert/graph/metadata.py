@@ -15,6 +15,8 @@ import flatbuffers
 
 from segformer_tf.edge.metadata import INFO_FILE, LABELS_FILE, OUTPUT_CONTRACT, ModelInfo
 
+STANDARD_ENTRY = "TFLITE_METADATA"  # the name of the entry in the flatbuffer
+
 # Enum values of the schema.
 _FILE_AXIS_LABELS = 2
 _CONTENT_FEATURE, _CONTENT_IMAGE = 1, 2

@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from convert.graph.ir import Graph, Op
+from convert.quantize.half import FLOAT16_ENTRY, fit_float16
+from convert.quantize.int4 import dynamic_int4
 from convert.quantize.integer import Choice, Ranges, integer_ends, quantize, tensors_to_calibrate, uint8_input
 from convert.quantize.sensitivity import quantize_mixed
 from convert.quantize.weights import dynamic_int8, float16_weights, int8_weights
+from segformer_tf.edge.compiled import HALF
 from segformer_tf.edge.runtime import GPU, RUNTIMES
 from segformer_tf.image import Pixels
 
@@ -31,6 +34,9 @@ class Recipe:
         tolerance: largest relative error, see `convert.exported`.
         rewrite: of the float graph.
         integer: whether an operation's activations are quantized, by ranges measured on images; None for no operation.
+        fitted: whether kernels are rounded for what images give, though activations stay float.
+        entries: metadata that a runtime reads, by name.
+        also: what else each file is run on, because its targets compute otherwise here than where it is meant for.
         forms: runtimes whose own form of the float graph it can be made of, see `convert.graph.segformer.network`.
         refused: runtimes where it may not be used, and why.
     """
@@ -42,17 +48,20 @@ class Recipe:
     tolerance: float
     rewrite: Rewrite
     integer: Choice | None = None
+    fitted: bool = False
+    entries: Mapping[str, bytes] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
     forms: tuple[str, ...] = tuple(RUNTIMES)
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def runtimes(self) -> tuple[str, ...]:
         """Where it may be used."""
-        return tuple(name for name in (*RUNTIMES, GPU) if name not in self.refused)
+        return tuple(name for name in (*RUNTIMES, GPU, *self.also) if name not in self.refused)
 
     @property
     def needs_calibration(self) -> bool:
-        return self.integer is not None
+        return self.integer is not None or self.fitted
 
     def fitting(self, runtimes: Sequence[str]) -> list[str]:
         """Those of `runtimes` where it may be used."""
@@ -96,6 +105,16 @@ RECIPES = {
         Recipe("fp32", "float32", "float32", "the reference", 1e-4, lambda graph, *_: graph),
         Recipe("fp16", "float16", "float32", "half the size, as fast", 1e-2, lambda graph, *_: float16_weights(graph)),
         Recipe(
+            "fp16_compute",
+            "float16",
+            "float16 where the processor computes in it, else float32",
+            "half the size, faster on ARM since v8.2",
+            tolerance=2e-2,
+            rewrite=lambda graph, _, images: float16_weights(fit_float16(graph, images)),
+            entries=FLOAT16_ENTRY,
+            also=(HALF,),
+        ),
+        Recipe(
             "weight_int8", "int8", "float32", "a quarter the size, as fast", 0.1, lambda graph, *_: int8_weights(graph)
         ),
         Recipe(
@@ -105,6 +124,17 @@ RECIPES = {
             "a quarter the size, faster on LiteRT",
             tolerance=0.1,
             rewrite=lambda graph, *_: dynamic_int8(graph),
+        ),
+        Recipe(
+            "dynamic_int4",
+            "int4, or int8 where LiteRT takes none",
+            "as dynamic_int8",
+            "the smallest, a seventh the size, on LiteRT only",
+            tolerance=0.15,
+            rewrite=lambda graph, _, images: dynamic_int4(graph, images),
+            fitted=True,
+            forms=("litert",),
+            refused={"tflite-runtime": "2.14 has no dense layers of int4"},
         ),
         Recipe(
             "int8",
@@ -157,6 +187,6 @@ def markdown_table() -> str:
     """The manual's table of recipes."""
     rows = [("recipe", "weights", "activations", "input", "for"), ("---",) * 5]
     for recipe in RECIPES.values():
-        pixels = "uint8" if recipe.needs_calibration else "float32"
+        pixels = "float32" if recipe.integer is None else "uint8"
         rows.append((f"`{recipe.name}`", recipe.weights, recipe.activations, pixels, recipe.purpose))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -32,8 +32,14 @@ def dynamic_int8(graph: Graph) -> Graph:
     Left in float: depthwise convolutions, which no delegate takes in this form; and products over 32 values or fewer,
     and those of 3 channels at most or with a single output, where quantizing costs more than it saves.
     """
-    ops = [_with_kernel(op, int8_kernel(op)) if op.kind == "CONV_2D" and pays_dynamic(op) else op for op in graph.ops]
-    return replace(graph, ops=ops)
+    return replace(
+        graph, ops=[dynamic_kernel(op) if op.kind == "CONV_2D" and pays_dynamic(op) else op for op in graph.ops]
+    )
+
+
+def dynamic_kernel(op: Op) -> Op:
+    """The convolution with an int8 kernel."""
+    return _with_kernel(op, int8_kernel(op))
 
 
 def pays_dynamic(op: Op) -> bool:
@@ -42,16 +48,21 @@ def pays_dynamic(op: Op) -> bool:
     return out > 1 and channels > 3 and height * width * channels > 32
 
 
+def unpacked_int8(op: Op) -> list[Op]:
+    """The operation, and before a convolution one that unpacks its int8 kernel."""
+    return _unpacked(op, int8_kernel)
+
+
 def _stored(graph: Graph, kernel_of: Callable[[Op], Tensor]) -> Graph:
     """Kernels as they are stored by `kernel_of`, and an operation that unpacks each."""
-    ops = []
-    for op in graph.ops:
-        if op.kind in CHANNELS:
-            unpacked = Tensor(op.inputs[1].name, op.inputs[1].shape)
-            ops.append(Op("DEQUANTIZE", [kernel_of(op)], unpacked))
-            op = _with_kernel(op, unpacked)
-        ops.append(op)
-    return replace(graph, ops=ops)
+    return replace(graph, ops=[new for op in graph.ops for new in _unpacked(op, kernel_of)])
+
+
+def _unpacked(op: Op, kernel_of: Callable[[Op], Tensor]) -> list[Op]:
+    if op.kind not in CHANNELS:
+        return [op]
+    unpacked = Tensor(op.inputs[1].name, op.inputs[1].shape)
+    return [Op("DEQUANTIZE", [kernel_of(op)], unpacked), _with_kernel(op, unpacked)]
 
 
 def _with_kernel(op: Op, kernel: Tensor) -> Op:

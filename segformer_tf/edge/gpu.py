@@ -22,12 +22,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from segformer_tf.edge.child_process import ChildProcess, answer_stream
+from segformer_tf.edge.compiled import CompiledInterpreter
 from segformer_tf.errors import InputError
-from segformer_tf.metrics import relative_error
 from segformer_tf.native_log import native_log
 
 _DRIVER_VARIABLES = ("VK_ICD_FILENAMES", "VK_DRIVER_FILES")
@@ -37,7 +36,6 @@ _DRIVERS = ("/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vu
 _DEVICE_VARIABLE = "SEGFORMER_TF_GPU"  # in a process that was started for the GPU: the device's name
 _NO_DEVICE = "Failed to initialize WebGPU environment"
 _PROBE_SECONDS = 60
-_LARGEST_ERROR = 0.2  # relative, to the CPU's result; right files, int8 ones too, are below 0.05
 # A file of one operation, RSQRT of four numbers.
 _PROBE = (
     "eNptUTuqAkEQrH0OvkEHNVjEwFtoYGAsBgYG5iK83UXwA+sHvYGhB/AInsxLrDU9jQzyBoqa7umu7trtA1hMZoMUffSQogMHC38MIzAH3IkH8SRu"
@@ -100,11 +98,8 @@ def _candidates() -> Iterator[dict[str, str]]:
             yield {**quiet, **dict.fromkeys(_DRIVER_VARIABLES, str(driver))}
 
 
-class GpuInterpreter:
-    """A file on the GPU, with the methods of `Interpreter` that this package uses.
-
-    The first result is compared with the CPU's: if it is equal bit by bit, the GPU was not used; if it is far off, it
-    is wrong.
+class GpuInterpreter(CompiledInterpreter):
+    """A file on the GPU.
 
     Args:
         path: a ``.tflite``.
@@ -118,39 +113,10 @@ class GpuInterpreter:
     def __init__(self, path: str | Path, open_on_cpu: Callable[[], Any], *, enforce_f32: bool = True) -> None:
         if _DEVICE_VARIABLE not in os.environ:
             raise InputError("litert-gpu runs in a process of its own: use segformer_tf.edge.isolated.IsolatedModel")
-        self._path = path
-        self._cpu: Any = open_on_cpu()
-        self._inputs, self._outputs = self._cpu.get_input_details(), self._cpu.get_output_details()
-        self.get_tensor_details, self._get_ops_details = self._cpu.get_tensor_details, self._cpu._get_ops_details
-        self._model, self.device = compile_on_gpu(path, enforce_f32=enforce_f32)
+        on_cpu = open_on_cpu()
+        model, self.device = compile_on_gpu(path, enforce_f32=enforce_f32)
+        super().__init__(path, "litert-gpu", model, on_cpu)
         self._classes = dict(self._class_counts())
-        self._input_buffers = self._model.create_input_buffers(0)
-        self._output_buffers = self._model.create_output_buffers(0)
-        self._values = {int(t["index"]): np.zeros(t["shape"], t["dtype"]) for t in (*self._inputs, *self._outputs)}
-
-    def get_input_details(self) -> list[dict[str, Any]]:
-        return self._inputs
-
-    def get_output_details(self) -> list[dict[str, Any]]:
-        return self._outputs
-
-    def tensor(self, index: int) -> Callable[[], NDArray[Any]]:
-        return lambda: self._values[index]
-
-    def get_tensor(self, index: int) -> NDArray[Any]:
-        return self._values[index].copy()
-
-    def invoke(self) -> None:
-        """Raises InputError if the GPU was not used or its result is not the CPU's."""
-        for tensor, buffer in zip(self._inputs, self._input_buffers, strict=True):
-            buffer.write(self._values[int(tensor["index"])])
-        self._model.run_by_index(0, self._input_buffers, self._output_buffers)
-        for tensor, buffer in zip(self._outputs, self._output_buffers, strict=True):
-            value = self._values[int(tensor["index"])]
-            value[:] = np.asarray(buffer.read(value.size, value.dtype.type)).reshape(value.shape)
-            self._check_classes(tensor, value)
-        if self._cpu is not None:
-            self._compare_with_cpu()
 
     def _class_counts(self) -> Iterator[tuple[int, int]]:
         """For each class map, its tensor and how many classes there are."""
@@ -164,7 +130,7 @@ class GpuInterpreter:
                 ids = int(op["outputs"][0])
                 yield casts.get(ids, ids), int(shapes[int(logits)][int(self._cpu.get_tensor(axis).ravel()[0])])
 
-    def _check_classes(self, tensor: dict[str, Any], value: NDArray[Any]) -> None:
+    def check(self, tensor: dict[str, Any], value: NDArray[Any]) -> None:
         """A GPU pads channels to a multiple of four, and its ARG_MAX may take the padding for a class."""
         classes = self._classes.get(int(tensor["index"]))
         if classes is not None and not 0 <= value.min() <= value.max() < classes:
@@ -172,21 +138,6 @@ class GpuInterpreter:
                 f"{self._path}: litert-gpu is wrong: its ARG_MAX gives class {value.max()}, "
                 f"expected 0 to {classes - 1}; use the logits, or a file by `segformer export --class-map`"
             )
-
-    def _compare_with_cpu(self) -> None:
-        for tensor in self._inputs:
-            self._cpu.tensor(tensor["index"])()[:] = self._values[int(tensor["index"])]
-        self._cpu.invoke()
-        floats = [tensor for tensor in self._outputs if np.issubdtype(tensor["dtype"], np.floating)]
-        pairs = [(self._cpu.get_tensor(t["index"]), self._values[int(t["index"])]) for t in floats]
-        if pairs and all(np.array_equal(cpu, gpu) for cpu, gpu in pairs):
-            raise InputError(f"{self._path}: litert-gpu gives the CPU's result bit by bit: the GPU was not used")
-        for cpu, gpu in pairs:
-            shape = (*cpu.shape[:3], -1)  # one channel may come as (1, H, W)
-            error = relative_error(gpu.reshape(shape), cpu.reshape(shape))
-            if not error <= _LARGEST_ERROR:  # also of a nan
-                raise InputError(f"{self._path}: litert-gpu is wrong: {error:.0%} off the CPU's result")
-        self._cpu = None
 
 
 def compile_on_gpu(path: str | Path, *, enforce_f32: bool = True) -> tuple[Any, str]:

@@ -8,9 +8,11 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from platform import machine
 from typing import Any
 
 from segformer_tf.edge.child_process import ChildProcess, answer_stream
+from segformer_tf.edge.compiled import HALF, CompiledInterpreter, compile_in_half
 from segformer_tf.edge.gpu import GpuInterpreter, require_gpu
 from segformer_tf.errors import InputError, first_line
 from segformer_tf.native_log import native_silence
@@ -28,9 +30,11 @@ def installed_runtimes() -> list[str]:
 
 
 def runtime_version(runtime: str) -> str:
-    """Version of an installed runtime, and the device where it uses a GPU."""
+    """Version of an installed runtime, and the device of litert-gpu, or the processor of litert-fp16."""
     if runtime == GPU:
         return f"{runtime_version('litert')} on {require_gpu().name}"
+    if runtime == HALF:
+        return f"{runtime_version('litert')} on {machine()}"
     return version(RUNTIMES[runtime].replace("_", "-"))
 
 
@@ -46,8 +50,8 @@ def open_interpreter(
 
     Args:
         path: a ``.tflite``.
-        runtime: "litert", "tflite-runtime", or "litert-gpu" in a process of its own (`segformer_tf.edge.isolated`).
-            None takes the preferred installed one.
+        runtime: "litert", "tflite-runtime", "litert-fp16", or "litert-gpu" in a process of its own
+            (`segformer_tf.edge.isolated`). None takes the preferred installed one.
         threads: CPU threads; None leaves it to the runtime.
         intact: the file is known to be as it was exported. Any other is first run in a process of its own, because
             a damaged file can crash the process that loads it. This guards against damage, not against malice.
@@ -62,12 +66,15 @@ def open_interpreter(
             "tflite-runtime cannot run in a process that has TensorFlow loaded; "
             "use runtime='litert', or segformer_tf.edge.isolated.IsolatedModel"
         )
+    if runtime in (GPU, HALF) and shape:
+        raise InputError(f"{path}: {runtime} takes files of one input size only")
     if runtime == GPU:
-        if shape:
-            raise InputError(f"{path}: litert-gpu takes files of one input size only")
         return GpuInterpreter(path, lambda: _open(path, "litert", threads, None))
     if not intact:
-        _try_elsewhere(path, runtime, shape)
+        _try_elsewhere(path, "litert" if runtime == HALF else runtime, shape)
+    if runtime == HALF:
+        on_cpu = _open(path, "litert", threads, None)
+        return CompiledInterpreter(path, HALF, compile_in_half(path, threads), on_cpu)
     return _open(path, runtime, threads, shape)
 
 
@@ -84,15 +91,16 @@ def usual_threads() -> int:
 def choose_runtime(runtime: str | None) -> str:
     """`runtime`, or the preferred one for None; raises InputError if it is not installed."""
     installed = installed_runtimes()
-    if runtime is not None and runtime not in (*RUNTIMES, GPU):
-        raise InputError(f"--runtime must be one of {', '.join((*RUNTIMES, GPU))}. Received: {runtime}")
+    if runtime is not None and runtime not in (*RUNTIMES, GPU, HALF):
+        raise InputError(f"--runtime must be one of {', '.join((*RUNTIMES, GPU, HALF))}. Received: {runtime}")
     if runtime == GPU:
         require_gpu()
         return runtime
-    if not installed or (runtime is not None and runtime not in installed):
+    needed = "litert" if runtime == HALF else runtime
+    if not installed or (needed is not None and needed not in installed):
         raise InputError(
-            f"{runtime or 'no TFLite runtime'} is not installed here (found: {', '.join(installed) or 'none'}); "
-            f"pip install {RUNTIMES[runtime or 'litert'].replace('_', '-')}"
+            f"{needed or 'no TFLite runtime'} is not installed here (found: {', '.join(installed) or 'none'}); "
+            f"pip install {RUNTIMES[needed or 'litert'].replace('_', '-')}"
         )
     return runtime or installed[0]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,9 +17,11 @@ from PIL import Image
 
 from convert.export import export_tflite
 from convert.exported import compare, run_on
+from convert.graph.metadata import write_with_files
 from convert.quantize.recipes import RECIPES
 from convert.sample_images import synthetic_images
 from segformer_tf import build_segformer
+from segformer_tf.edge.metadata import INFO_FILE, read_model_info
 from segformer_tf.edge.runtime import RUNTIMES
 from segformer_tf.errors import InputError
 from segformer_tf.image import Pixels
@@ -105,3 +109,22 @@ def test_arm_agrees(case: Case, made: Callable, arm_table: list[Row], monkeypatc
     right = keras.error <= allowed and x86.error <= (1e-5 if case.recipe in FLOAT_ARITHMETIC else allowed / 2)
     row.verdict = "right" if right else "wrong"
     assert right, row
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_float16_is_used_where_the_processor_has_it(
+    runtime: str, board: str, made: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both runtimes heed the file's entry: the same file without it gives other bits on a Cortex-A76 only."""
+    it = made("tiny", "fp16_compute", tuple(RUNTIMES))
+    with zipfile.ZipFile(it.file) as archive:
+        length = json.loads(archive.read(INFO_FILE))["model"]["bytes"]
+    asking = it.file.read_bytes()[:length]
+    silent = asking.replace(b"reduced_precision_support", b"reduced_precision_ignored")
+    assert silent != asking
+    write_with_files(silent, read_model_info(it.file), plain := tmp_path / "plain.tflite")
+    monkeypatch.setattr("sys.executable", str(FOLDER / board / "python"))
+    results = [run_on(file, [it.image], runtime=runtime) for file in (it.file, plain)]
+    assert np.array_equal(*results) == (board == "cortex-a72")
+    assert compare(results[0], results[1], name=board).error < RECIPES["fp16_compute"].tolerance

@@ -63,7 +63,7 @@ def test_fp32_agrees_with_keras_and_the_papers_decoder(variant: str, height: int
 def test_contract_of_every_recipe(tiny_files: dict, recipe: str) -> None:
     interpreter = open_interpreter(tiny_files[recipe], runtime="litert")
     (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
-    assert given["dtype"] == (np.uint8 if RECIPES[recipe].needs_calibration else np.float32)
+    assert given["dtype"] == (np.float32 if RECIPES[recipe].integer is None else np.uint8)
     assert given["quantization"] in ((0.0, 0), (1.0, 0))
     assert list(given["shape"]) == [1, 97, 161, 3]
     assert made["dtype"] == (np.int8 if recipe == "int8_io" else np.float32)
@@ -92,7 +92,7 @@ def undelegated(path: Path) -> Any:
     return Interpreter(model_path=str(path), experimental_op_resolver_type=kind)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if "tflite-runtime" in RECIPES[name].runtimes])
 def test_no_file_has_what_crashes_tflite_runtime_on_arm(tiny_files: dict, recipe: str) -> None:
     """2.14's aarch64 build reads a missing bias of int8 GEMMs, and never ends a dynamic FULLY_CONNECTED of few rows."""
     convolutions = {"CONV_2D", "DEPTHWISE_CONV_2D"}
@@ -103,7 +103,12 @@ def test_no_file_has_what_crashes_tflite_runtime_on_arm(tiny_files: dict, recipe
     assert "FULLY_CONNECTED" not in {op["op_name"] for op in ops}
 
 
-def test_recipes_shrink_the_file_as_they_say() -> None:
+def test_recipes_shrink_the_file_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nearest(kernel: np.ndarray, _: object) -> tuple[np.ndarray, np.ndarray]:  # of the same size, in no time
+        steps = np.abs(kernel).max(1) / 7
+        return np.round(kernel / steps[:, None]).astype(np.int8), steps
+
+    monkeypatch.setattr("convert.quantize.int4.int4_kernel", nearest)
     graph = network(build_segformer("b0", num_classes=150), (64, 64))
     ranges = dict.fromkeys((name for recipe in RECIPES.values() for name in recipe.tensors(graph)), (-1.0, 1.0))
     megabytes = {
@@ -113,6 +118,8 @@ def test_recipes_shrink_the_file_as_they_say() -> None:
     whole = megabytes.pop("fp32")
     assert 14 < whole < 15
     assert 0.5 < megabytes.pop("fp16") / whole < 0.52
+    assert 0.5 < megabytes.pop("fp16_compute") / whole < 0.52
+    assert megabytes.pop("dynamic_int4") < 2.2
     assert set(megabytes) == {"weight_int8", "dynamic_int8", "int8", "int8_mixed", "int8_io", "w8a16"}
     assert megabytes.pop("int8_mixed") < 6  # what it spares is float32
     assert max(megabytes.values()) < 4.1
@@ -170,13 +177,11 @@ def test_bad_options_are_refused(tiny: SegFormer, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             export_tflite(tiny, options.pop("out"), **options)
 
-    refuse(
-        "--recipe must be one of fp32, fp16, weight_int8, dynamic_int8, int8, int8_mixed, int8_io, w8a16. Rec.*: int4",
-        recipe="int4",
-    )
+    refuse("--recipe must be one of fp32, fp16, fp16_compute, weight_int8, .*, w8a16. Received: int4", recipe="int4")
     refuse("must end in .tflite", out=tmp_path / "x.bin")
     refuse("at least 29 pixels. Received: 20x96", size=(20, 96))
     refuse("needs --calibration", recipe="int8")
+    refuse("needs --calibration", recipe="dynamic_int4")
     refuse("recipe fp32 is for litert and tflite-runtime; no such TFLite runtime is installed", runtimes=[])
     images = [tmp_path / "never read.jpg"]
     refuse(

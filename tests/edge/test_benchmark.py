@@ -282,7 +282,11 @@ def test_what_cannot_be_timed_is_one_line(tiny_files: dict, tmp_path: Path, caps
         (model, "--warm-up", -1): "--warm-up must not be negative. Received: -1",
         (model, "--threads", 0): "--threads must be positive. Received: 0",
         (model, "--gmac", 0): "--gmac must be positive. Received: 0.0",
-        (model, "--runtime", "onnx"): "--runtime must be one of litert, tflite-runtime, litert-gpu. Received: onnx",
+        (
+            model,
+            "--runtime",
+            "onnx",
+        ): "--runtime must be one of litert, tflite-runtime, litert-gpu, litert-fp16. Received: onnx",
         (model, "--image", tmp_path / "missing.jpg"): "missing.jpg: no such image",
         (model, "--image", tmp_path / "a.png"): "a.png: not a readable image",
         (model, "--scores", tmp_path / "missing.json"): "missing.json: scores that cannot be read",

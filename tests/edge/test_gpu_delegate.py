@@ -32,7 +32,7 @@ from tests.helpers import perturb
 
 ROOT = Path(__file__).parents[2]
 TAKEN = [name for name, recipe in RECIPES.items() if GPU not in recipe.refused]
-ROUNDING = ("dynamic_int8", "int8", "int8_mixed")
+ROUNDING = ("dynamic_int8", "dynamic_int4", "int8", "int8_mixed")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -211,7 +211,9 @@ def test_models_of_another_kind_are_refused(tmp_path: Path) -> None:
 
 
 def test_runtimes_that_are_not_there_are_refused(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"must be one of litert, tflite-runtime, litert-gpu. Received: onnx"):
+    with pytest.raises(
+        InputError, match=r"must be one of litert, tflite-runtime, litert-gpu, litert-fp16. Received: onnx"
+    ):
         open_interpreter(tiny_files["fp32"], runtime="onnx")
     monkeypatch.setattr("segformer_tf.edge.runtime.find_spec", lambda name: None)
     with pytest.raises(InputError, match="litert is not installed here"):

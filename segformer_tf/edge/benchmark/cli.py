@@ -81,7 +81,7 @@ def benchmark(
     models
         Files made by `segformer export`, or others.
     runtime
-        Runtimes to use, of litert, tflite-runtime and litert-gpu. Default: all on the CPU that are installed.
+        Of litert, tflite-runtime, litert-gpu and litert-fp16. Default: all on the CPU that are installed.
     threads
         CPU threads.
     repeats

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segformer_tf.edge.compiled import HALF
 from segformer_tf.edge.metadata import ModelInfo, find_model_info
 from segformer_tf.edge.runtime import GPU, open_interpreter, runtime_version, usual_threads
 from segformer_tf.edge.tflite.contract import Contract
@@ -31,7 +32,7 @@ class TFLiteModel:
 
     Args:
         path: a ``.tflite``; one without metadata of ``segformer export`` is tried in another process first.
-        runtime: "litert", "tflite-runtime" or "litert-gpu"; None takes the preferred installed one on the CPU.
+        runtime: "litert", "tflite-runtime", "litert-gpu" or "litert-fp16"; None takes the preferred installed one.
         threads: CPU threads; None takes all cores, four at most.
         info: the result of `find_model_info`, to save hashing the file again.
         contract: how to use a file that `segformer export` did not make.
@@ -81,7 +82,8 @@ class TFLiteModel:
         self._inputs, self._outputs = [Port.of(t) for t in inputs], [Port.of(t) for t in outputs]
         self._turn = Lock()
         warning = str(info.created.get("warning", "")) if info else ""
-        self._gpu = (f"{GPU} {runtime_version(GPU)}", warning) if runtime == GPU else ()
+        device = (f"{runtime} {runtime_version(runtime)}",) if runtime in (GPU, HALF) else ()
+        self._device = (*device, warning) if runtime == GPU else device
         try:
             self._read_ports(file, contract)
         except InputError as error:
@@ -116,7 +118,7 @@ class TFLiteModel:
         self.threshold, self.probabilities = self._output.threshold, self._output.probabilities
         self.one_channel = self.threshold is not None
         use = (self._input.note, self._output.note) if file else ()
-        self.note = "; ".join(filter(None, (*self._gpu, *use)))
+        self.note = "; ".join(filter(None, (*self._device, *use)))
 
     def answer(self, fitted: Pixels) -> tuple[NDArray[Any], NDArray[np.int32] | None]:
         """Run the file on an image of the model's size.

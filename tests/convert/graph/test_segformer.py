@@ -180,8 +180,8 @@ def test_no_product_broadcasts_its_batches(variant: str, decoder: str) -> None:
     for runtime in ("litert", "tflite-runtime"):
         graph = network.network(model, (64, 96), runtime=runtime)
         for recipe in RECIPES.values():
-            if recipe.name == "int8_mixed" and variant != "tiny":
-                continue  # int8 in part, and minutes of choosing
+            if recipe.name in ("int8_mixed", "dynamic_int4", "fp16_compute") and variant != "tiny":
+                continue  # products as those of int8 and fp32, and minutes of choosing and fitting
             ranges = dict.fromkeys(recipe.tensors(graph), (-1.0, 1.0))
             result = recipe.rewrite(graph, ranges, [np.zeros((64, 96, 3), np.uint8)])
             assert broadcast_products(to_tflite(result)) == [], recipe.name
