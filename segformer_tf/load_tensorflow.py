@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from segformer_tf.native_log import native_silence
@@ -18,8 +19,14 @@ def import_tensorflow() -> None:
 
     begin_scratch()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with native_silence():
-        import keras  # noqa: F401
-        import tensorflow as tf
+    collecting = gc.isenabled()
+    gc.disable()  # looking for garbage among a million objects that stay would be a fifth of the import
+    try:
+        with native_silence():
+            import keras  # noqa: F401
+            import tensorflow as tf
 
-        tf.config.list_physical_devices()
+            tf.config.list_physical_devices()
+    finally:
+        if collecting:
+            gc.enable()

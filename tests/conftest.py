@@ -7,9 +7,11 @@ import gc
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,8 @@ os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # `tmp_pa
 import numpy as np
 import pytest
 from filelock import FileLock
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from segformer_tf.scratch import begin_scratch
@@ -43,7 +46,20 @@ def pytest_configure(config: pytest.Config) -> None:
         _prepare_tensorflow()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    if "tensorflow" in sys.modules:
+        _first_example()
+
+
+@settings(max_examples=1, database=None)
+@given(st.none())
+def _first_example(_: None) -> None:
+    """Hypothesis collects all garbage at the first example of a process: here, while there is little."""
+
+
 def _prepare_tensorflow() -> None:
+    gc.disable()
     with contextlib.suppress(ImportError):
         import torch  # noqa: F401
     import tensorflow as tf
@@ -55,11 +71,32 @@ def _prepare_tensorflow() -> None:
     # Graphs of a few steps are not worth optimizing; workers and other processes that tests start do optimize theirs.
     if not tf.config.list_physical_devices("GPU"):
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    _predict_without_a_graph()
+    gc.freeze()
 
-    # Millions of objects of the libraries stay: not looking at them again saves a tenth of the time.
-    gc.collect()
+
+def _predict_without_a_graph() -> None:
+    """Tracing a prediction, for each model and size anew, takes seven times as long as computing it op by op."""
+    import keras
+
+    traced = keras.Model.make_predict_function
+
+    @wraps(traced)
+    def make(model: keras.Model, force: bool = False) -> object:
+        before, model.run_eagerly = model.run_eagerly, True
+        try:
+            return traced(model, force)
+        finally:
+            model.run_eagerly = before
+
+    keras.Model.make_predict_function = make
+
+
+def pytest_collection_finish() -> None:
+    """Millions of objects of the libraries stay: not looking at them again saves a tenth of the time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 # The same few examples every time; `make fuzz` takes many, new ones.
@@ -70,11 +107,11 @@ settings.load_profile("few")
 
 # Files of many seconds, the longest first, so that two workers end at about the same time.
 LONG = (
-    *("test_workers", "test_export", "test_resume", "test_scaling", "test_pretrain", "test_kept", "test_datasets"),
-    *("test_import", "test_gpu_delegate", "test_parity", "test_train", "test_segformer", "test_fuzz", "test_notebook"),
-    *("test_benchmark", "test_peers", "test_gpu", "test_memory", "test_preprocessor"),
-    *("test_keras_page", "test_losses", "test_hub", "test_forms", "test_onnx"),
-    *("test_doctor", "test_wrong_on_a_delegate"),
+    *("test_workers", "test_parity", "test_export", "test_scaling", "test_keras_page", "test_segformer"),
+    *("test_pretrain", "test_import", "test_train", "test_fine_tuning", "test_resume", "test_datasets"),
+    *("test_gpu_delegate", "test_notebook", "test_kept", "test_fuzz", "test_benchmark", "test_peers", "test_gpu"),
+    *("test_memory", "test_preprocessor", "test_losses", "test_hub", "test_forms"),
+    *("test_onnx", "test_doctor", "test_wrong_on_a_delegate"),
 )
 
 
@@ -188,10 +225,15 @@ def trained(toy_folder: Path, shared: Callable) -> Path:
 
 @pytest.fixture(scope="session")
 def left_alone(toy_folder: Path, shared: Callable, train_quickly: Callable) -> Path:
-    """The run folder of an `EXACT` training on `toy_folder` that nothing stopped, as `quick`; do not change it."""
-    from tests.training.small import EXACT
+    """An `EXACT` run on `toy_folder` that nothing stopped, as under `quick` and `shrunk`; do not change it."""
+    from tests.training.small import EXACT, shrink_networks
 
-    return shared("left_alone", lambda out: train_quickly(replace(EXACT, data=str(toy_folder), out=out)))
+    def run(out: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            shrink_networks(patch.setattr)
+            train_quickly(replace(EXACT, data=str(toy_folder), out=out))
+
+    return shared("left_alone", run)
 
 
 @pytest.fixture(scope="session")
@@ -214,6 +256,22 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of three layers, for tests of runs for which any network will do; not together with `trained`."""
+    from tests.training.small import shrink_networks
+
+    shrink_networks(monkeypatch.setattr)
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`predict` and `predict_on_batch` of new models trace a graph, as they do for users."""
+    import keras
+
+    monkeypatch.setattr(keras.Model, "make_predict_function", keras.Model.make_predict_function.__wrapped__)
+
+
+@pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes empty pictures."""
     _plot_nothing(monkeypatch)
@@ -230,3 +288,6 @@ def _plot_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).touch())
+    # The layout of a figure takes longer than its file.
+    for plot in ("runs.callbacks.plot_history", "tasks.segmentation.plot_panel", "tasks.classification.plot_panel"):
+        monkeypatch.setattr(f"training.{plot}", lambda _, out, **__: Path(out).touch())

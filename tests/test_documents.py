@@ -101,6 +101,7 @@ def test_the_manual_has_the_table_of_recipes() -> None:
     assert markdown_table().strip() in (ROOT / "docs/export.md").read_text("utf-8")
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_python_of_the_readme_runs(
     tiny_files: dict, trained: Path, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

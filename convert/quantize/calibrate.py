@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from convert.graph.ir import Graph
 from convert.quantize.integer import Ranges
-from segformer_tf.edge.runtime import choose_runtime
+from segformer_tf.edge.runtime import choose_runtime, usual_threads
 from segformer_tf.image import Pixels
 
 
@@ -53,7 +52,7 @@ def run(graph: Graph, images: Iterable[Pixels]) -> Iterator[Mapping[str, NDArray
 
     from convert.graph.flatbuffer import to_tflite
 
-    interpreter = Interpreter(model_content=to_tflite(graph), num_threads=min(4, os.cpu_count() or 1))
+    interpreter = Interpreter(model_content=to_tflite(graph), num_threads=usual_threads())
     interpreter.allocate_tensors()
     (image,) = interpreter.get_input_details()
     # Outputs come in the order in which the graph names them.

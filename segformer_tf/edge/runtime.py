@@ -84,8 +84,10 @@ def child_environment(runtime: str | None) -> dict[str, str]:
 
 
 def usual_threads() -> int:
-    """All cores, four at most."""
-    return min(4, os.cpu_count() or 1)
+    """All cores, four at most; or OMP_NUM_THREADS where it says fewer, as libraries of numbers do."""
+    cores = min(4, os.cpu_count() or 1)
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # one number for each level of nesting
+    return min(cores, int(wanted)) if wanted.isdecimal() and int(wanted) else cores
 
 
 def choose_runtime(runtime: str | None) -> str:

@@ -33,7 +33,7 @@ class Segmenter:
     Args:
         path: a ``.tflite`` made by ``segformer export``, or another one, which needs `labels` and may need the rest.
         runtime: "litert", "tflite-runtime", "litert-gpu" or "litert-fp16"; None takes the preferred installed one.
-        threads: CPU threads; None takes all cores, four at most.
+        threads: CPU threads; None takes OMP_NUM_THREADS, or all cores, four at most.
         labels: names and colors of the classes; None takes those in the file. For a file of one channel: its name, or
             that of the background and its own.
         size: (height, width), for a file that takes images of any size.

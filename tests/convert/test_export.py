@@ -37,7 +37,7 @@ from segformer_tf.sampling import evenly_spaced
 from tests.helpers import perturb, plain_decoder, within
 from tests.training.small import SMALL
 from training.data.open import open_source
-from training.train import train
+from training.tasks.segmentation import Segmentation
 
 
 @cache
@@ -267,7 +267,6 @@ def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out.keras").exists()
 
 
-@pytest.mark.usefixtures("quick")
 def test_terms_travel_with_the_weights_and_are_said_once(
     tiny: SegFormer, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -289,8 +288,10 @@ def test_terms_travel_with_the_weights_and_are_said_once(
         assert capsys.readouterr().err.count("research only") == 1
     main(["export", str(model), "--format", "transformers", "--out", str(tmp_path / "folder")])
     assert read_checkpoint(tmp_path / "folder").config.license == "research only"
-    tuned = train(replace(SMALL, data=str(toy_folder), weights=model, steps=2, out=tmp_path / "run"))
-    assert load_segformer(tuned.last).config.license == "research only"
+    task = Segmentation(replace(SMALL, data=str(toy_folder), weights=model, out=tmp_path / "run"))
+    task.open(None)
+    task.model().save(tmp_path / "tuned.keras")
+    assert load_segformer(tmp_path / "tuned.keras").config.license == "research only"
 
 
 def test_a_model_of_one_class_is_refused(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_only_the_sizes_of_one_network_are_in_memory_together(
 
     monkeypatch.setattr("segformer_tf.edge.plan.measure.Stopwatch", Watch)
     monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     main(["plan", "--variant", "b0"])
     assert (most, started) == (2, [("b0", 3)] * 6)  # two sizes of three recipes, and none of b2
     main(["plan", "--variant", "b5", "--recipe", "fp16", "--threads", "1", "--json", str(tmp_path / "plan.json")])

@@ -25,6 +25,7 @@ from segformer_tf.edge import (
 from segformer_tf.edge.benchmark.timing import time_files
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.predict import arguments
+from segformer_tf.edge.runtime import usual_threads
 from segformer_tf.errors import InputError
 from segformer_tf.image import load_image
 from segformer_tf.labels import Labels
@@ -33,7 +34,10 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (120, 200, 3), np.uint8)
 
 
 @pytest.mark.parametrize("runtime", installed_runtimes())
-def test_mask_is_what_keras_gives_by_the_contract(tiny: SegFormer, tiny_files: dict, runtime: str) -> None:
+def test_mask_is_what_keras_gives_by_the_contract(
+    tiny: SegFormer, tiny_files: dict, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # on all cores, which other tests leave to one another
     fitted = fit_image(PHOTO, (97, 161))
     expected = tiny.logits(fitted[None])[0]
     with IsolatedModel(tiny_files["fp32"], runtime=runtime) as worker:
@@ -41,6 +45,17 @@ def test_mask_is_what_keras_gives_by_the_contract(tiny: SegFormer, tiny_files: d
     if runtime == "litert":
         result = Segmenter(tiny_files["fp32"], runtime=runtime)(PHOTO)
         assert (result.mask == logits_to_mask(expected, (120, 200))).mean() > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("wanted", "threads"), [("", 4), ("1", 1), (" 3,1", 3), ("64", 4), ("0", 4), ("-1", 4), ("many", 4)]
+)
+def test_threads_are_as_of_other_libraries_where_no_number_is_given(
+    wanted: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    assert usual_threads() == threads
 
 
 @pytest.mark.skipif("tflite-runtime" not in installed_runtimes(), reason="needs tflite-runtime")

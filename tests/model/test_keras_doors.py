@@ -179,6 +179,7 @@ def test_masks_of_one_channel_are_masks() -> None:
         model.evaluate(images, np.stack([masks, masks], -1), verbose=0)
 
 
+@pytest.mark.usefixtures("traced")
 def test_images_that_the_model_cannot_take_are_a_line_in_every_call() -> None:
     """Also once a step is compiled for any size, which knows neither height nor channels."""
     model, (images, masks) = build_segformer("tiny", num_classes=3, preprocess=True), batch(64, 64)

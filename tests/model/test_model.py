@@ -177,3 +177,18 @@ def test_unreadable_checkpoints_give_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             load_segformer(tmp_path / name)
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("size", [(64, 64), (67, 98)])
+def test_a_prediction_by_a_graph_is_the_one_op_by_op(size: tuple[int, int]) -> None:
+    """Other tests compute predictions op by op."""
+    model = perturb(build_segformer("tiny", num_classes=6, preprocess=True))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    logits = model.logits(pixels)
+    assert isinstance(model.predict_function, tf.types.experimental.PolymorphicFunction)
+    assert within(logits, np.asarray(model(pixels.astype(np.float32), training=False)), 1e-5)
+    model.run_eagerly = True
+    model.make_predict_function(force=True)
+    assert not isinstance(model.predict_function, tf.types.experimental.PolymorphicFunction)
+    assert within(model.logits(pixels), logits, 1e-5)

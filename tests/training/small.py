@@ -1,11 +1,15 @@
 """A training that takes seconds; `data` and `out` are each test's own. And the command in a process of its own."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import keras
 
-from segformer_tf.distributed_fit import MultiWorkerFit
+from segformer_tf import model as network
+from segformer_tf.config import SegFormerConfig
 from training.config import TrainConfig
 
 SMALL = TrainConfig(
@@ -23,12 +27,54 @@ SMALL = TrainConfig(
 EXACT = replace(SMALL, drop_path=0.3, ema=0.9, deterministic=True)
 
 
-class Pointwise(MultiWorkerFit, keras.Model):
-    """In place of `build_segformer` where any network will do: one layer, of patches of 4x4 pixels."""
+class PatchEncoder(keras.layers.Layer):
+    """In place of the encoder of four stages: one patch embedding, {"c1": (B, ⌈H/4⌉, ⌈W/4⌉, 8)}."""
 
-    def __init__(self, variant: str, *, num_classes: int, **_: object) -> None:
-        image = keras.Input((None, None, 3))
-        super().__init__(inputs=image, outputs=keras.layers.Conv2D(num_classes, 4, strides=4)(image), name=variant)
+    def __init__(self, config: SegFormerConfig, **options: Any) -> None:
+        super().__init__(**options)
+        self.stages = [keras.layers.Conv2D(8, 7, 4, "same", use_bias=False, dtype=self.dtype_policy, name="stage1")]
+
+    def build(self, shape: tuple) -> None:
+        self.stages[0].build(shape)
+
+    def call(self, image: Any, training: bool | None = None) -> dict[str, Any]:
+        return {"c1": self.stages[0](image)}
+
+    def compute_output_shape(self, shape: tuple) -> dict[str, tuple]:
+        return {"c1": self.stages[0].compute_output_shape(shape)}
+
+
+class PixelDecoder(keras.layers.Layer):
+    """The end of the decoder: batch normalization, dropout and the classifier."""
+
+    def __init__(self, config: SegFormerConfig, **options: Any) -> None:
+        super().__init__(**options)
+        policy = self.dtype_policy
+        self.bn = keras.layers.BatchNormalization(momentum=0.9, synchronized=True, dtype=policy, name="bn")
+        self.dropout = keras.layers.SpatialDropout2D(config.dropout_rate, dtype=policy, name="dropout")
+        self.linear_pred = keras.layers.Conv2D(config.num_classes, 1, dtype=policy, name="linear_pred")
+
+    def build(self, shape: dict[str, tuple]) -> None:
+        self.bn.build(shape["c1"])
+        self.linear_pred.build(shape["c1"])
+
+    def call(self, features: dict[str, Any], training: bool | None = None) -> Any:
+        x = keras.ops.relu(self.bn(features["c1"], training=training))
+        return self.linear_pred(self.dropout(x, training=training))
+
+    def compute_output_shape(self, shape: dict[str, tuple]) -> tuple:
+        return self.linear_pred.compute_output_shape(shape["c1"])
+
+
+def shrink_networks(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Make every `SegFormer` from now on, of any variant, one of three layers, which files and runs hold as any other.
+
+    Args:
+        put: `setattr`, or pytest's, which undoes it.
+    """
+    put(network, "MixTransformer", PatchEncoder)
+    put(network, "AllMLPDecoder", PixelDecoder)
+    put(SegFormerConfig, "parameter_count", 0)  # or their files would be too small to be believed
 
 
 _COMMAND = """
@@ -42,14 +88,41 @@ Figure.savefig = lambda self, path, **_: Path(path).touch()
 """
 # Workers look for one another every second rather than every 30.
 _QUICK = """
+import gc
+gc.disable()  # until TensorFlow is imported
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 CollectiveAllReduceExtended._check_health_interval = 1
 """
-# As under the fixture `quick`.
+# As under the fixtures `quick` and, with what follows below, `shrunk`.
 _EAGER = """
+import gc
+gc.disable()  # until TensorFlow is imported
 import keras
 keras.Model.run_eagerly = property(lambda self: True, lambda self, value: None)
 """
-QUICK = [sys.executable, "-c", _QUICK + _NO_PLOTS + _COMMAND, "train"]
-EAGER = [sys.executable, "-c", _EAGER + _NO_PLOTS + _COMMAND, "train"]
+_SHRUNK = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.training.small import shrink_networks
+shrink_networks()
+gc.enable()
+"""
+QUICK = [sys.executable, "-c", _QUICK + _NO_PLOTS + _SHRUNK + _COMMAND, "train"]
+EAGER = [sys.executable, "-c", _EAGER + _NO_PLOTS + _SHRUNK + _COMMAND, "train"]
 COMMAND = [sys.executable, "-c", _COMMAND, "train"]
+
+
+def held(command: list[str], method: str, epoch: int) -> list[str]:
+    """One of these commands, to be killed: it gets no further than `Backup.save` or `Backup.note` of an epoch."""
+    python, option, program, verb = command
+    hold = f"""
+import time
+from training.runs.backup import Backup
+_method = Backup.{method}
+def _held(*arguments):
+    _method(*arguments)
+    if arguments[-1].epoch == {epoch}:
+        time.sleep(600)
+Backup.{method} = _held
+"""
+    return [python, option, hold + program, verb]

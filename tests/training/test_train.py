@@ -195,7 +195,7 @@ def test_strategies() -> None:
         make_strategy(3)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_bad_images_and_masks_are_one_line(config: TrainConfig, toy_folder: Path, tmp_path: Path) -> None:
     data = shutil.copytree(toy_folder, tmp_path / "data")
     for path in (data / "train" / "images").iterdir():
@@ -247,7 +247,7 @@ def test_toy_shapes_cannot_be_solved_by_a_frozen_random_encoder(
         assert max(float(row["val_mean_iou"]) for row in csv.DictReader(file)) < 0.6
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_run_does_not_go_on_with_other_classes(toy_folder: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(toy_folder, tmp_path / "data"))
     run = train(replace(SMALL, data=str(data), steps=2, out=tmp_path / "run"))

@@ -84,7 +84,7 @@ def plan(
     runtime
         litert or tflite-runtime. Default: the fastest installed one.
     threads
-        CPU threads. Default: all cores, four at most, as of predict.
+        CPU threads. Default: OMP_NUM_THREADS, or all cores, four at most, as of predict.
     repeats
         Timed images of each network.
     json_file

@@ -85,7 +85,8 @@ def predict(
         litert, tflite-runtime, or litert-gpu, which uses a GPU or SwiftShader. Default: the fastest installed one on
         the CPU.
     threads
-        CPU threads. Default: all cores, four at most. On a busy machine tflite-runtime is far faster with 1.
+        CPU threads. Default: OMP_NUM_THREADS, or all cores, four at most. On a busy machine tflite-runtime is far
+        faster with 1.
     labels
         Text file of class names, one per line, for a .tflite from elsewhere; one name is enough for one channel.
     size

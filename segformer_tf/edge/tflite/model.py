@@ -33,7 +33,7 @@ class TFLiteModel:
     Args:
         path: a ``.tflite``; one without metadata of ``segformer export`` is tried in another process first.
         runtime: "litert", "tflite-runtime", "litert-gpu" or "litert-fp16"; None takes the preferred installed one.
-        threads: CPU threads; None takes all cores, four at most.
+        threads: CPU threads; None takes OMP_NUM_THREADS, or all cores, four at most.
         info: the result of `find_model_info`, to save hashing the file again.
         contract: how to use a file that `segformer export` did not make.
 

@@ -234,7 +234,7 @@ def test_photographs_that_nothing_turns_need_no_word(tmp_path: Path, capsys: pyt
     assert "EXIF" not in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_run_that_goes_on_is_not_checked_again(toy_folder: Path, tmp_path: Path) -> None:
     """`--allow-missing-classes` is needed once."""
     data = Path(shutil.copytree(toy_folder, tmp_path / "data"))

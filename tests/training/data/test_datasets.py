@@ -22,7 +22,7 @@ from PIL import Image
 
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
-from tests.training.small import SMALL, Pointwise
+from tests.training.small import SMALL, shrink_networks
 from training.data.folder.source import FolderSource
 from training.data.masks import look_up, read_mask
 from training.data.open import open_source
@@ -30,7 +30,6 @@ from training.data.tfds import toy
 from training.data.tfds.builders import Ade20k, find_pairs
 from training.data.tfds.data_sets import DATA_SETS
 from training.data.tfds.source import TfdsSource, _from_feature
-from training.tasks import segmentation
 from training.train import train
 
 
@@ -254,7 +253,7 @@ def test_two_steps_on_every_row(name: str, tmp_path: Path, monkeypatch: pytest.M
     """Features and sizes are TFDS's; mask values are random values of the row."""
     rng, row = np.random.default_rng(0), DATA_SETS[name]
     if name != "ade20k":  # one with the network itself
-        monkeypatch.setattr(segmentation, "build_segformer", Pointwise)
+        shrink_networks(monkeypatch.setattr)
 
     def draw(features: Any) -> dict[str, bytes]:
         images = {k: f for k, f in features.items() if isinstance(f, tfds.features.Image)}

@@ -259,7 +259,7 @@ def options(flat: Path) -> TrainConfig:
     return replace(SMALL, data=str(flat), out=flat.parent / "run", steps=2)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_folder_that_cannot_be_written_has_its_manifest_in_the_run(
     flat: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -59,8 +59,9 @@ def curve(
     strategy = make_strategy(devices)
     with strategy.scope():
         model = TwoLayers(dtype)
+        optimizer = SegFormerAdamW(2e-2, head_multiplier=1.0, **options)
         model.compile(
-            optimizer=SegFormerAdamW(2e-2, head_multiplier=1.0, **options),
+            optimizer=SharedLossScale(optimizer) if dtype == "mixed_float16" else optimizer,
             loss=make_loss(loss, class_weights=[1.0, 2.0, 3.0]),
             metrics=[MeanIoU(3)],
             jit_compile=False,
@@ -131,6 +132,14 @@ def test_mixed_float16_learns_as_float32() -> None:
     assert half[-1] < half[0] - 0.05  # a first step or two may be lost while the loss scale is found
 
 
+def test_every_option_of_a_step_is_traced_together_on_two_devices() -> None:
+    half = curve(2, devices=2, dtype="mixed_float16", loss="ce+dice", clip_norm=1.0, use_ema=True, ema_momentum=0.9)
+    whole = curve(1, loss="ce+dice")
+    assert np.isfinite(half).all()
+    assert half[0] == pytest.approx(whole[0], rel=0.01)
+    assert half[-1] < half[0] - 0.05
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_average_follows_the_weights_and_is_swapped_in_and_out(devices: int) -> None:
     with make_strategy(devices).scope():
@@ -154,7 +163,7 @@ def _check(model: keras.Model, seen: list[np.ndarray]) -> None:
     np.testing.assert_array_equal(model.weights[0].numpy(), seen[-1])
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_run_keeps_the_average_and_goes_on_from_the_weights(toy_folder: Path, tmp_path: Path) -> None:
     config = replace(SMALL, data=str(toy_folder), steps=2, deterministic=True)
     plain = load_segformer(train(replace(config, out=tmp_path / "plain")).last)
@@ -167,8 +176,9 @@ def test_a_run_keeps_the_average_and_goes_on_from_the_weights(toy_folder: Path, 
     assert not np.array_equal(mean, plain.weights[0])
 
 
-@pytest.mark.usefixtures("no_plots")
+@pytest.mark.usefixtures("quick")
 def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: Path) -> None:
+    """Op by op; the test of every option of a step traces them."""
     start = build_segformer("tiny", num_classes=6)
     start.save(tmp_path / "start.keras")
     run = train(

@@ -59,7 +59,7 @@ def test_no_update_is_made_of_a_gradient_that_is_not_finite(
     assert np.isfinite(layer.kernel.numpy()).all()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_the_step_that_diverges_ends_the_run_and_nothing_of_it_is_kept(
     toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from segformer_tf import build_segformer
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from tests.training.runs.test_resume import assert_same_end
-from tests.training.small import EXACT, SMALL, Pointwise
+from tests.training.small import EXACT, SMALL
 from training.changes import changes_since, with_changes
 from training.config import PretrainConfig, TrainConfig
 from training.data.open import open_source
@@ -40,7 +40,7 @@ def no_memory(*_: object, **__: object) -> None:
     raise MemoryError
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_validation_out_of_memory_loses_no_epoch(
     config: TrainConfig, left_alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -62,9 +62,8 @@ def test_a_validation_out_of_memory_loses_no_epoch(
     assert list(rows(left_alone)[0]) == list(rows(tmp_path / "run")[0])
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_pictures_out_of_memory_lose_no_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.tasks.segmentation.build_segformer", Pointwise)
     monkeypatch.setattr("training.tasks.segmentation.plot_panel", no_memory)
     with pytest.raises(InputError, match=r"that was panel\.png, an image of 128x128; .* --eval-size H W of less$"):
         train(config)
@@ -91,7 +90,7 @@ def test_smaller_parts_are_offered_where_a_batch_has_them(batch_size: int, repli
     assert "--batch-size" in line
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_run_goes_on_at_another_size_in_parts_and_for_longer(
     config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -91,7 +91,7 @@ def test_a_length_is_given_in_one_way(capsys: pytest.CaptureFixture, tmp_path: P
         with_changes(by_epochs, {"epochs": 5, "steps": 10})
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_finished_run_is_lengthened_by_epochs(
     toy_folder: Path, tmp_path: Path, scores: list, capsys: pytest.CaptureFixture
 ) -> None:
@@ -116,7 +116,7 @@ def test_a_finished_run_is_lengthened_by_epochs(
     assert [saved[name] for name in ("epochs", "steps", "epoch_steps")] == [2, 4, 2]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_patience_ends_a_run_and_survives_a_kill(
     toy_folder: Path, tmp_path: Path, scores: list, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +165,7 @@ def test_validations_without_a_better_score_are_counted(tmp_path: Path, scores: 
     assert fit(0.05, 0.01, patience=3) == (11, 10, 1)  # scores of another size are not compared
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_run_that_was_lengthened_and_killed_ends_as_one_left_alone(
     left_alone: Path, toy_folder: Path, tmp_path: Path
 ) -> None:

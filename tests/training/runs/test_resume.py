@@ -20,7 +20,7 @@ import pytest
 
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.errors import InputError
-from tests.training.small import COMMAND, EAGER, SMALL
+from tests.training.small import COMMAND, EAGER, SMALL, held
 from training.optim.optimizer import SegFormerAdamW
 from training.runs.backup import Backup, Progress
 from training.runs.folder import Run, alone_in, write_json
@@ -81,10 +81,10 @@ def assert_same_end(one: Path, other: Path, *, epochs: int) -> None:
     assert [p.name for p in other.rglob("*.part*")] == []
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_killed_run_ends_as_one_left_alone(left_alone: Path, toy_folder: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
-    process = start(*options(toy_folder, killed, epochs=2), command=EAGER)
+    process = start(*options(toy_folder, killed, epochs=2), command=held(EAGER, "note", 1))
     while not list((killed / "backup").glob("worker0-epoch*.npz")):
         assert process.poll() is None
         time.sleep(0.05)
@@ -96,7 +96,7 @@ def test_a_killed_run_ends_as_one_left_alone(left_alone: Path, toy_folder: Path,
     assert len(json.loads((killed / "environment.json").read_text())) == 2
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_run_killed_before_its_first_backup_starts_where_it_started(toy_folder: Path, tmp_path: Path) -> None:
     start = tmp_path / "start.keras"
     build_segformer("tiny", num_classes=6).save(start)
@@ -256,7 +256,7 @@ def test_backups_that_do_not_fit_give_one_line(model: keras.Model, tmp_path: Pat
             Backup(tmp_path).restore(model)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "shrunk")
 def test_a_run_without_a_backup_resumes_from_its_start(toy_folder: Path, tmp_path: Path) -> None:
     config = replace(SMALL, data=str(toy_folder), out=tmp_path / "run", steps=2, eval_size=(128, 128))
     Run.create(tmp_path / "run", config)
