@@ -83,7 +83,7 @@ def write(
         unit = t.table({0: t.byte(1), 1: t.table({0: t.floats(normalization[0]), 1: t.floats(normalization[1])})})
         root = t.table({3: t.vector([t.table({2: t.vector([t.table({4: t.vector([unit])})])})])})
         entry, buffer = schema.MetadataT(), schema.BufferT()
-        buffer.data = np.frombuffer(t.finish(root), np.uint8)
+        buffer.data = np.frombuffer(t.finish(root, b"M001"), np.uint8)
         entry.name, entry.buffer = "TFLITE_METADATA", len(tree.buffers)
         tree.buffers.append(buffer)
         tree.metadata = [entry]

@@ -216,7 +216,7 @@ def test_a_run_goes_on_by_its_own_verb_alone(
 
 def test_classifier_files_are_checked_as_segmenters_are(tmp_path: Path) -> None:
     build_classifier("tiny", labels=["a", "b"]).save(tmp_path / "whole.keras")
-    with pytest.raises(InputError, match=r"holds a MixTransformerClassifier, expected a SegFormer$"):
+    with pytest.raises(InputError, match=r"holds a MixTransformerClassifier; expected a SegFormer$"):
         load_segformer(tmp_path / "whole.keras")
 
     def refused(message: str, **changes: object) -> None:
@@ -234,7 +234,7 @@ def test_classifier_files_are_checked_as_segmenters_are(tmp_path: Path) -> None:
             load_encoder(tmp_path / "odd.keras")
         assert len(str(error.value).splitlines()) == 1
 
-    refused("holds a Functional, expected a SegFormer or a MixTransformerClassifier", class_name="Functional")
+    refused("holds a Functional; expected a SegFormer or a MixTransformerClassifier", class_name="Functional")
     refused("bytes for a model of 33", num_classes=10**9)
     refused("expected 2 names. Received: 3", labels=["a", "b", "c"])
     refused("a class name is one non-empty line", labels=["a", "b\nc"])
