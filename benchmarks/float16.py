@@ -1,9 +1,10 @@
 """What float16 arithmetic costs: the masks of one file in float16 beside those of another in float32.
 
-    python benchmarks/float16.py fp32.tflite fp16_compute.tflite --data data/camvid
-    python benchmarks/float16.py fp32.tflite fp16_compute.tflite --data data/camvid --images 20 --board cortex-a76
+    python -m benchmarks.float16 fp32.tflite fp16_compute.tflite --data data/camvid
+    python -m benchmarks.float16 fp32.tflite fp16_compute.tflite --data data/camvid --images 20 --board cortex-a76
 
-The second needs the emulated boards of `make test-arm`. Masks are kept, and those that are there are not made again.
+The second needs the emulated boards of `make test-arm`. Masks are kept, and those of the same
+file, data and split are not made again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +72,7 @@ def main(
     source = open_source(str(data), split)
     indices = evenly_spaced(range(len(source)), images or len(source))
     runtime = runtime or ("litert" if board else HALF)
+    out /= f"{data.resolve().name}-{split}"
     expected = _masks(reference, "litert", None, source, indices, out)
     masks = _masks(file, runtime, board, source, indices, out)
     count = len(source.labels.names)
@@ -92,7 +95,8 @@ def _masks(
     file: Path, runtime: str, board: str | None, source: Source, indices: Sequence[int], out: Path
 ) -> Iterator[NDArray[np.uint8]]:
     """The mask of each sample, at its own size."""
-    folder = out / "-".join(filter(None, (file.stem, runtime, board)))
+    digest = sha256(file.read_bytes()).hexdigest()[:12]  # another file of that name has other masks
+    folder = out / "-".join(filter(None, (file.stem, digest, runtime, board)))
     make_folder(folder)
     paths = {index: folder / f"{index}.png" for index in indices}
     missing = [index for index, path in paths.items() if not path.exists()]

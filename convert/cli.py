@@ -89,10 +89,10 @@ def export(
         there. A file of fp16_compute is run on litert-fp16 as well: on x86 its targets compute in float32. Of onnx:
         onnxruntime, openvino or both.
     class_map
-        Add an output, mask, int32 class ids [1, H, W] at the input's size, for apps without this library. It comes
-        before the logits, because MediaPipe makes its own masks of the last output. With more than 24 classes and H
-        and W that are multiples of 4, a form that costs little is tried first, and kept if 99.9 % of the pixels
-        compared are those of the exact form; litert-gpu takes the exact one only.
+        Add an output, mask, class ids [1, H, W] at the input's size, int32 or, of int8_io, uint8, for apps without
+        this library. It comes before the logits, because MediaPipe makes its own masks of the last output. With more
+        than 24 classes and H and W that are multiples of 4, a form that costs little is tried first, and kept if
+        99.9 % of the pixels compared are those of the exact form; litert-gpu takes the exact one only.
     opset
         Version of ONNX' operators, 18 or more. Default: 20.
     dynamic_batch
@@ -120,6 +120,8 @@ def export(
         refuse_existing([out])
     elif out.is_dir():
         raise InputError(f"{out}: a folder, which --overwrite does not replace; remove it or give another name")
+    elif out.exists() and format in ("openvino", "transformers"):
+        raise InputError(f"{out}: a file, and --format {format} writes a folder; remove it or give another name")
     for name in (format == "tflite" and runtime) or []:
         choose_runtime(name)
     import_tensorflow()

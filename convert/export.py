@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import segformer_tf
@@ -177,6 +178,8 @@ def prepare(model: SegFormer, recipe: Recipe, *, size: tuple[int, int], images: 
         raise InputError(f"recipe {recipe.name} needs --calibration, a folder of images like those it will see")
     if recipe.needs_calibration:
         choose_runtime("litert")  # what calibration runs on
+    if broken := [variable.path for variable in model.weights if not np.isfinite(variable.numpy()).all()]:
+        raise InputError(f"the model has weights that are infinite or no numbers, in {broken[0]}; its training failed")
     if model.config.num_classes > 255:
         raise InputError(f"a mask holds 255 classes at most. Received: a model of {model.config.num_classes}")
     if model.dtype_policy.compute_dtype != "float32":  # no runtime has float16 arithmetic on CPUs
@@ -195,7 +198,7 @@ def _check(out: Path, recipe: Recipe, *, runtimes: Sequence[str]) -> None:
         fitting = " and ".join(recipe.fitting(tuple(RUNTIMES)))
         raise InputError(f"recipe {recipe.name} is for {fitting}; no such TFLite runtime is installed")
     if unfit := [name for name in runtimes if name not in recipe.runtimes]:
+        why = f": {recipe.refused[unfit[0]]}" if unfit[0] in recipe.refused else ""
         raise InputError(
-            f"recipe {recipe.name} is not for {unfit[0]}: {recipe.refused.get(unfit[0], 'fp16_compute is')}; "
-            f"expected --runtime {' '.join(recipe.runtimes)}"
+            f"recipe {recipe.name} is not for {unfit[0]}{why}; expected --runtime {' '.join(recipe.runtimes)}"
         )

@@ -171,7 +171,7 @@ def _table(rows: list[Row], title: str) -> Table:
     for row in rows:
         masked = not isnan(row.mask_ms)
         table.add_row(
-            f"{row.contender}\n[dim]{row.engine}[/dim]",
+            Text.assemble(row.contender, "\n", (row.engine, "dim")),
             f"{row.logits_ms:.1f} ({row.logits_p90_ms:.0f})",
             f"{row.logits_ratio:.2f}x",
             f"{row.mask_ms:.1f} ({row.mask_p90_ms:.0f})" if masked else "needs torch",

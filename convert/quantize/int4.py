@@ -60,7 +60,8 @@ def int4_kernel(kernel: NDArray[np.float64], moments: Moments) -> tuple[NDArray[
     They are such that ``steps * (integers @ x)`` is near ``kernel @ x`` in the mean square over x.
     """
     square = moments[0]
-    steps = _steps(kernel, np.diag(square))
+    # Inputs that the images leave at 0 count a little: other images may not.
+    steps = _steps(kernel, np.diag(square) + max(1e-6 * float(np.trace(square)) / len(square), 1e-12))
     square = square + np.eye(len(square)) * max(_DAMPING * float(np.trace(square)) / len(square), 1e-12)
     order = np.argsort(-np.diag(square), kind="stable")  # what weighs most is rounded while most can make up for it
     upper = np.linalg.cholesky(np.linalg.inv(square[order][:, order])).T

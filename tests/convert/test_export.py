@@ -304,3 +304,31 @@ def test_a_model_of_one_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--num-classes must be two or more, background among them. Received: 1"):
         to_keras(read_checkpoint(golden), num_classes=1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "int8_mixed"])
+def test_weights_that_are_no_numbers_are_refused(recipe: str, tmp_path: Path) -> None:
+    """Else int8 crashes a runtime, and int8_mixed ends in XNNPACK's own error while it calibrates."""
+    model = build_segformer("tiny", num_classes=6)
+    kernel = model.weights[0]
+    kernel.assign(np.full(kernel.shape, np.nan))
+    with pytest.raises(InputError, match=f"no numbers, in {kernel.path}"):
+        export_tflite(
+            model, tmp_path / "x.tflite", recipe=recipe, size=(32, 32), images=[Path("none.png")], runtimes=["litert"]
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_runtime_is_named_with_those_expected(tiny: SegFormer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="recipe fp32 is not for other; expected --runtime litert tflite-runtime"):
+        export_tflite(tiny, tmp_path / "x.tflite", recipe="fp32", size=(32, 32), runtimes=["other"])
+
+
+@pytest.mark.parametrize("format", ["openvino", "transformers"])
+def test_a_folder_does_not_replace_a_file(format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    out.write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["export", "b0", "--num-classes", "2", "--format", format, "--out", str(out), "--overwrite"])
+    assert "a file, and --format" in capsys.readouterr().err
+    assert out.read_text() == "mine"

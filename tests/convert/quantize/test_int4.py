@@ -104,3 +104,9 @@ def test_int4_is_where_litert_takes_it() -> None:
     assert not {"stage4/patch_embed/proj", "stage1/block0/attn/sr", "stage4/block0/mlp", "decoder/c4", "logits"} & left
     values = sum(op.inputs[1].value.size for op in convolutions)
     assert sum(op.inputs[1].value.size for op in convolutions if worth_int4(op)) > 0.95 * values
+
+
+def test_inputs_that_the_images_leave_at_0_keep_their_kernel() -> None:
+    kernel = np.random.default_rng(0).normal(size=(8, 16))
+    stored, steps = int4_kernel(kernel, (np.zeros((16, 16)), np.zeros(16)))
+    assert np.abs(stored * steps[:, None] - kernel).max() < 0.6 * steps.max()  # rounded, and none cut to half
