@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from segformer_tf.image import Pixels, Reader
 
 _BITS = 22  # of Pillow's fixed-point weights
+_TALL_DOWN_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
 _READ_BYTES = 8 << 20  # of the picture that are read at a time
 
 
 class Resized:
-    """Pillow's antialiased bilinear resize of a picture, across and then down, bit by bit, any part of it.
+    """Pillow's antialiased bilinear resize of a picture, bit by bit as `fit_image`, any part of it.
 
-    The picture is rounded to 8 bits between the two, and weights to 22. `fit_image` gives the same, but from Pillow 13
-    on it goes down first where a picture is tall; values differ by 1 then.
+    The picture is resized across and down, and rounded to 8 bits between the two; weights are rounded to 22 bits. From
+    Pillow 13 on, a picture that loses many rows goes down first.
 
     Args:
         read: gives (rows, columns, 3) uint8 of the picture for slices with both ends.
@@ -25,6 +27,7 @@ class Resized:
 
     def __init__(self, read: Reader, size: tuple[int, int], to: tuple[int, int]) -> None:
         self._read, self._size, self._to = read, size, to
+        self._down_first = _TALL_DOWN_FIRST and 0 < size[0] - to[0] > 2 * (size[1] - to[1])
 
     def __call__(self, rows: slice, columns: slice) -> Pixels:
         """(rows, columns, 3) uint8 of slices with both ends."""
@@ -39,8 +42,12 @@ class Resized:
             some = slice(start, min(start + step, rows.stop))
             top, down = _taps(self._size[0], self._to[0], some)
             pixels = self._read(_reach(top, down, self._size[0]), reach)
-            wide = _mean(pixels.swapaxes(0, 1), left - left[0], across).swapaxes(0, 1)
-            out[some.start - rows.start : some.stop - rows.start] = _mean(wide, top - top[0], down)
+            if self._down_first:
+                pixels = _mean(pixels, top - top[0], down)
+            pixels = _mean(pixels.swapaxes(0, 1), left - left[0], across).swapaxes(0, 1)
+            if not self._down_first:
+                pixels = _mean(pixels, top - top[0], down)
+            out[some.start - rows.start : some.stop - rows.start] = pixels
         return out
 
 

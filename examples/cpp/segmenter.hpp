@@ -74,11 +74,13 @@ inline std::vector<uint8_t> resize_axis(const uint8_t* pixels, int outer, int in
   return result;
 }
 
-// (height, width, 3) bytes to (out_height, out_width, 3).
+// (height, width, 3) bytes to (out_height, out_width, 3). As in Pillow 13, an image that loses many rows goes down first.
 inline std::vector<uint8_t> resize(const uint8_t* rgb, int height, int width, int out_height, int out_width) {
   std::vector<uint8_t> pixels(rgb, rgb + static_cast<size_t>(height) * width * 3);
-  if (width != out_width) pixels = resize_axis(pixels.data(), height, width, out_width, 3);
-  if (height != out_height) pixels = resize_axis(pixels.data(), 1, height, out_height, out_width * 3);
+  const bool down_first = height > out_height && height - out_height > 2 * (width - out_width);
+  if (down_first) pixels = resize_axis(pixels.data(), 1, height, out_height, width * 3);
+  if (width != out_width) pixels = resize_axis(pixels.data(), down_first ? out_height : height, width, out_width, 3);
+  if (height != out_height && !down_first) pixels = resize_axis(pixels.data(), 1, height, out_height, out_width * 3);
   return pixels;
 }
 

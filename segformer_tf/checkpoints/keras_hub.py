@@ -133,7 +133,7 @@ def _renamed(
     names = dict(_names(kind, depths))
     for path, value in arrays.items():
         layer, _, index = path.rpartition("/vars/")
-        if layer in names and index in "0123":
+        if layer in names and index in ("0", "1", "2", "3"):
             depthwise = layer.endswith("dwconv") and value.ndim == 4  # (3, 3, C, 1)
             tensor = value.transpose(2, 3, 0, 1) if depthwise else torch_layout(value)
             yield f"{names[layer]}.{_NAMES[int(index)]}", tensor

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -45,7 +46,7 @@ def segment(tmp_path_factory: pytest.TempPathFactory) -> Run:
         *((97, 161, recipe, least) for recipe, least in (("fp32", 0.999), ("int8", 0.95))),
         (60, 400, "fp32", 0.999),
         (200, 333, "fp32", 0.999),
-        (501, 333, "fp32", 0.98),
+        (501, 333, "fp32", 0.98 if int(PIL.__version__.partition(".")[0]) < 13 else 0.999),
     ],
 )
 def test_mask_is_that_of_segmenter(
@@ -53,7 +54,7 @@ def test_mask_is_that_of_segmenter(
 ) -> None:
     """Kernels of another build round otherwise, most of all integers; random weights are sensitive to that.
 
-    Of the last size, newer versions of Pillow reduce the height first: some pixels differ by 1 of 255.
+    The last size is reduced in another order by Pillow before 13: some pixels differ by 1 of 255.
     """
     blocks = np.random.default_rng(0).integers(0, 256, (height // 7 + 1, width // 9 + 1, 3), np.uint8)
     photo = blocks.repeat(7, 0).repeat(9, 1)[:height, :width]

@@ -7,14 +7,16 @@ import struct
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from convert.graph.class_map import with_class_map
-from convert.graph.flatbuffer import to_tflite
+from convert.graph.flatbuffer import pack, to_tflite
 from convert.graph.ir import Graph, Tensor
 from convert.graph.segformer import network
 from segformer_tf import SegFormer
@@ -24,6 +26,7 @@ from segformer_tf.edge.doctor.diagnosis import Diagnosis, diagnose
 from segformer_tf.edge.gpu import find_gpu
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.runtime import GPU
+from segformer_tf.edge.tflite.flatbuffer import Table, indirect
 from segformer_tf.edge.tflite.graph_stats import read_graph_stats
 from segformer_tf.edge.tflite.operations import read_operations
 from segformer_tf.errors import InputError
@@ -63,6 +66,7 @@ def truths_of_tflite_runtime(paths: list[Path]) -> list[Truth | None]:
     code = """
 import json, os, sys
 from tflite_runtime.interpreter import Interpreter
+from segformer_tf.edge.tflite.flatbuffer import Table, indirect
 from segformer_tf.edge.tflite.graph_stats import read_graph_stats
 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 for path in json.loads(sys.stdin.read()):
@@ -243,3 +247,65 @@ def test_a_damaged_file_never_ends_in_a_traceback(tmp_path: Path) -> None:
         except InputError:
             ended["refused"] += 1
     assert min(ended.values()) > 20
+
+
+def strange(path: Path, change: Callable[[schema.ModelT], None]) -> Path:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(broadcast(path).read_bytes(), 0))
+    change(model)
+    path.write_bytes(pack(model))
+    return path
+
+
+def test_a_strangers_names_do_not_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def rename(model: schema.ModelT) -> None:
+        code = model.operatorCodes[0]
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        code.customCode = "\x1b[31mred\nline"
+
+    main(["doctor", str(strange(tmp_path / "x.tflite", rename)), "--delegate", "xnnpack"])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert r"CUSTOM:\x1b[31mred\nline v" in out
+
+
+@pytest.mark.parametrize("kind", ["QUANTIZE", "RESIZE_BILINEAR", "ADD"])
+def test_an_operation_without_an_output_is_refused(tmp_path: Path, kind: str) -> None:
+    def change(model: schema.ModelT) -> None:
+        code = model.operatorCodes[0]
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
+        model.subgraphs[0].operators[0].outputs = np.zeros(0, np.int32)
+
+    with pytest.raises(InputError, match=f"{kind} has no output"):
+        read_operations(strange(tmp_path / "x.tflite", change))
+
+
+def test_the_largest_of_a_scalar_is_no_traceback(tmp_path: Path) -> None:
+    def change(model: schema.ModelT) -> None:
+        code = model.operatorCodes[0]
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.ARG_MAX
+        for tensor in model.subgraphs[0].tensors:
+            tensor.shape = tensor.shapeSignature = np.zeros(0, np.int32)
+
+    operations = read_operations(strange(tmp_path / "x.tflite", change))
+    assert [diagnose(operations, each).sentence for each in DELEGATES]
+
+
+def test_lists_that_overlap_are_refused(tmp_path: Path) -> None:
+    """A thousand operations, all of them one table whose list of inputs is long: a small file, and much to read."""
+    count, data = 1000, bytearray(broadcast(tmp_path / "x.tflite").read_bytes())
+    graph = Table(bytes(data), indirect(bytes(data), 0)).children(2)[0]
+    place = graph._field(3)
+    assert place
+    data += b"\0" * (-len(data) % 4)
+    start = len(data) + 4
+    slots = start + 4 * count
+    table = slots + 12
+    struct.pack_into("<I", data, place, start - 4 - place)
+    data += struct.pack("<I", count)
+    data += b"".join(struct.pack("<I", table - start - 4 * i) for i in range(count))
+    data += struct.pack("<HHHHHH", 10, 12, 0, 4, 8, 0)  # of the table: no code, its inputs, its outputs
+    data += struct.pack("<iII", table - slots, 8, 4) + struct.pack("<I", count) + bytes(4 * count)
+    path = tmp_path / "overlapping.tflite"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="its lists overlap"):
+        read_operations(path)

@@ -17,15 +17,19 @@ import segformer_tf.edge.gpu as gpu_module
 from convert.export import export_tflite
 from convert.exported import run_on
 from convert.graph import segformer as network
-from convert.graph.ir import Graph, Tensor
+from convert.graph.flatbuffer import to_tflite
+from convert.graph.ir import Graph, Op, Tensor, constant
 from convert.quantize.recipes import RECIPES
 from convert.sample_images import synthetic_images
 from segformer_tf import SegFormer, build_segformer, load_segformer
 from segformer_tf.cli import main
 from segformer_tf.edge import Segmenter, fit_image, list_images, load_image, logits_to_mask, read_model_info
+from segformer_tf.edge.doctor.delegates import DELEGATES
+from segformer_tf.edge.doctor.diagnosis import diagnose
 from segformer_tf.edge.gpu import GpuInterpreter, find_gpu, require_gpu
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.edge.runtime import GPU, choose_runtime, open_interpreter, runtime_version
+from segformer_tf.edge.tflite.operations import read_operations
 from segformer_tf.errors import InputError
 from segformer_tf.metrics import relative_error
 from tests.helpers import perturb
@@ -200,6 +204,27 @@ def test_benchmark_and_evaluate_use_it(
         scores.append(json.loads(output.out[output.out.index("{") :])["pixel_accuracy"])
         assert (require_gpu().name in output.err) == (runtime == GPU)
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def padded(path: Path) -> Path:
+    graph = Graph()
+    values, wide = Tensor("values", (1, 4, 6, 4), np.int32), Tensor("wide", (1, 6, 8, 4), np.int32)
+    sides = constant("sides", np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))
+    graph.outputs = [Tensor("y", wide.shape)]
+    graph.ops.append(Op("CAST", [graph.input("x", values.shape)], values, {}))
+    graph.ops.append(Op("PAD", [values, sides], wide, {}))
+    graph.ops.append(Op("CAST", [wide], graph.outputs[0], {}))
+    path.write_bytes(to_tflite(graph))
+    return path
+
+
+def test_integers_that_are_padded_are_wrong_there_and_doctor_says_so(tmp_path: Path) -> None:
+    path = padded(tmp_path / "x.tflite")
+    pictures = np.random.default_rng(0).integers(-50, 100, (1, 1, 4, 6, 4)).astype(np.float32)
+    with pytest.raises(AssertionError, match="litert-gpu is wrong: 100% off the CPU's result"):
+        on_gpu(path, pictures, enforce_f32=True, tmp_path=tmp_path)
+    (gpu,) = (delegate for delegate in DELEGATES if delegate.name == GPU)
+    assert "wrong there: it takes PAD" in diagnose(read_operations(path), gpu).sentence
 
 
 @functools.cache

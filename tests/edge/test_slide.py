@@ -69,13 +69,11 @@ def parts(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[slice, 
 
 
 @pytest.mark.parametrize("factor", [0.013, 0.37, 0.5, 0.999, 1.0, 1.01, 2.3])
-@pytest.mark.parametrize("size", [(97, 161), (200, 31), (64, 96)])
+@pytest.mark.parametrize("size", [(97, 161), (200, 31), (64, 96), (90, 45), (90, 46), (91, 44), (60, 60)])
 def test_a_part_of_the_resize_is_pillows(size: tuple[int, int], factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     image, to = rng.integers(0, 256, (*size, 3), np.uint8), scaled_size(size, factor)
-    expected = fit_image(fit_image(image, (size[0], to[1])), to)
-    if size[0] < size[1]:  # a tall one goes down first from Pillow 13 on
-        np.testing.assert_array_equal(fit_image(image, to), expected)
+    expected = fit_image(image, to)
     resized = Resized(lambda *part: image[part], size, to)
     for part in parts(rng, to):
         np.testing.assert_array_equal(resized(*part), expected[part])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -225,6 +227,17 @@ def test_animated_and_transparent_pictures_say_so(tiny_page: str, photo: Image.I
         assert note in state["status"]
 
 
+def lying(model: bytes) -> bytes:
+    """A model whose labels unpack to more than the zip says."""
+    content = BytesIO(model[: model.index(b"PK\x03\x04")])
+    with ZipFile(BytesIO(model)) as old, ZipFile(content, "a", ZIP_DEFLATED) as new:
+        new.writestr("segformer.json", old.read("segformer.json"))
+        new.writestr("labels.txt", bytes(3 << 20))
+    said = bytearray(content.getvalue())
+    struct.pack_into("<I", said, said.rindex(b"PK\x01\x02") + 24, 100)
+    return bytes(said)
+
+
 def test_models_of_ones_own(
     tiny_page: str, tiny_files: dict[str, Path], streets_fp32: Path, photo: Image.Image, tmp_path: Path
 ) -> None:
@@ -238,6 +251,7 @@ def test_models_of_ones_own(
         "plain.tflite": (fp32[: fp32.index(b"PK\x03\x04")], "not a model exported by `segformer export`"),
         "flipped.tflite": (fp32[:9000] + bytes([fp32[9000] ^ 255]) + fp32[9001:], "damaged: its bytes are not those"),
         "zip.tflite": (fp32[: end + 16] + b"\xff\xff\xff\x7f" + fp32[end + 20 :], "its metadata is damaged"),
+        "bomb.tflite": (lying(fp32), "a file in it is larger than 1048576 bytes"),
         "io.tflite": (tiny_files["int8_io"].read_bytes(), "LiteRT.js refuses this file of recipe int8_io"),
     }
     for name, (content, _) in broken.items():

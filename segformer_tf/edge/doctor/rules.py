@@ -107,10 +107,12 @@ def gpu_wrong(op: Operation) -> str:
     known = [tensor for tensor in op.inputs if tensor]
     if op.kind == "BATCH_MATMUL" and len(known) > 1 and known[0].shape[:-2] != known[1].shape[:-2]:
         return "batches that are broadcast: the result is of other numbers"
-    if op.kind == "ARG_MAX" and known and known[0].shape[-1] % 4:
+    if op.kind == "ARG_MAX" and known and known[0].shape and known[0].shape[-1] % 4:
         return "channels that are no multiple of four: it may give a class that does not exist"
     if op.kind in ("FLOOR_DIV", "FLOOR_MOD", "CAST") and op.dtype == "int8":
         return "int8: the result is of other numbers"
+    if op.kind == "PAD" and op.dtype == "int32":
+        return "int32: the result is of other numbers"
     return ""
 
 

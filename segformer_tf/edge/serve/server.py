@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             found = self.server.answer(self.path.split("?")[0].removeprefix("/"))
-        except OSError:  # a file that was removed since
+        except (OSError, InputError):  # a file that was removed or replaced since
             found = None
         self._send(*((200, *found) if found else (404, "text/plain", b"no such file\n")))
 

@@ -40,6 +40,7 @@ _NAMES = {number: name for name, number in SOURCES.items()}
 _NORMALIZATION = 1  # NormalizationOptions among ProcessUnitOptions
 _DEEPEST = 16  # operations to follow back from an output
 _OUTPUTS = 64  # of one operation that are read
+_SLACK = 1 << 20  # bytes of lists that are read, beyond twice the file
 
 _Bytes = bytes | mmap
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
@@ -77,11 +78,24 @@ def read_flatfile(path: str | Path) -> FlatFile:
         raise InputError(f"{path}: a damaged TFLite file ({error})") from None
 
 
+@dataclass
+class _Effort:
+    """Bytes of lists that may still be read: in a stranger's file many tables can point to one long list."""
+
+    left: int
+
+    def spend(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise ValueError("its lists overlap")
+
+
 class Table:
     """A table of a flatbuffer, its fields by slot; an absent field reads as empty or 0."""
 
-    def __init__(self, data: _Bytes, start: int) -> None:
+    def __init__(self, data: _Bytes, start: int, effort: _Effort | None = None) -> None:
         self._data, self._start = data, start
+        self._effort = effort or _Effort(_SLACK + 2 * len(data))
         self._slots = start - struct.unpack_from("<i", data, start)[0]
         if not 0 <= self._slots <= len(data) - 4:
             raise ValueError("a table points out of it")
@@ -99,9 +113,9 @@ class Table:
 
     def child(self, slot: int) -> Table | None:
         place = self._field(slot)
-        return None if place is None else Table(self._data, indirect(self._data, place))
+        return None if place is None else Table(self._data, indirect(self._data, place), self._effort)
 
-    def _vector(self, slot: int, width: int) -> tuple[int, int]:
+    def _vector(self, slot: int, width: int, *, read: bool = True) -> tuple[int, int]:
         """Where its items start, and how many there are."""
         place = self._field(slot)
         if place is None:
@@ -110,11 +124,13 @@ class Table:
         count = struct.unpack_from("<I", self._data, start)[0]
         if start + 4 + width * count > len(self._data):
             raise ValueError("a list is longer than it")
+        if read:
+            self._effort.spend(width * count)
         return start + 4, count
 
     def children(self, slot: int) -> list[Table]:
         start, count = self._vector(slot, 4)
-        return [Table(self._data, indirect(self._data, start + 4 * i)) for i in range(count)]
+        return [Table(self._data, indirect(self._data, start + 4 * i), self._effort) for i in range(count)]
 
     def ints(self, slot: int) -> tuple[int, ...]:
         start, count = self._vector(slot, 4)
@@ -126,7 +142,7 @@ class Table:
 
     def length(self, slot: int) -> int:
         """Of bytes."""
-        return self._vector(slot, 1)[1]
+        return self._vector(slot, 1, read=False)[1]
 
     def longs(self, slot: int) -> tuple[int, ...]:
         start, count = self._vector(slot, 8)

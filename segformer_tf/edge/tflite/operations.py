@@ -10,11 +10,12 @@ from pathlib import Path
 from segformer_tf.edge.tflite.flatbuffer import Table, indirect
 from segformer_tf.edge.tflite.graph_stats import multiply_adds
 from segformer_tf.edge.tflite.schema_names import OPERATIONS, TYPES
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, printable
 
 _IDENTIFIER = b"TFL3"
 _MOST_NUMBERS = 64  # of a constant that are read: axes and sizes
 _MOST_CELLS = 1 << 40  # of a tensor
+_WITHOUT_OUTPUTS = ("ASSIGN_VARIABLE", "CALL", "CALL_ONCE", "HASHTABLE_IMPORT", "IF", "WHILE")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _code(code: Table) -> tuple[str, int]:
     number = max(code.number(0, "b"), code.number(3, "i"))
     kind = OPERATIONS[number] if 0 <= number < len(OPERATIONS) else f"operation {number}"
     if kind == "CUSTOM":
-        kind = f"CUSTOM:{code.content(1).decode(errors='replace')[:40]}"
+        kind = "CUSTOM:" + printable(code.content(1)[:40].decode(errors="replace")).replace("\n", "\\n")
     return kind, code.number(2, "i") or 1
 
 
@@ -136,6 +137,8 @@ def _operation(table: Table, codes: list[tuple[str, int]], tensors: list[TensorI
         return [None if number == -1 else tensors[number] for number in numbers]
 
     inputs, outputs = picked(1), [tensor for tensor in picked(2) if tensor]
+    if not outputs and kind in OPERATIONS and kind not in _WITHOUT_OUTPUTS:
+        raise ValueError(f"{kind} has no output")
     return Operation(kind, version, tuple(inputs), tuple(outputs), _macs(kind, inputs, outputs))
 
 

@@ -3,9 +3,10 @@ import { InputError } from "./errors.js";
 
 const FORMAT = 2;
 const LARGEST = 1 << 20; // bytes of a file in the zip that is not refused as damaged
+const READ = ["segformer.json", "labels.txt"];
 const COMMENT = 1 << 16; // most bytes behind the zip's end record
 
-/** The files of the zip at the end of `bytes`, by name; null if there is none. */
+/** The files `READ` of the zip at the end of `bytes`, by name; null if there is none. */
 async function zipFiles(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let end = bytes.length - 22;
@@ -24,7 +25,7 @@ async function zipFiles(bytes) {
     if (view.getUint32(at + 24, true) > LARGEST) throw new RangeError(`${name} is larger than ${LARGEST} bytes`);
     const local = view.getUint32(at + 42, true) + shift;
     const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
-    files.set(name, await unpack(bytes.slice(start, start + packed), method));
+    if (READ.includes(name)) files.set(name, await unpack(bytes.slice(start, start + packed), method));
     at += 46 + nameSize + extra + comment;
   }
   return files;
@@ -34,7 +35,15 @@ async function unpack(data, method) {
   if (method === 0) return data;
   if (method !== 8) throw new RangeError(`compression ${method} is unknown`);
   const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  const reader = stream.getReader();
+  const parts = [];
+  for (let size = 0; ; ) {
+    const { done, value } = await reader.read();
+    if (done) return new Uint8Array(await new Blob(parts).arrayBuffer());
+    size += value.length;
+    if (size > LARGEST) throw new RangeError(`a file in it is larger than ${LARGEST} bytes`); // than it says, too
+    parts.push(value);
+  }
 }
 
 async function checkDigest(bytes, model) {
