@@ -121,6 +121,7 @@ def test_only_the_sizes_of_one_network_are_in_memory_together(
             return [1.0, 2.0, 3.0, 4.0]
 
     monkeypatch.setattr("segformer_tf.edge.plan.measure.Stopwatch", Watch)
+    monkeypatch.setattr("segformer_tf.edge.plan.measure._WARM_UP_SECONDS", 0.01)  # nothing is timed
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     main(["plan", "--variant", "b0"])

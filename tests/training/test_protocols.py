@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from segformer_tf import SegFormer, build_segformer
 from segformer_tf.cli import main
@@ -36,8 +37,15 @@ def picture(height: int, width: int) -> np.ndarray:
     return fit_image(np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8), (height, width))
 
 
-def network(model: SegFormer) -> Network:
-    return lambda pixels: model.logits(pixels[None])[0]
+@pytest.fixture(scope="module")
+def net(tiny: SegFormer) -> Network:
+    """`tiny` as one graph for every size: its logits, hundreds of windows of them, are not the subject here."""
+    graph = tf.function(
+        lambda image: tiny(image, training=False),
+        input_signature=[tf.TensorSpec((1, None, None, 3), tf.float32)],
+        autograph=False,
+    )
+    return lambda pixels: graph(tiny.config.normalize(pixels[None].astype(np.float32))).numpy()[0]
 
 
 def resize64(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -107,8 +115,8 @@ PROTOCOLS = [
 
 
 @pytest.mark.parametrize("size", [(97, 161), (128, 70), (64, 96)])
-def test_masks_are_those_of_float64(tiny: SegFormer, size: tuple[int, int]) -> None:
-    net, image, masks = network(tiny), picture(*size), []
+def test_masks_are_those_of_float64(net: Network, size: tuple[int, int]) -> None:
+    image, masks = picture(*size), []
     for protocol in PROTOCOLS:
         scores = reference(net, image, protocol)
         best = np.sort(scores, -1)
@@ -125,8 +133,8 @@ def test_masks_are_those_of_float64(tiny: SegFormer, size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize(("size", "crop", "stride"), [((97, 161), 64, 48), ((70, 130), 96, 29), ((40, 50), 64, 48)])
-def test_sliding_logits_are_those_of_float64(tiny: SegFormer, size: tuple[int, int], crop: int, stride: int) -> None:
-    net, image = network(tiny), picture(*size)
+def test_sliding_logits_are_those_of_float64(net: Network, size: tuple[int, int], crop: int, stride: int) -> None:
+    image = picture(*size)
     expected = slide64(net, image, crop, stride)
     np.testing.assert_allclose(slide_logits(net, image, window=(crop, crop), stride=stride), expected, atol=1e-4)
 
@@ -185,21 +193,22 @@ def test_the_authors_resize_has_no_antialias() -> None:
     assert plain_resize(image, (97, 161)) is image
 
 
-def test_one_scale_is_the_whole_image(tiny: SegFormer) -> None:
-    net, image = network(tiny), picture(97, 161)
+def test_one_scale_is_the_whole_image(net: Network) -> None:
+    image = picture(97, 161)
     whole = logits_to_mask(net(image), (97, 161))
     np.testing.assert_array_equal(predict_mask(net, image, EvalProtocol(scales=(1.0,))), whole)
     twice = predict_mask(net, image, EvalProtocol(scales=(1.0, 1.0)))  # by way of softmax
     assert (twice == whole).mean() > 0.9995
 
 
-def test_flip_knows_no_left_and_right(tiny: SegFormer) -> None:
-    net, image, flip = network(tiny), picture(97, 161), EvalProtocol(flip=True)
+def test_flip_knows_no_left_and_right(net: Network) -> None:
+    image, flip = picture(97, 161), EvalProtocol(flip=True)
     mask, turned = predict_mask(net, image, flip), predict_mask(net, image[:, ::-1], flip)[:, ::-1]
     assert (mask == turned).mean() > 0.9995
     assert (predict_mask(net, image[:, ::-1], EvalProtocol())[:, ::-1] != mask).mean() > 0.001
 
 
+@pytest.mark.usefixtures("traced")
 def test_many_sizes_are_traced_twice() -> None:
     model = build_segformer("tiny", num_classes=2)
     for height in range(40, 140, 20):
@@ -233,6 +242,7 @@ def test_a_tflite_scores_as_keras_does(
     assert file["per_class"].keys() == file["per_class_accuracy"].keys() == keras["per_class"].keys()
 
 
+@pytest.mark.usefixtures("traced")
 def test_a_tflite_slides_without_tensorflow(
     tiny: SegFormer, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
