@@ -12,7 +12,7 @@ import numpy as np
 
 from convert.export import Exported, Source, prepare
 from convert.exported import Verdict, judge
-from convert.onnx.runtimes import RUNTIMES, installed, run_on, runtime_version
+from convert.onnx.runtimes import RUNTIMES, fault_by_default, installed, run_on, runtime_version
 from convert.onnx.writer import LOWEST_OPSET, OPSET, to_onnx
 from convert.quantize.recipes import RECIPES as ALL_RECIPES
 from segformer_tf.edge.metadata import OUTPUT_CONTRACT, ModelInfo
@@ -66,8 +66,9 @@ def export_onnx(
     with atomic(out) as part:
         part.write_bytes(pack().SerializeToString())
         verdicts = _verify(source, part, out, runtimes, dynamic_batch)
-        part.write_bytes(pack(metadata=metadata(source.info(), verdicts)).SerializeToString())
-    return Exported(verdicts, "", "")
+        warning = fault_by_default(part) if "openvino" in runtimes else ""
+        part.write_bytes(pack(metadata=metadata(source.info(), verdicts, warning)).SerializeToString())
+    return Exported(verdicts, warning, "")
 
 
 def export_openvino(
@@ -95,15 +96,17 @@ def export_openvino(
         save = partial(openvino.save_model, network, file, compress_to_fp16=False)
         save()
         verdicts = _verify(source, file, out, ["openvino"], dynamic_batch)
-        for key, value in metadata(source.info(), verdicts).items():
+        warning = fault_by_default(file)
+        for key, value in metadata(source.info(), verdicts, warning).items():
             network.set_rt_info(value, ["segformer", key])
         save()
-    return Exported(verdicts, "", "")
+    return Exported(verdicts, warning, "")
 
 
-def metadata(info: ModelInfo, verdicts: Sequence[Verdict]) -> dict[str, str]:
+def metadata(info: ModelInfo, verdicts: Sequence[Verdict], warning: str = "") -> dict[str, str]:
     """What the file says about itself, as JSON: the keys of a ``.tflite``, and ``names``, of the classes."""
-    facts = replace(info, created={**info.created, "verified": [verdict.runtime for verdict in verdicts]}).facts()
+    results = {"verified": [verdict.runtime for verdict in verdicts], **({"warning": warning} if warning else {})}
+    facts = replace(info, created={**info.created, **results}).facts()
     facts |= {
         "names": info.labels.names,
         "input": {**info.input_contract, "layout": "batch, height, width, channels"},

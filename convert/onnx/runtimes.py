@@ -74,3 +74,20 @@ def _openvino(path: Path) -> Infer:
     model = openvino.Core().compile_model(path, "CPU", settings)
     dtype = model.input(0).element_type.to_dtype()
     return lambda batch: np.array(model(batch.astype(dtype))[0])
+
+
+def fault_by_default(path: Path) -> str:
+    """Why OpenVINO refuses a file in the precision that it chooses by itself, bfloat16 on some CPUs; "" if it does not.
+
+    Seen with OpenVINO 2026.4.1: int8 files of untrained weights, whose biases are 0.
+    """
+    import openvino
+
+    try:
+        openvino.Core().compile_model(path, "CPU")
+    except Exception:  # of a type of its own; the reason names a line of its source
+        return (
+            f"openvino {runtime_version('openvino')} refuses it in the precision that it takes by default on this CPU: "
+            'compile it with {"INFERENCE_PRECISION_HINT": "f32"}'
+        )
+    return ""

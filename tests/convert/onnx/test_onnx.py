@@ -16,6 +16,7 @@ from convert.graph.segformer import network
 from convert.onnx import export as export_module
 from convert.onnx import runtimes as runtimes_module
 from convert.onnx.export import OPENVINO_FILE, RECIPES, export_onnx, export_openvino
+from convert.onnx.facts import read_facts
 from convert.onnx.runtimes import RUNTIMES, run_on
 from convert.onnx.writer import LOWEST_OPSET, OPSET, _Writer, resize_scale, to_onnx
 from segformer_tf import SegFormer, build_segformer
@@ -246,3 +247,19 @@ def test_the_command_writes_a_file(tmp_path: Path, capsys: Any) -> None:
         24,
         3,
     ]
+
+
+def test_a_default_precision_that_openvino_refuses_is_warned_of(
+    tiny: SegFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, bad = tmp_path / "kept.onnx", tmp_path / "bad.onnx"
+    options: dict[str, Any] = {"recipe": "fp32", "size": (33, 65), "runtimes": ["openvino"]}
+    assert export_onnx(tiny, kept, **options).warning == runtimes_module.fault_by_default(kept) == ""
+    bad.write_bytes(onnx.ModelProto().SerializeToString())
+    fault = runtimes_module.fault_by_default(bad)
+    assert fault.endswith('compile it with {"INFERENCE_PRECISION_HINT": "f32"}')
+    monkeypatch.setattr(export_module, "fault_by_default", lambda path: fault)
+    assert export_onnx(tiny, kept, **options).warning == fault
+    _, info = read_facts(kept)
+    assert info is not None
+    assert info.created["warning"] == fault
