@@ -5,7 +5,8 @@ Source: arXiv 2105.15203, sections 3.1 (encoder) and 3.2 (decoder).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from segformer_tf import keras_settings  # noqa: F401  before Keras is imported
@@ -15,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
+from keras.src.backend.common import global_state
 
 from segformer_tf.config import SegFormerConfig, check_image_shape, variant_config
 from segformer_tf.distributed_fit import MultiWorkerFit
@@ -28,6 +30,21 @@ STAGES = ("c1", "c2", "c3", "c4")
 # XLA's bilinear resize is wrong at some sizes, such as from 9 to 17 (c2 to c1 of images of 65 pixels), and Keras asks
 # for XLA by itself where there is a GPU, unless a layer says no.
 RESIZES_UNDER_XLA = False
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Networks built in here have variables with names and shapes, and never values.
+
+    Without this, Keras 3.15 would keep the variables and fill them later, in the next `fit` of any model.
+    """
+    name = "uninitialized_variables"
+    waiting = list(global_state.get_global_attribute(name) or [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(name, waiting)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

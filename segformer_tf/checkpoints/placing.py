@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +13,7 @@ from segformer_tf.checkpoints.dialects import TORCH_NAMES, Dialect, Part, Rows
 from segformer_tf.checkpoints.state_dict import Tensors
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.errors import InputError
-from segformer_tf.model import SegFormer
+from segformer_tf.model import SegFormer, shapes_alone
 
 _SHOWN = 12  # lines of each list in an error
 
@@ -96,7 +95,7 @@ def _rows(part: Part, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
 @lru_cache(maxsize=8)
 def _shapes(config: SegFormerConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every variable, by path."""
-    with keras.StatelessScope(initialize_variables=False):  # names and shapes alone
+    with shapes_alone():
         return {v.path: tuple(v.shape) for v in SegFormer(config).weights}
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from segformer_tf import VARIANTS, Labels, SegFormer, build_segformer
 from segformer_tf.errors import InputError
 from segformer_tf.keras_file import load_segformer
+from segformer_tf.model import shapes_alone
 from tests.helpers import noise, perturb, plain_decoder, within
 
 # Trainable parameters at 150 and 19 classes: the paper's sizes, counted from the authors' shapes. `tiny` is ours.
@@ -35,9 +36,17 @@ def test_every_variant_is_pinned() -> None:
 @pytest.mark.parametrize("variant", PARAMETERS)
 def test_parameter_counts(variant: str) -> None:
     for classes, expected in zip((150, 19), PARAMETERS[variant], strict=True):
-        with keras.StatelessScope(initialize_variables=False):  # shapes alone
+        with shapes_alone():
             model = build_segformer(variant, num_classes=classes)
         assert count(model) == expected
+
+
+def test_what_has_shapes_alone_is_not_filled_later() -> None:
+    with shapes_alone():
+        model = build_segformer("tiny", num_classes=2)
+    with keras.StatelessScope():  # as in `fit`, which fills at its end what waits for values
+        pass
+    assert all(v._value is None for v in model.weights)
 
 
 def test_encoder_parameters_of_b0() -> None:
