@@ -35,6 +35,8 @@ from segformer_tf.sampling import evenly_spaced
 
 CALIBRATION_IMAGES = 100
 VERIFICATION_IMAGES = 4
+# Of the form for tflite-runtime, whose GELU is within 8.1e-5: b0 is off by 2e-4 on noise.
+APPROXIMATE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def export_tflite(
     if recipe not in RECIPES:
         raise InputError(f"--recipe must be one of {', '.join(RECIPES)}. Received: {recipe}")
     chosen = RECIPES[recipe]
+    if chosen.form(runtimes) == "tflite-runtime":  # its GELU is an approximation
+        chosen = replace(chosen, tolerance=max(chosen.tolerance, APPROXIMATE_TOLERANCE))
     _check(out, chosen, runtimes=runtimes)
     source = prepare(model, chosen, size=size, images=images)
     graph = source.graph(form=chosen.form(runtimes))

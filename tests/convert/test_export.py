@@ -192,6 +192,17 @@ def test_bad_options_are_refused(tiny: SegFormer, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("runtimes", "tolerance"), [(["tflite-runtime"], 1e-3), (["litert", "tflite-runtime"], 1e-4)])
+def test_the_form_of_an_approximate_gelu_may_be_further_off(
+    tiny: SegFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtimes: list[str], tolerance: float
+) -> None:
+    asked = []
+    monkeypatch.setattr(export_module, "verify_file", lambda path, *, recipe, **options: asked.append(recipe) or [])
+    options = {"recipe": "fp32", "size": (64, 96), "runtimes": runtimes}
+    export_tflite(tiny, tmp_path / "x.tflite", **options)
+    assert {recipe.tolerance for recipe in asked} == {tolerance}
+
+
 @pytest.mark.parametrize("recipe", ["fp32", "int8", "int8_io"])
 def test_class_map_is_what_the_logits_say(
     tiny: SegFormer, toy_folder: Path, tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch

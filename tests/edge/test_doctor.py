@@ -119,7 +119,11 @@ def test_xnnpack_in_litert_takes_what_it_says(small_files: list[Path], networks:
 
 def test_xnnpack_in_tflite_runtime_takes_what_it_says(small_files: list[Path], networks: list[Path]) -> None:
     paths = [*small_files, *networks]
-    known = {path: answer for path, answer in zip(paths, truths_of_tflite_runtime(paths), strict=True) if answer}
+    answers = dict(zip(paths, truths_of_tflite_runtime(paths), strict=True))
+    known = {path: answer for path, answer in answers.items() if answer}
+    refused = {path.stem for path in networks if not answers[path]}
+    assert refused == {p.stem for p in networks if diagnose(read_operations(p), BY_NAME["xnnpack-2.14"]).refused}
+    assert {"dynamic_int4", "w8a16"} <= refused
     assert len(known) > 250
     assert {path.stem: said(path, BY_NAME["xnnpack-2.14"]) for path in known} == {p.stem: a for p, a in known.items()}
     taken = Counter(bool(parts) for parts, _ in known.values())
@@ -194,7 +198,7 @@ def test_it_says_what_to_do(capsys: pytest.CaptureFixture, tiny_files: dict[str,
     assert "XNNPACK in LiteRT 2.3, CPU: takes the whole file" in out
     assert "slow there: 237 operations" in out
     assert "export with --recipe weight_int8 --runtime tflite-runtime, or run it with LiteRT" in out
-    assert "Coral EdgeTPU: takes nothing (float32: it takes 8 bits alone); export with --recipe int8_io" in out
+    assert "Coral EdgeTPU: takes nothing (float32: it takes 8 bits alone); no recipe suits it" in out
     main(["doctor", str(tiny_files["w8a16"]), "--delegate", "litert-gpu", "--json"])
     facts = json.loads(capsys.readouterr().out)
     (gpu,) = facts["delegates"]

@@ -270,6 +270,7 @@ def test_models_of_ones_own(
     assert still["status"].startswith("a.png")
     assert "streets.tflite: 11 classes, fp32, 384 × 288" in chosen["model"]
     assert "research use only" in chosen["terms"]
+    assert (still["result"], chosen["result"], pasted["result"]) == (True, False, True)  # none of another model's
     assert {name for name, _ in pasted["legend"]} <= set(Segmenter(STREETS, runtime="litert").labels.names)
 
 

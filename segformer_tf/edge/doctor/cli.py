@@ -95,6 +95,7 @@ def _facts(diagnosis: Diagnosis) -> dict[str, object]:
         "taken": diagnosis.taken,
         "parts": diagnosis.parts,
         "multiply_adds_left": round(diagnosis.macs_left, 4),
+        "refused": diagnosis.refused,
         "says": diagnosis.sentence,
         "left": [asdict(left) for left in diagnosis.left],
         "wrong": [asdict(left) for left in diagnosis.wrong],

@@ -25,6 +25,7 @@ class Delegate:
         source: of the rule.
         advice: what to do where it leaves operations.
         wrong: why it takes an operation and computes it wrongly, or "".
+        refused: why it opens no file with an operation, or "".
         beside_floats: it takes nothing of a file in which it would take no operation on floats.
     """
 
@@ -36,6 +37,7 @@ class Delegate:
     source: str
     advice: tuple[tuple[str, str], ...]
     wrong: Rule = lambda op: ""
+    refused: Rule = lambda op: ""
     beside_floats: bool = False
 
 
@@ -78,8 +80,13 @@ DELEGATES = (
         (
             ("int8", "export with --recipe weight_int8 --runtime tflite-runtime, or run it with LiteRT"),
             ("int16", "export with --recipe weight_int8 --runtime tflite-runtime, or run it with LiteRT"),
-            ("", "export with --runtime tflite-runtime, whose graph avoids most of them, or run it with LiteRT"),
+            (
+                "",
+                "run it with LiteRT, or, if it is not such a file already, export fp32 or weight_int8 with --runtime "
+                "tflite-runtime alone, whose graph avoids most of them",
+            ),
         ),
+        refused=rules.refused_by_2_14,
         beside_floats=True,
     ),
     Delegate(
@@ -163,6 +170,6 @@ DELEGATES = (
         "first",
         False,
         "https://coral.ai/docs/edgetpu/models-intro/#supported-operations",
-        _BYTES_ADVICE,
+        (("", "no recipe suits it: even of int8_io it takes only the first steps, and the CPU runs the rest"),),
     ),
 )

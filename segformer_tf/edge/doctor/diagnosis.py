@@ -49,6 +49,7 @@ class Diagnosis:
         macs_left: share of the multiply-adds that it leaves, 0..1.
         left: what it leaves, the most frequent first.
         wrong: what it takes and computes wrongly.
+        refused: why it opens no such file, or "".
     """
 
     delegate: Delegate
@@ -58,10 +59,13 @@ class Diagnosis:
     macs_left: float
     left: list[Left]
     wrong: list[Left]
+    refused: str = ""
 
     @property
     def sentence(self) -> str:
         """Whether it would be slow or wrong there, why, and what to do."""
+        if self.refused:
+            return f"refuses the file ({self.refused}); run it with LiteRT, or export weight_int8 for it"
         if self.wrong:
             kinds = ", ".join(dict.fromkeys(left.kind for left in self.wrong))
             return f"wrong there: it takes {kinds} and computes other numbers ({self.wrong[0].reason})"
@@ -85,7 +89,8 @@ class Diagnosis:
 
 def diagnose(operations: Sequence[Operation], delegate: Delegate) -> Diagnosis:
     """What the delegate would do with operations, in the order they run."""
-    reasons = [delegate.rule(op) for op in operations]
+    refused = next((f"{op.kind}: {why}" for op in operations if (why := delegate.refused(op))), "")
+    reasons = ["the file is refused"] * len(operations) if refused else [delegate.rule(op) for op in operations]
     taken = {op.dtype for op, reason in zip(operations, reasons, strict=True) if not reason}
     if delegate.beside_floats and "float32" not in taken:
         reasons = [reason or "no operation on floats to take beside it" for reason in reasons]
@@ -110,6 +115,7 @@ def diagnose(operations: Sequence[Operation], delegate: Delegate) -> Diagnosis:
         macs / max(1, sum(op.macs for op in operations)),
         _counted(left),
         _counted(wrong),
+        refused,
     )
 
 

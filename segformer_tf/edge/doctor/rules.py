@@ -78,6 +78,15 @@ XNNPACK_TFLITE_RUNTIME = Xnnpack(
     any_mean=False,
 )
 
+
+def refused_by_2_14(op: Operation) -> str:
+    """Why tflite-runtime 2.14 opens no file with this operation, or ""."""
+    if op.kind == "FULLY_CONNECTED" and op.version > _DENSE_OF_2_14:
+        return f"it knows no version {op.version} of it"
+    return "it has no int16 form of it" if op.kind in ("GELU", "RSQRT") and op.dtype == "int16" else ""
+
+
+_DENSE_OF_2_14 = 10  # the highest version of FULLY_CONNECTED
 _GPU = {
     "float32": lists.GPU_FLOAT,
     "int8": lists.GPU_FLOAT | {"DEQUANTIZE"},

@@ -52,6 +52,8 @@ function useModel(name, read) {
     stopCamera();
     state.model?.close();
     state.model = model;
+    state.turn += 1; // what is shown, and what may still come, is another model's
+    element("result").hidden = true;
     const { info, width, height } = model;
     element("model").textContent = `${name}: ${info.names.length} classes, ${info.recipe}, ${width} × ${height} pixels`;
     element("terms").hidden = false;
