@@ -103,7 +103,7 @@ const state = () => {
     return found.hidden ? "" : found.textContent.trim();
   };
   const rows = (selector) => [...document.querySelectorAll(selector)].map((row) => row.innerText.split(/\s*\n\s*/).filter(Boolean));
-  const result = await page.evaluate(() => !document.getElementById("result").hidden);
+  const result = !document.getElementById("result").hidden;
   const texts = ["status", "problem", "model", "terms", "engine", "pointed"].map((id) => [id, text(id)]);
   const label = document.getElementById("view").getAttribute("aria-label");
   return { ...Object.fromEntries(texts), label, legend: rows("#legend li"), speed: rows("#speed div"), result };

@@ -88,6 +88,9 @@ def read_keras_hub(file: Path) -> KerasHub:
             converter = converter or _field(task, "preprocessor")
     try:
         kind, encoder = _parts(saved)
+        for key in ("layerwise_num_heads", "layerwise_strides"):  # which no weight's shape shows
+            if key not in encoder:
+                raise InputError(f"the configuration of its encoder lacks {key}")
         settings = {name: encoder[key] for key, name in _SETTINGS.items() if key in encoder}
         settings["hidden_act"] = "gelu_pytorch_tanh"  # `keras.ops.gelu` as it is by default
         tensors = dict(_renamed(arrays, kind, settings))

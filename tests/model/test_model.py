@@ -179,7 +179,7 @@ def test_unreadable_checkpoints_give_one_line(tmp_path: Path) -> None:
     (tmp_path / "junk.keras").write_bytes(b"PK junk")
     (tmp_path / "folder").mkdir()
     for name, message in (
-        ("other.keras", "holds a Sequential, expected a SegFormer"),
+        ("other.keras", "holds a Sequential; expected a SegFormer"),
         ("junk.keras", "not a readable SegFormer"),
         ("missing.keras", "no such model file"),
         ("folder", "expected a run folder"),
