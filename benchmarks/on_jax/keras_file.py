@@ -1,0 +1,47 @@
+"""`python -m benchmarks.on_jax.keras_file RUN --data DATA --out MODEL.keras`: a run's weights for Keras."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from convert.interchange.to_keras import export_keras
+from segformer_tf.model import SegFormer, build_segformer
+from training.data.folder.source import FolderSource
+
+
+def read_model(run: Path, data: Path) -> SegFormer:
+    """The Keras model of a run, with the labels and terms of its data."""
+    recipe, source = json.loads((run / "recipe.json").read_text("utf-8")), FolderSource(data, "train")
+    model = build_segformer(
+        recipe["variant"],
+        labels=source.labels,
+        license=source.license,
+        drop_path_rate=recipe["drop_path"],
+        dropout_rate=recipe["dropout"],
+    )
+    fill(model, run / "weights.npz")
+    return model
+
+
+def fill(model: SegFormer, weights: Path) -> None:
+    """Assign every variable of the model, each by its path."""
+    with np.load(weights) as file:
+        values = {name: file[name] for name in file.files}
+    for variable in model.weights:
+        if "seed_generator" not in variable.path:
+            variable.assign(values.pop(variable.path))
+    if values:
+        raise ValueError(f"{weights} has weights that the model has not: {', '.join(values)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    export_keras(read_model(given.run, given.data), given.out)

@@ -1,0 +1,71 @@
+"""`benchmarks.on_jax`: the network in JAX is the Keras network, and augmented images still lie under their masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, variant_config
+from segformer_tf.labels import IGNORE_ID
+from segformer_tf.model import build_segformer
+
+jax = pytest.importorskip("jax", reason="jax is not installed: pip install '.[on_jax]'")
+
+from benchmarks.on_jax.augment import Augmentation, augment_batch  # noqa: E402
+from benchmarks.on_jax.keras_file import fill  # noqa: E402
+from benchmarks.on_jax.network import decode, features, fresh, shapes  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A Keras model, and the perturbed weights by path that it was filled with."""
+    random = np.random.default_rng(0)
+    weights = fresh(variant_config("tiny", num_classes=4), seed=1)
+    for path, value in weights.items():
+        value += random.uniform(0.0, 0.3, value.shape)  # statistics stay positive
+    file = tmp_path_factory.mktemp("on_jax") / "weights.npz"
+    np.savez(file, **weights)
+    model = build_segformer("tiny", num_classes=4)
+    fill(model, file)
+    return model, weights
+
+
+def test_same_logits(pair):
+    model, weights = pair
+    images = np.random.default_rng(1).normal(size=(1, 77, 130, 3)).astype("float32")
+    config = variant_config("tiny", num_classes=4)
+    logits, _ = decode(weights, features(weights, images, config), config)
+    expected = np.asarray(model(images))
+    assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_same_variables(pair):
+    model, _ = pair
+    theirs = {v.path: tuple(v.shape) for v in model.weights if "seed_generator" not in v.path}
+    assert shapes(variant_config("tiny", num_classes=4)) == theirs
+
+
+def test_images_stay_under_their_masks():
+    masks = np.kron(np.random.default_rng(0).integers(0, 5, (3, 3, 4)), np.ones((30, 30), int)).astype("uint8")
+    images = np.repeat(masks[..., None] * 50, 3, axis=-1).astype("uint8")
+    sizes = np.array([[90, 120], [90, 120], [60, 90]], "int32")  # the last is filled up
+    points = np.full((3, 2), -1, "int32")
+    how = Augmentation((64, 80), (0.5, 2.5), classes=5, stretch=1.4, color=0.0, mix=1.0)
+    crops, seen = map(np.asarray, augment_batch(images, masks, sizes, points, jax.random.key(0), how))
+    gray = (crops * np.array(IMAGE_STD) + np.array(IMAGE_MEAN))[..., 0]
+    flat = np.abs(gray / 50 - np.round(gray / 50)) < 1e-3  # not between two cells
+    valid = (seen != IGNORE_ID) & flat
+    # Between cells 0 and 2 the pixel halfway has the color of 1.
+    assert (np.round(gray / 50) == seen)[valid].mean() > 0.98
+    assert valid.mean() > 0.5
+
+
+def test_a_crop_shows_its_point():
+    masks = np.zeros((16, 90, 120), "uint8")
+    masks[:, 70, 100] = 1
+    points = np.full((16, 2), (70, 100), "int32")
+    sizes = np.full((16, 2), (90, 120), "int32")
+    how = Augmentation((40, 40), (1.0, 2.0), classes=2)
+    images = np.zeros((16, 90, 120, 3), "uint8")
+    _, seen = augment_batch(images, masks, sizes, points, jax.random.key(1), how)
+    assert (np.asarray(seen) == 1).any((1, 2)).all()
