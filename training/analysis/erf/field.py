@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,12 @@ class FieldMean:
         if not self.images:
             raise InputError("an effective receptive field needs at least one image")
         return {name: Field(total / self.images) for name, total in self._total.items()}
+
+
+def centered_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The next larger (height, width) of 64·n + 1 pixels each, where SegFormer's grids are centered."""
+    height, width = (64 * max(1, ceil((side - 1) / 64)) + 1 for side in size)
+    return height, width
 
 
 def center_gradients(outputs: Outputs, image: Any, seed: Any) -> dict[str, Any]:
