@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,12 @@ def tiny_file(tiny: SegFormer, tmp_path_factory: pytest.TempPathFactory) -> Path
     path = tmp_path_factory.mktemp("erf") / "tiny.keras"
     tiny.save(path)
     return path
+
+
+def first_stage(model: SegFormer, pixels: object) -> dict:
+    """In place of `stage_outputs`, for tests for which any outputs will do."""
+    features = model.encoder.stages[0](model.get_layer("normalization")(pixels))
+    return {"stage 4": features, "decoder": features[:, 1:, 1:]}
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -170,9 +177,8 @@ def test_stage_outputs_are_what_the_classifier_is_given(tiny_file: Path, tiny: S
 
 def test_the_shipped_model_looks_farther_from_stage_to_stage_and_its_decoder_near_again(camvid: Path) -> None:
     model = open_network(SHIPPED)
-    photos = images_in(camvid / "test" / "images")[:: 233 // 2]
-    images = [fit_image(load_image(photo), (193, 257)).astype(np.float32) for photo in photos]
-    fields = effective_receptive_field(lambda x: stage_outputs(model, x), images)
+    image = fit_image(load_image(images_in(camvid / "test" / "images")[0]), (193, 257))
+    fields = effective_receptive_field(partial(stage_outputs, model), [image.astype(np.float32)])
     sides = [fields[f"stage {i}"].side(0.5) for i in (1, 2, 3, 4)]
     assert sides == sorted(set(sides))
     assert fields["decoder"].density.max() > 2 * fields["stage 4"].density.max()
@@ -180,7 +186,10 @@ def test_the_shipped_model_looks_farther_from_stage_to_stage_and_its_decoder_nea
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_the_verb(tiny_file: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_verb(
+    tiny_file: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.analysis.network.stage_outputs", first_stage)
     out = tmp_path / "field.png"
     command = ["erf", tiny_file, "--data", toy_folder, "--images", 2, "--size", 65, 97, "--out", out]
     main([*map(str, command), "--json"])
@@ -189,7 +198,7 @@ def test_the_verb(tiny_file: Path, toy_folder: Path, tmp_path: Path, capsys: pyt
     assert out.exists()
     model, files = open_network(tiny_file), images_in(toy_folder / "test" / "images")
     images = [fit_image(load_image(files[i]), (65, 97)).astype(np.float32) for i in (0, 2)]
-    for name, field in effective_receptive_field(lambda x: stage_outputs(model, x), images).items():
+    for name, field in effective_receptive_field(partial(first_stage, model), images).items():
         assert printed["fields"]["trained"][name] == {
             "side_50": field.side(0.5),
             "side_90": field.side(0.9),
@@ -210,6 +219,7 @@ def test_an_interrupted_measurement_is_drawn(
         add(self, image)
 
     monkeypatch.setattr(FieldMean, "add", stopped)
+    monkeypatch.setattr("training.analysis.network.stage_outputs", first_stage)
     out = tmp_path / "erf.png"
     with pytest.raises(SystemExit) as stop:
         main(f"erf {tiny_file} --data {toy_folder} --size 65 65 --out {out}".split())
@@ -232,9 +242,9 @@ def test_bad_options_are_one_line(tiny_file: Path, toy_folder: Path, capsys: pyt
 
 def test_networks_side_by_side(tmp_path: Path) -> None:
     field = Field(np.full((33, 49), 1 / (33 * 49)))
-    networks = {name: {"stage $1$": field, "head": field} for name in ("a", "b", "c")}
-    draw_fields(networks, tmp_path / "three.webp", zoom=("stage $1$", "head"))
+    networks = {name: {"stage $1$": field, "head": field} for name in ("a", "b")}
+    draw_fields(networks, tmp_path / "two.webp", zoom=("stage $1$", "head"))
     draw_fields({"alone": networks["a"]}, tmp_path / "one.png")
-    with Image.open(tmp_path / "three.webp") as three, Image.open(tmp_path / "one.png") as one:
-        assert (three.format, one.format) == ("WEBP", "PNG")
-        assert three.width == pytest.approx(3 * one.width, rel=0.01)
+    with Image.open(tmp_path / "two.webp") as two, Image.open(tmp_path / "one.png") as one:
+        assert (two.format, one.format) == ("WEBP", "PNG")
+        assert two.width == pytest.approx(2 * one.width, rel=0.01)

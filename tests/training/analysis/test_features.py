@@ -13,7 +13,8 @@ from segformer_tf import SegFormer
 from segformer_tf.cli import main
 from segformer_tf.layers import EfficientSelfAttention
 from tests.helpers import noise, perturb, refused
-from training.analysis.features.inside import attention_of, feature_maps, principal_components
+from training.analysis.features.inside import Attention, attention_of, feature_maps, principal_components
+from training.analysis.features.picture import draw_attention, draw_features
 from training.analysis.network import open_network, stage_outputs
 
 
@@ -78,15 +79,34 @@ def test_components_are_those_of_a_singular_value_decomposition(tiny_file: Path)
     }
 
 
+def test_pictures_show_the_keys_where_they_are(tmp_path: Path) -> None:
+    image = np.zeros((70, 110, 3), np.uint8)
+    weights = np.zeros((2, 2, 3), np.float32)
+    weights[:, 1, 2] = 1
+    draw_attention(image, (5, 60), {"stage $1$": Attention(weights, 32, 0, 0)}, tmp_path / "a.png", title="$")
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    bright = (pixels[..., 1] > 120) & (pixels[..., 2] < 90) & (pixels[..., 0] > 130)  # the yellow end, over black
+    panels = bright[: len(bright) * 3 // 4]  # without the color bar
+    assert panels.any()
+    rows, columns = np.nonzero(panels)
+    heads = np.split(np.unique(columns), np.flatnonzero(np.diff(np.unique(columns)) > 5) + 1)
+    side = rows.max() - rows.min() + 1
+    assert [len(head) for head in heads] == pytest.approx([side, side], abs=2)  # two squares, in the two heads' panels
+    components = principal_components(noise(9, 14, 6), 3)
+    draw_features(image, {"stage $1$": components}, tmp_path / "f.png", title="$")
+    with Image.open(tmp_path / "f.png") as picture:
+        assert np.asarray(picture.convert("RGB")).std() > 10
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_the_verb(tiny_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     photo, out = tmp_path / "photo.png", tmp_path / "seen"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (75, 101, 3), np.uint8)).save(photo)
     command = ("features", tiny_file, photo, "--out", out)
     main([*map(str, command), "--pixel", "100", "74"])
     assert capsys.readouterr().out.split() == [str(out / "features.png"), str(out / "attention.png")]
-    for name in ("features.png", "attention.png"):
-        with Image.open(out / name) as picture:
-            assert np.asarray(picture.convert("RGB")).std() > 10
+    assert sorted(path.name for path in out.iterdir()) == ["attention.png", "features.png"]
     assert "exists already" in refused(capsys, *command)
     again = (*command, "--overwrite")
     assert "--pixel must be inside" in refused(capsys, *again, "--pixel", 101, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from segformer_tf.config import check_image_shape
 from segformer_tf.errors import InputError
 from segformer_tf.files import make_folder, refuse_existing
-from segformer_tf.image import fit_image, load_image
+from segformer_tf.image import fit_image, load_image, read_head
 from segformer_tf.load_tensorflow import import_tensorflow
 
 
@@ -51,6 +51,10 @@ def features(
     overwrite
         Replace these pictures.
     """
+    height, width = read_head(image).upright
+    x, y = pixel or (width // 2, height // 2)
+    if not (0 <= x < width and 0 <= y < height):
+        raise InputError(f"--pixel must be inside {image}, x below {width} and y below {height}. Received: {x} {y}")
     if size:
         check_image_shape((None, *size, 3), "--size")
     pictures = [out / "features.png", out / "attention.png"]
@@ -64,10 +68,6 @@ def features(
 
     network = open_network(model)
     pixels = load_image(image, bits=bits or network.config.image_bits)
-    height, width = pixels.shape[:2]
-    x, y = pixel or (width // 2, height // 2)
-    if not (0 <= x < width and 0 <= y < height):
-        raise InputError(f"--pixel must be inside {image}, x below {width} and y below {height}. Received: {x} {y}")
     size = size or run_size(model) or (height, width)
     check_image_shape((None, *size, 3), str(image))
     seen = fit_image(pixels, size)
