@@ -112,6 +112,8 @@ def test_at_64n_plus_1_each_middle_cell_lies_over_the_middle_pixel() -> None:
             96 - reach,
             96 + reach,
         )
+    rows, _ = np.nonzero(effective_receptive_field(outputs, [noise(128, 64, 3)])["c4"].density)
+    assert (rows.min(), rows.max()) == (32 - 31, 64 + 31)  # from two cells, in the mean half a stride above the middle
     assert centered_size((576, 768)) == (577, 769)
     assert centered_size((512, 513)) == (513, 513)
     assert centered_size((30, 66)) == (65, 129)

@@ -159,6 +159,6 @@ def _print(title: str, fields: Fields) -> None:
         table.add_row(name, *chain.from_iterable(cells))
     console.print(table)
     console.print(
-        f"px: side of the centered square that holds 50 or 90 % of the gradient; middle: what the middle {_MIDDLE}x"
-        f"{_MIDDLE} pixels hold"
+        "px: side of the centered square that holds 50 or 90 % of the gradient; middle: what the pixels hold that are "
+        f"wholly in the middle {_MIDDLE}x{_MIDDLE}"
     )
