@@ -18,6 +18,11 @@ VERBS = {
     "train": ("training.cli:train", "Train a SegFormer on a folder of images and masks, or on a TFDS data set."),
     "pretrain": ("training.cli:pretrain", "Pretrain the encoder as a classifier of images."),
     "evaluate": ("training.cli:evaluate", "Score a model on a split: per-class IoU and mean IoU."),
+    "erf": ("training.analysis.erf.cli:erf", "Draw the effective receptive fields of a network's stages and decoder."),
+    "features": (
+        "training.analysis.features.cli:features",
+        "Draw the feature maps of a photo, and what a pixel attends to.",
+    ),
     "data import": (
         "training.data.formats.cli:import_labels",
         "Convert labels of labelme, COCO, CVAT, Label Studio, YOLO and others to a folder to train on.",

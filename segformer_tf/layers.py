@@ -153,14 +153,29 @@ class EfficientSelfAttention(layers.Layer):
 
     def call(self, x: Any) -> Any:
         batch, height, width, _ = ops.shape(x)
-        reduced = x if self.sr is None or self.norm is None else self.norm(self.sr(x))  # (B, H/sr, W/sr, C)
-        keys, values = ops.split(self.kv(reduced), 2, axis=-1)
-        # Scaling q is cheaper than scaling the H·W x M products.
-        query = self._heads(self.q(x) * (self.dim // self.num_heads) ** -0.5)  # (B, heads, H·W, d)
-        weights = ops.softmax(ops.matmul(query, ops.transpose(self._heads(keys), (0, 1, 3, 2))), axis=-1)
-        out = ops.matmul(weights, self._heads(values))  # (B, heads, H·W, d)
+        keys, values = self._keys_values(x)
+        out = ops.matmul(self._weights(x, keys), self._heads(values))  # (B, heads, H·W, d)
         out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (batch, height, width, self.dim))
         return self.proj(out)
+
+    def attention(self, x: Any, row: int, column: int) -> Any:
+        """The softmax weights with which one position of x takes values: (B, heads, H/sr, W/sr), each head's sum 1."""
+        keys, _ = self._keys_values(x)
+        weights = self._weights(x[:, row : row + 1, column : column + 1], keys)
+        batch, height, width, _ = ops.shape(keys)
+        return ops.reshape(weights, (batch, self.num_heads, height, width))
+
+    def _keys_values(self, x: Any) -> tuple[Any, Any]:
+        """(B, H/sr, W/sr, C) each."""
+        reduced = x if self.sr is None or self.norm is None else self.norm(self.sr(x))
+        keys, values = ops.split(self.kv(reduced), 2, axis=-1)
+        return keys, values
+
+    def _weights(self, x: Any, keys: Any) -> Any:
+        """(B, heads, H·W, M)."""
+        # Scaling q is cheaper than scaling the H·W x M products.
+        query = self._heads(self.q(x) * (self.dim // self.num_heads) ** -0.5)  # (B, heads, H·W, d)
+        return ops.softmax(ops.matmul(query, ops.transpose(self._heads(keys), (0, 1, 3, 2))), axis=-1)
 
     def _heads(self, x: Any) -> Any:
         batch, height, width, _ = ops.shape(x)

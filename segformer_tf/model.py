@@ -205,8 +205,11 @@ class AllMLPDecoder(layers.Layer):
         self.linear_pred.build(fused_shape)
 
     def call(self, features: dict[str, Any], training: bool | None = None) -> Any:
-        x = ops.relu(self.bn(self.fuse(features), training=training))
-        return self.linear_pred(self.dropout(x, training=training))
+        return self.linear_pred(self.dropout(self.hidden(features, training=training), training=training))
+
+    def hidden(self, features: dict[str, Any], training: bool | None = None) -> Any:
+        """What the classifier sees: (B, ⌈H/4⌉, ⌈W/4⌉, D), 0 or more."""
+        return ops.relu(self.bn(self.fuse(features), training=training))
 
     def fuse(self, features: dict[str, Any]) -> Any:
         """The output of `linear_fuse` in the paper's form: (B, ⌈H/4⌉, ⌈W/4⌉, D), before batch normalization."""
@@ -286,10 +289,13 @@ class MMSegDecoder(layers.Layer):
         self.linear_pred.build((*grid, width))
 
     def call(self, features: dict[str, Any], training: bool | None = None) -> Any:
+        return self.linear_pred(self.dropout(self.hidden(features, training=training), training=training))
+
+    def hidden(self, features: dict[str, Any], training: bool | None = None) -> Any:
+        """What the classifier sees: (B, ⌈H/4⌉, ⌈W/4⌉, D), 0 or more."""
         size = ops.shape(features["c1"])[1:3]
         branches = [upsample(self._branch(name, features[name], training), size) for name in STAGES]
-        x = ops.relu(self.bn(self.conv_fuse(ops.concatenate(branches, axis=-1)), training=training))
-        return self.linear_pred(self.dropout(x, training=training))
+        return ops.relu(self.bn(self.conv_fuse(ops.concatenate(branches, axis=-1)), training=training))
 
     def contribution(self, name: str, feature: Any, size: Any) -> Any:
         """One stage's part of the fused sum on the 1/4 grid of `size`, for comparison with other code bases."""

@@ -1,0 +1,1 @@
+"""Feature maps of one photo, and what one of its pixels attends to."""
