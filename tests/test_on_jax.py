@@ -21,7 +21,7 @@ def pair(tmp_path_factory):
     """A Keras model, and the perturbed weights by path that it was filled with."""
     random = np.random.default_rng(0)
     weights = fresh(variant_config("tiny", num_classes=4), seed=1)
-    for path, value in weights.items():
+    for value in weights.values():
         value += random.uniform(0.0, 0.3, value.shape)  # statistics stay positive
     file = tmp_path_factory.mktemp("on_jax") / "weights.npz"
     np.savez(file, **weights)

@@ -22,21 +22,29 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("photo.jpg", "photos/a.png", "photos/._a.png"):
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
     (tmp_path / "default.tflite").touch()
-    monkeypatch.setattr(predict_arguments, "DEFAULT_MODEL", Path("default.tflite"))
+    monkeypatch.setitem(predict_arguments.MODELS, "clothing", Path("default.tflite"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def chosen(*names: str) -> tuple[str, list[str]]:
-    model, images = model_and_images([Path(name) for name in names])
-    return str(model), [str(path) for path in images]
+def chosen(*names: str, model: str | None = None) -> tuple[str, list[str]]:
+    path, images = model_and_images([Path(name) for name in names], model)
+    return str(path), [str(path) for path in images]
 
 
-def refused(*names: str) -> str:
+def refused(*names: str, model: str | None = None) -> str:
     with pytest.raises(InputError) as caught:
-        chosen(*names)
+        chosen(*names, model=model)
     (message,) = str(caught.value).splitlines()
     return message
+
+
+def test_a_model_of_the_clone_by_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "other.tflite").touch()
+    monkeypatch.setitem(predict_arguments.MODELS, "street", Path("other.tflite"))
+    assert chosen("photo.jpg", model="street") == ("other.tflite", ["photo.jpg"])
+    assert "must be one of clothing, nuclei, street; a file needs no option" in refused("photo.jpg", model="city")
+    assert "is another model than default.tflite" in refused("default.tflite", "photo.jpg", model="street")
 
 
 def test_a_model_and_images(here: Path, capsys: pytest.CaptureFixture) -> None:

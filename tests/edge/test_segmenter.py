@@ -251,7 +251,7 @@ def test_predict_without_a_model_takes_that_of_the_clone(
     tiny_files: dict, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(arguments, "DEFAULT_MODEL", Path("models") / "other.tflite")
+    monkeypatch.setitem(arguments.MODELS, "clothing", Path("models") / "other.tflite")
     images = str(toy_folder / "test" / "images")
     with pytest.raises(SystemExit):
         main(["predict", images])

@@ -11,8 +11,12 @@ from segformer_tf.edge.predict.video.camera import CAMERA
 from segformer_tf.errors import InputError
 from segformer_tf.image import IMAGE_SUFFIXES, images_in, list_images
 
-# In a clone of the repository; a wheel contains no model.
-DEFAULT_MODEL = Path("models") / "camvid_b0_int8.tflite"
+# In a clone of the repository, by the name that `--model` takes; a wheel contains no model. The first is the default.
+MODELS = {
+    "clothing": Path("models") / "clothing_b0_int8.tflite",
+    "nuclei": Path("models") / "nuclei_b0_int8.tflite",
+    "street": Path("models") / "camvid_b0_int8.tflite",
+}
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"),
@@ -33,16 +37,21 @@ _OTHER_MODELS = {
 }
 
 
-def model_and_images(files: Sequence[Path]) -> tuple[Path, list[Path]]:
+def model_and_images(files: Sequence[Path], name: str | None = None) -> tuple[Path, list[Path]]:
     """The model to use, and the images, including those in folders.
 
-    Without a model the repository's is used, but only for paths that are clearly images: it would segment anything.
+    Without a model one of the repository is used, but only for paths that are clearly images: it would segment
+    anything.
+
+    Args:
+        files: of the command line.
+        name: of a model in `MODELS`; None for the first one, or that in `files`.
 
     Raises:
         InputError: a model of another format, with the command that converts it; two models; no images; or,
             without a model, a file that is not an image or a folder with a model in it.
     """
-    model, images = _one_model(files)
+    model, images = _one_model(files, name)
     if not images:
         raise InputError("no image given; expected [MODEL.tflite] and images, folders of images, or videos")
     paths = list_images(images)
@@ -50,7 +59,7 @@ def model_and_images(files: Sequence[Path]) -> tuple[Path, list[Path]]:
         return model, paths
     for path in images:
         _refuse_no_images(path)
-    return _default_model(), paths
+    return _model_of_the_clone(name), paths
 
 
 def is_video(path: Path) -> bool:
@@ -58,28 +67,30 @@ def is_video(path: Path) -> bool:
     return str(path).startswith(CAMERA) or path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def model_and_videos(files: Sequence[Path]) -> tuple[Path, list[Path]]:
+def model_and_videos(files: Sequence[Path], name: str | None = None) -> tuple[Path, list[Path]]:
     """The model to use, and the videos and cameras.
 
     Raises:
         InputError: as `model_and_images`; also for an image beside them.
     """
-    model, videos = _one_model(files)
+    model, videos = _one_model(files, name)
     for path in videos:
         if not is_video(path):
             raise InputError(f"{path}: not a video ({', '.join(VIDEO_SUFFIXES)}); predict images and videos apart")
         if not str(path).startswith(CAMERA) and not path.is_file():
             raise InputError(f"{path}: no such video")
-    return model or _default_model(), videos
+    return model or _model_of_the_clone(name), videos
 
 
-def _one_model(files: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+def _one_model(files: Sequence[Path], name: str | None) -> tuple[Path | None, list[Path]]:
     """The model, if one is given, and the rest."""
     for path in files:
         _refuse_other_models(path)
     models = [path for path in files if path.suffix.lower() == ".tflite"]
     if len(models) > 1:
         raise InputError(f"expected one model. Received: {models[0]} and {models[1]}; predict with each apart")
+    if models and name is not None:
+        raise InputError(f"--model {name} is another model than {models[0]}; name one")
     return next(iter(models), None), [path for path in files if path not in models]
 
 
@@ -127,9 +138,14 @@ def _refuse_no_images(path: Path) -> None:
         )
 
 
-def _default_model() -> Path:
-    for path in (Path(__file__).parents[3] / DEFAULT_MODEL, DEFAULT_MODEL):
+def _model_of_the_clone(name: str | None) -> Path:
+    chosen = name or next(iter(MODELS))
+    if chosen not in MODELS:
+        raise InputError(f"--model must be one of {', '.join(MODELS)}; a file needs no option. Received: {chosen}")
+    model = MODELS[chosen]
+    for path in (Path(__file__).parents[3] / model, model):
         if path.is_file():
-            print(f"model: {path}", file=sys.stderr)
+            others = "" if name else f" (--model {' or '.join(other for other in MODELS if other != chosen)})"
+            print(f"model: {path}{others}", file=sys.stderr)
             return path
-    raise InputError(f"no .tflite given, and no {DEFAULT_MODEL} here, which a clone of the repository has")
+    raise InputError(f"no .tflite given, and no {model} here, which a clone of the repository has")

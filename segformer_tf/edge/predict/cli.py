@@ -26,6 +26,7 @@ from segformer_tf.labels import Labels
 
 def predict(
     *files: Path,
+    named: Annotated[str | None, Parameter(name="--model")] = None,
     out: Path = Path("predictions"),
     runtime: str | None = None,
     threads: int | None = None,
@@ -46,6 +47,8 @@ def predict(
     For instance:
 
         segformer predict photo.jpg --out seen/
+
+        segformer predict photo.jpg --model street
 
         segformer predict model.tflite photo.jpg --out seen/
 
@@ -78,7 +81,10 @@ def predict(
     ----------
     files
         A file made by `segformer export`, then images or folders of images, or videos, or camera:0. Without a model,
-        the street scenes model of this repository is used.
+        one of this repository is used.
+    named
+        Of this repository: clothing (people and what they wear), nuclei (under the microscope) or street (scenes from a
+        car; for research alone). Default: clothing.
     out
         Folder for the pictures; made if it is missing.
     runtime
@@ -105,7 +111,7 @@ def predict(
         video.check()
     else:
         _refuse("videos and cameras", _set_options(video))
-    model, paths = (model_and_videos if watching else model_and_images)(files)
+    model, paths = (model_and_videos if watching else model_and_images)(files, named)
     names = output_names([videos.file_like(path) for path in paths] if watching else paths)
     contract = asdict((foreign or ForeignOptions()).contract(size))
     own_labels = Labels.read(labels) if labels else None
