@@ -52,7 +52,7 @@ def test_a_model_and_images(here: Path, capsys: pytest.CaptureFixture) -> None:
     assert chosen("photo.jpg", "m.TFLITE") == ("m.TFLITE", ["photo.jpg"])
     assert capsys.readouterr().err == ""
     assert chosen("photo.jpg", "photos") == ("default.tflite", ["photo.jpg", "photos/a.png"])
-    assert capsys.readouterr().err == "model: default.tflite\n"
+    assert capsys.readouterr().err == "model: default.tflite (--model nuclei or street)\n"
     assert "no image given" in refused("m.tflite")
     assert "no image given" in refused()
     assert "expected one model. Received: m.tflite and n.tflite" in refused("m.tflite", "n.tflite", "photo.jpg")
