@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,25 +70,10 @@ def _prepare_tensorflow() -> None:
     # Graphs of a few steps are not worth optimizing; workers and other processes that tests start do optimize theirs.
     if not tf.config.list_physical_devices("GPU"):
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    _predict_without_a_graph()
+    from tests.cheaper import make_cheaper
+
+    make_cheaper()
     gc.freeze()
-
-
-def _predict_without_a_graph() -> None:
-    """Tracing a prediction, for each model and size anew, takes seven times as long as computing it op by op."""
-    import keras
-
-    traced = keras.Model.make_predict_function
-
-    @wraps(traced)
-    def make(model: keras.Model, force: bool = False) -> object:
-        before, model.run_eagerly = model.run_eagerly, True
-        try:
-            return traced(model, force)
-        finally:
-            model.run_eagerly = before
-
-    keras.Model.make_predict_function = make
 
 
 def pytest_collection_finish() -> None:

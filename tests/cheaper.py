@@ -1,0 +1,47 @@
+"""What TensorFlow and Keras do anew for each model, done once or not at all; no value depends on it."""
+
+from __future__ import annotations
+
+from functools import cache, wraps
+from typing import Any
+
+import keras
+from keras.src.saving import saving_lib
+from tensorflow.python.ops import gen_resource_variable_ops as variables
+
+
+def make_cheaper() -> None:
+    """For all tests of this process."""
+    _predict_without_a_graph()
+    _handles_without_a_name()
+    # Keras keeps it under one name and looks for it under another: each layer saved or read makes a layer to look at.
+    saving_lib.get_attr_skipset = cache(saving_lib.get_attr_skipset)
+
+
+def _predict_without_a_graph() -> None:
+    """Tracing a prediction, for each model and size anew, takes seven times as long as computing it op by op."""
+    traced = keras.Model.make_predict_function
+
+    @wraps(traced)
+    def make(model: keras.Model, force: bool = False) -> object:
+        before, model.run_eagerly = model.run_eagerly, True
+        try:
+            return traced(model, force)
+        finally:
+            model.run_eagerly = before
+
+    keras.Model.make_predict_function = make
+
+
+def _handles_without_a_name() -> None:
+    """A variable's name for error messages is an attribute of its handle's operation: each one compiles another kernel.
+
+    That takes 0.5 ms a variable, and a model of hundreds is built hundreds of times.
+    """
+    handle = variables.var_handle_op
+
+    @wraps(handle)
+    def var_handle_op(*arguments: Any, debug_name: str = "", **options: Any) -> Any:
+        return handle(*arguments, **options)
+
+    variables.var_handle_op = var_handle_op
