@@ -248,6 +248,14 @@ def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks without attention and MLPs, for tests of runs that look into stages; not together with `trained`."""
+    from tests.training.small import lighten_networks
+
+    lighten_networks(monkeypatch.setattr)
+
+
+@pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """`predict` and `predict_on_batch` of new models trace a graph, as they do for users."""
     import keras

@@ -10,6 +10,7 @@ import keras
 
 from segformer_tf import model as network
 from segformer_tf.config import SegFormerConfig
+from segformer_tf.layers import DropPath
 from training.config import TrainConfig
 
 SMALL = TrainConfig(
@@ -74,6 +75,36 @@ def shrink_networks(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """
     put(network, "MixTransformer", PatchEncoder)
     put(network, "AllMLPDecoder", PixelDecoder)
+    put(SegFormerConfig, "parameter_count", 0)  # or their files would be too small to be believed
+
+
+class LinearBlock(keras.layers.Layer):
+    """In place of a transformer block: one linear layer under drop path."""
+
+    def __init__(self, dim: int, *, drop_path: float, dtype: Any, name: str, **_: Any) -> None:
+        super().__init__(dtype=dtype, name=name)
+        self.linear = keras.layers.Dense(dim, dtype=dtype, name="linear")
+        self.drop_path = DropPath(drop_path, dtype=dtype, name="drop_path")
+
+    def build(self, shape: tuple) -> None:
+        self.linear.build(shape)
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return x + self.drop_path(self.linear(x), training=training)
+
+    def compute_output_shape(self, shape: tuple) -> tuple:
+        return shape
+
+
+def lighten_networks(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Make every `SegFormer` from now on one without attention and MLPs, four fifths of what is traced or computed.
+
+    All else is the network's own: four stages, their patch mergings, norms, drop path and freezing, and the decoder.
+
+    Args:
+        put: `setattr`, or pytest's, which undoes it.
+    """
+    put(network, "TransformerBlock", LinearBlock)
     put(SegFormerConfig, "parameter_count", 0)  # or their files would be too small to be believed
 
 

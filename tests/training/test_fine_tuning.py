@@ -21,13 +21,6 @@ from training.tasks.segmentation import Segmentation
 from training.train import resume, train
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("start") / "start.keras"
-    perturb(build_segformer("tiny", num_classes=6)).save(path)
-    return path
-
-
 def test_a_frozen_stage_is_in_inference_mode() -> None:
     config = variant_config("tiny", num_classes=3, drop_path_rate=0.9, dropout_rate=0.0)
     model = perturb(SegFormer(config, frozen=["stage1", "stage2"]))
@@ -45,7 +38,9 @@ def test_a_frozen_stage_is_in_inference_mode() -> None:
         SegFormer(config, frozen=["stage5"])
 
 
-def test_all_of_the_encoder_can_be_frozen(start: Path, toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_all_of_the_encoder_can_be_frozen(toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    start = tmp_path / "start.keras"
+    build_segformer("tiny", num_classes=6).save(start)
     task = Segmentation(replace(SMALL, data=str(toy_folder), weights=start, freeze="encoder"))
     task.open(None)
     model = task.model()
@@ -55,10 +50,12 @@ def test_all_of_the_encoder_can_be_frozen(start: Path, toy_folder: Path, capsys:
     assert line in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "light")
 def test_what_is_frozen_stays_as_it_was_and_a_kill_changes_no_bit(
-    start: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    start = tmp_path / "start.keras"
+    perturb(build_segformer("tiny", num_classes=6)).save(start)
     config = replace(EXACT, data=str(toy_folder), weights=start, crop=(48, 48), eval_size=(48, 48), epoch_steps=1)
     config = replace(config, steps=2, freeze="2", layer_decay=0.7, balance=0.5, patience=5, accumulate=2, clip_norm=1.0)
     alone = train(replace(config, out=tmp_path / "alone"))

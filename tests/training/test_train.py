@@ -146,7 +146,7 @@ def test_a_model_of_other_classes_is_refused(toy_folder: Path, tmp_path: Path, c
     assert "has 9 classes, the data 6" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "light")
 def test_weights_to_start_from(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     looks = {"image_mean": (127.5, 127.5, 127.5), "image_std": (127.5, 127.5, 127.5)}
     start = build_segformer("tiny", num_classes=9, norm_epsilon=1e-5, **looks)
