@@ -58,6 +58,8 @@ def _first_example(_: None) -> None:
 
 
 def _prepare_tensorflow() -> None:
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        del os.environ[name]  # of this process alone, by the Makefile: others have their memory measured
     gc.disable()
     with contextlib.suppress(ImportError):
         import torch  # noqa: F401

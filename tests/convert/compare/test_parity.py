@@ -44,8 +44,14 @@ def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
     return read_checkpoint(GOLDEN / f"{request.param}.safetensors")
 
 
-def test_both_sides_agree_at_every_step(checkpoint: Checkpoint) -> None:
-    report = compare_with_checkpoint(to_keras(checkpoint), checkpoint, PIXELS)
+@pytest.fixture(scope="module")
+def imported(checkpoint: Checkpoint) -> SegFormer:
+    """The same in Keras; do not change it."""
+    return to_keras(checkpoint)
+
+
+def test_both_sides_agree_at_every_step(checkpoint: Checkpoint, imported: SegFormer) -> None:
+    report = compare_with_checkpoint(imported, checkpoint, PIXELS)
     assert report.first_failure is None
     assert report.weights == []
     assert report.rows[0].name == "weights"
@@ -76,9 +82,9 @@ def test_one_percent_of_any_tensor_is_found_where_it_is(code_base: str) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"norm_epsilon": 1e-5}, {"norm_epsilon": 1e-6}, {"patch_norm_epsilon": 1e-6}])
-def test_epsilons_of_another_code_base_are_found(checkpoint: Checkpoint, changes: dict) -> None:
+def test_epsilons_of_another_code_base_are_found(checkpoint: Checkpoint, imported: SegFormer, changes: dict) -> None:
     other = SegFormer(replace(checkpoint.config, **changes))
-    other.set_weights(to_keras(checkpoint).get_weights())
+    other.set_weights(imported.get_weights())
     report = compare_with_checkpoint(other, checkpoint, PIXELS[:1])
     if other.config == checkpoint.config:
         assert report.first_failure is None
@@ -90,10 +96,10 @@ def test_epsilons_of_another_code_base_are_found(checkpoint: Checkpoint, changes
     assert report.notes == [f"{n} is {value:g} here, {checkpoint.config.epsilons[n]:g} there" for n in alike]
 
 
-def test_another_normalization_is_found(checkpoint: Checkpoint) -> None:
+def test_another_normalization_is_found(checkpoint: Checkpoint, imported: SegFormer) -> None:
     halves = replace(checkpoint.config, image_mean=(127.5,) * 3, image_std=(127.5,) * 3)
     other = SegFormer(halves)
-    other.set_weights(to_keras(checkpoint).get_weights())
+    other.set_weights(imported.get_weights())
     report = compare_with_checkpoint(other, checkpoint, PIXELS[:1])
     assert report.first_failure is not None
     assert report.first_failure.name == "normalization"
