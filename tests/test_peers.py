@@ -17,12 +17,12 @@ from rich.console import Console
 
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import files
-from benchmarks.peers.engines import Engine
 from benchmarks.peers.keras_hub import errors
 from benchmarks.peers.race import ENGINES, Contender, differences, field, folds_worth, summarize
 from benchmarks.peers.remote import Remote
 from segformer_tf import SegFormer
 from segformer_tf.errors import InputError
+from tests.contenders import fake_engine, missing_engine
 from tests.helpers import noise, within
 
 
@@ -158,16 +158,6 @@ def test_files_are_made_once_and_again_by_other_versions(tmp_path: Path, monkeyp
     monkeypatch.setitem(files.PEERS, "fake.xml", files.PeerFile(write, ("no-such",), (".bin", ".xml")))
     files.prepare("fake.xml", "b0", tmp_path)  # where nothing can be made, what is there serves
     assert len(made) == 2
-
-
-def fake_engine(step: float, threads: int) -> Engine:
-    """Gives the number it was opened with."""
-    return Engine(lambda: np.full((1, 3, 4, 4), step), None, f"fake {threads}", "")
-
-
-def missing_engine(threads: int) -> Engine:
-    importlib.import_module("no_such_peer")
-    raise AssertionError
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
