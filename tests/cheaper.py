@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from functools import cache, wraps
 from typing import Any
 
@@ -16,6 +17,9 @@ def make_cheaper() -> None:
     _handles_without_a_name()
     # Keras keeps it under one name and looks for it under another: each layer saved or read makes a layer to look at.
     saving_lib.get_attr_skipset = cache(saving_lib.get_attr_skipset)
+    # Python before 3.12 lists a protocol's members at each isinstance, of which TensorFlow has several an operation.
+    if hasattr(typing, "_get_protocol_attrs"):
+        typing._get_protocol_attrs = cache(typing._get_protocol_attrs)
 
 
 def _predict_without_a_graph() -> None:

@@ -23,7 +23,7 @@ from training.distributed.strategy import make_strategy
 
 PAGE = Path(__file__).parents[2] / "docs/keras.md"
 SMALLER = {
-    '"b0"': '"tiny"',
+    '"b0"': '"tiny", depths=(1, 1, 1, 1)',
     "(512, 512)": "(67, 93)",
     # Two mirrored strategies in one process use the same keys for their collective operations, and fail.
     "tf.distribute.MirroredStrategy()": "make_strategy(2)",
