@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segformer_tf.losses.images import DiceLoss, LovaszLoss, OhemLoss
     from segformer_tf.losses.pixels import FocalLoss, SegmentationLoss
     from segformer_tf.model import AllMLPDecoder, MixTransformer, SegFormer, build_segformer
+    from segformer_tf.reconstructor import MixTransformerReconstructor, build_reconstructor
 
 try:
     __version__ = version("segformer_tf")
@@ -33,6 +34,7 @@ _NAMES = {
     "losses.images": ("DiceLoss", "LovaszLoss", "OhemLoss"),
     "losses.pixels": ("FocalLoss", "SegmentationLoss"),
     "model": ("AllMLPDecoder", "MixTransformer", "SegFormer", "build_segformer"),
+    "reconstructor": ("MixTransformerReconstructor", "build_reconstructor"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -47,12 +49,14 @@ __all__ = [
     "MeanIoU",
     "MixTransformer",
     "MixTransformerClassifier",
+    "MixTransformerReconstructor",
     "OhemLoss",
     "SegFormer",
     "SegFormerConfig",
     "SegmentationLoss",
     "__version__",
     "build_classifier",
+    "build_reconstructor",
     "build_segformer",
     "load_segformer",
     "variant_config",

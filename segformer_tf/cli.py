@@ -16,7 +16,7 @@ from segformer_tf.scratch import end_scratch
 # The function of each verb, and its line in `segformer --help`, which imports none of them.
 VERBS = {
     "train": ("training.cli:train", "Train a SegFormer on a folder of images and masks, or on a TFDS data set."),
-    "pretrain": ("training.cli:pretrain", "Pretrain the encoder as a classifier of images."),
+    "pretrain": ("training.cli:pretrain", "Pretrain the encoder, on classes of images or on images alone."),
     "evaluate": ("training.cli:evaluate", "Score a model on a split: per-class IoU and mean IoU."),
     "erf": ("training.analysis.erf.cli:erf", "Draw the effective receptive fields of a network's stages and decoder."),
     "features": (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,11 @@ class SegFormerConfig:
     def classifier_parameter_count(self) -> int:
         """Trainable parameters of encoder and classification head, counted without building them."""
         return self.encoder_parameter_count + (self.embed_dims[-1] + 1) * self.num_classes
+
+    @property
+    def reconstructor_parameter_count(self) -> int:
+        """Trainable parameters of encoder and pixel head, counted without building them."""
+        return self.encoder_parameter_count + (self.embed_dims[-1] + 1) * 3 * prod(self.strides) ** 2
 
     @property
     def normalization(self) -> str:

@@ -20,8 +20,16 @@ from segformer_tf.errors import InputError, first_line
 from segformer_tf.keras_archive import is_keras_hub, of_keras_hub, read_configuration, refuse_compressed_weights
 from segformer_tf.labels import Labels, as_labels
 from segformer_tf.model import SegFormer
+from segformer_tf.reconstructor import MixTransformerReconstructor
 
-Kind = type[SegFormer] | type[MixTransformerClassifier]
+WithEncoder = SegFormer | MixTransformerClassifier | MixTransformerReconstructor
+Kind = type[SegFormer] | type[MixTransformerClassifier] | type[MixTransformerReconstructor]
+
+_PARAMETERS = {
+    SegFormer: "parameter_count",
+    MixTransformerClassifier: "classifier_parameter_count",
+    MixTransformerReconstructor: "reconstructor_parameter_count",
+}  # the property of `SegFormerConfig` that counts them
 
 
 def load_segformer(
@@ -85,14 +93,12 @@ def copy_weights(start: SegFormer, model: SegFormer) -> bool:
     return fresh
 
 
-def load_encoder(path: str | Path) -> SegFormer | MixTransformerClassifier:
-    """Load a segmenter or a pretrained classifier; both have an `encoder` and a `config`. See `load_segformer`."""
-    return _load(Path(path), SegFormer, MixTransformerClassifier)
+def load_encoder(path: str | Path) -> WithEncoder:
+    """Load a segmenter, or what `segformer pretrain` made: each has an `encoder` and a `config`."""
+    return _load(Path(path), SegFormer, MixTransformerClassifier, MixTransformerReconstructor)
 
 
-def _load(
-    path: Path, *kinds: Kind, changes: Mapping[str, Any] = MappingProxyType({})
-) -> SegFormer | MixTransformerClassifier:
+def _load(path: Path, *kinds: Kind, changes: Mapping[str, Any] = MappingProxyType({})) -> WithEncoder:
     """The model in a file, of one of `kinds`; `changes` to the arguments of its class."""
     path, expected = keras_file(path), " or a ".join(kind.__name__ for kind in kinds)
     try:
@@ -104,7 +110,7 @@ def _load(
             theirs = " of keras-hub, which `segformer import` converts" if of_keras_hub(saved) else ""
             raise InputError(f"holds a {saved['class_name']}{theirs}; expected a {expected}")
         config = SegFormerConfig.from_dict(saved["config"]["config"])
-        parameters = config.parameter_count if kind is SegFormer else config.classifier_parameter_count
+        parameters = getattr(config, _PARAMETERS[kind])
         if (size := path.stat().st_size) < 2 * parameters:  # as float16; never build more than the file can fill
             raise InputError(f"{size} bytes for a model of {parameters} parameters")
         with warnings.catch_warnings():

@@ -283,5 +283,6 @@ def _plot_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).touch())
     # The layout of a figure takes longer than its file.
-    for plot in ("runs.callbacks.plot_history", "tasks.segmentation.plot_panel", "tasks.classification.plot_panel"):
+    panels = (f"tasks.{task}.plot_panel" for task in ("segmentation", "classification", "painting"))
+    for plot in ("runs.callbacks.plot_history", *panels):
         monkeypatch.setattr(f"training.{plot}", lambda _, out, **__: Path(out).touch())

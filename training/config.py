@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 from pathlib import Path
 from types import UnionType
@@ -19,8 +19,10 @@ from segformer_tf.losses.table import LOSSES
 _LOSS_HELP = "; ".join(f"{name}: {choice.summary}" for name, choice in LOSSES.items()) + "."
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 STEPS, EPOCH_STEPS = 40_000, 500  # defaults, without --epochs
+_OF_MASKED = ("more_data", "mask_ratio", "mask_size")  # options of `segformer pretrain --masked` alone
 FROZEN_STAGES = {"1": 1, "2": 2, "3": 3, "encoder": 4}  # by the value of --freeze
-VERBS = {"segmentation": "train", "classification": "pretrain"}  # by task, as config.json names it
+# By task, as config.json names it.
+VERBS = {"segmentation": "train", "classification": "pretrain", "masked": "pretrain"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +33,11 @@ class RunConfig:
     changes after that, and so it is written to the run folder.
 
     Attributes:
+        task: a key of `VERBS`.
         explicit: names of the options that were passed, as opposed to those that are defaults.
     """
 
-    task: ClassVar[str]
+    verb: ClassVar[str]  # of the command that makes such a run
     explicit: ClassVar[frozenset[str]]
 
     data: Annotated[str, Parameter(show_default=False)] = ""
@@ -114,9 +117,8 @@ class RunConfig:
         return config
 
     @property
-    def verb(self) -> str:
-        """The verb of the command that makes such a run."""
-        return VERBS[self.task]
+    def task(self) -> str:
+        raise NotImplementedError
 
     @property
     def total_steps(self) -> int:
@@ -220,8 +222,8 @@ class RunConfig:
         path = root / "config.json"
         try:
             saved = json.loads(path.read_text("utf-8"))
-            if (task := saved.pop("task", "segmentation")) != cls.task:  # the first runs had one task and no name of it
-                verb = VERBS[task]
+            verb = VERBS[saved.pop("task", "segmentation")]  # the first runs had one task and no name of it
+            if verb != cls.verb:
                 raise InputError(f"{root}: a run of segformer {verb}; go on with segformer {verb} --resume {root}")
             options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
             hints = get_type_hints(cls)
@@ -243,7 +245,7 @@ class RunConfig:
 class TrainConfig(RunConfig):
     """Options of training a SegFormer. Defaults are the authors' recipe, scaled down in steps and batch."""
 
-    task: ClassVar[str] = "segmentation"
+    verb: ClassVar[str] = "train"
 
     data: Annotated[str, Parameter(show_default=False)] = ""
     """Folder of images and masks, its manifest, or tfds:NAME (tfds:toy_shapes needs no download)."""
@@ -292,6 +294,10 @@ class TrainConfig(RunConfig):
     allow_missing_classes: bool = False
     """Train although no training mask shows some class of dataset.json."""
 
+    @property
+    def task(self) -> str:
+        return "segmentation"
+
     def check(self) -> None:
         super().check()
         variant_config(self.variant, num_classes=1, dropout_rate=self.dropout)
@@ -318,10 +324,23 @@ class TrainConfig(RunConfig):
 class PretrainConfig(RunConfig):
     """Options of pretraining the encoder. Defaults are DeiT's recipe, scaled down in steps and batch."""
 
-    task: ClassVar[str] = "classification"
+    verb: ClassVar[str] = "pretrain"
 
     data: Annotated[str, Parameter(show_default=False)] = ""
-    """Folder with split/CLASS/*.jpg, or tfds:NAME of a set with one image and one label, such as tfds:imagenet2012."""
+    """Folder with split/CLASS/*.jpg, or tfds:NAME of a set with one image and one label, such as tfds:imagenet2012.
+    With --masked any folder of images, also one to `segformer train` on, or tfds:NAME of a set with one image."""
+
+    masked: bool = False
+    """Learn without labels: hide blocks of each image and paint them."""
+
+    more_data: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
+    """More folders of images, with --masked."""
+
+    mask_ratio: float = 0.6
+    """Share of an image's blocks that --masked hides."""
+
+    mask_size: int = 32
+    """Side of these blocks, in pixels."""
 
     batch_size: int = 64
     """Samples per step, over all replicas."""
@@ -338,8 +357,29 @@ class PretrainConfig(RunConfig):
     label_smoothing: float = 0.1
     """Share of the target that is spread over all classes."""
 
+    @property
+    def task(self) -> str:
+        return "masked" if self.masked else "classification"
+
     def check(self) -> None:
         super().check()
+        for field in fields(PretrainConfig):
+            if field.name in _OF_MASKED and not self.masked and getattr(self, field.name) != field.default:
+                raise InputError(f"{option(field.name)} goes with --masked")
+        if self.masked and self.label_smoothing != PretrainConfig.label_smoothing:
+            raise InputError("--label-smoothing is for classes, which --masked does without")
+        if self.masked and any(place.startswith("tfds:") for place in self.more_data):
+            raise InputError(f"--more-data takes folders. Received: {' '.join(self.more_data)}")
+        if self.masked and self.data.startswith("tfds:") and self.more_data:
+            raise InputError(f"--more-data goes with a folder as --data. Received: {self.data}")
+        if not 0 < self.mask_ratio < 1:
+            raise InputError(f"--mask-ratio must be above 0 and below 1. Received: {self.mask_ratio}")
+        self._check_positive("mask_size")
+        if self.masked and self.mask_size >= max(self.crop):
+            raise InputError(
+                f"--mask-size must be below the longer side of --crop, {max(self.crop)}, or one block is all there is. "
+                f"Received: {self.mask_size}"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"--label-smoothing must be from 0 to below 1. Received: {self.label_smoothing}")
 
@@ -363,6 +403,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, each) for each in get_args(hint))
     if get_origin(hint) is tuple:
         each = get_args(hint)
+        if each[-1] is Ellipsis:
+            return isinstance(value, tuple) and all(_fits(one, each[0]) for one in value)
         return isinstance(value, tuple) and len(value) == len(each) and all(map(_fits, value, each))
     if isinstance(value, bool):
         return hint is bool

@@ -32,6 +32,7 @@ from training.runs.callbacks import (
 )
 from training.runs.folder import Run, alone_in
 from training.tasks.classification import Classification
+from training.tasks.painting import Painting
 from training.tasks.segmentation import Segmentation
 
 
@@ -95,11 +96,15 @@ class Task(Protocol):
         """A picture of the model's output on a few validation samples."""
 
 
-TASKS: dict[str, Callable[[Any], Task]] = {"segmentation": Segmentation, "classification": Classification}
+TASKS: dict[str, Callable[[Any], Task]] = {
+    "segmentation": Segmentation,
+    "classification": Classification,
+    "masked": Painting,
+}
 
 
 def train(config: RunConfig, before: RunConfig | None = None) -> Run:
-    """Train a SegFormer by a `TrainConfig`, or its encoder as a classifier by a `PretrainConfig`.
+    """Train a SegFormer by a `TrainConfig`, or its encoder alone by a `PretrainConfig`.
 
     Args:
         config: options.

@@ -1,4 +1,4 @@
-"""Augmentation for classification, a pure function of image and seed, and the view to validate on.
+"""Augmentation for pretraining, a pure function of image and seed, and the view to validate on.
 
 Images are float32 RGB 0..255 until they are normalized. Source: the random resized crop of Inception (arXiv 1409.4842,
 section 6), with the ranges of DeiT and torchvision.
@@ -35,10 +35,14 @@ def training_view(image: UInt8[Tensor, "height width 3"], seed: Seed, *, size: t
         (*size, 3) float32 normalized image.
     """
     seeds = tf.random.experimental.stateless_split(seed, 3)
-    top, left, height, width = tf.unstack(crop_window(tf.shape(image)[:2], seeds[0]))
-    image = tf.image.resize(image[top : top + height, left : left + width], size, antialias=True)
-    image = tf.where(coin(seeds[1]), image[:, ::-1], image)
+    image = _random_view(image, seeds[0], seeds[1], size=size)
     return tf.ensure_shape(normalize(photometric_distortion(image, seeds[2])), (*size, 3))
+
+
+def true_color_view(image: UInt8[Tensor, "height width 3"], seed: Seed, *, size: tuple[int, int]) -> View:
+    """As `training_view`, with the image's own colors."""
+    seeds = tf.random.experimental.stateless_split(seed, 3)
+    return tf.ensure_shape(normalize(_random_view(image, seeds[0], seeds[1], size=size)), (*size, 3))
 
 
 def evaluation_view(image: UInt8[Tensor, "height width 3"], *, size: tuple[int, int]) -> View:
@@ -53,6 +57,13 @@ def evaluation_view(image: UInt8[Tensor, "height width 3"], *, size: tuple[int, 
     image = tf.image.resize(image, covering, antialias=True)
     image = image[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]
     return tf.ensure_shape(normalize(image), (*size, 3))
+
+
+def _random_view(image: UInt8[Tensor, "height width 3"], place: Seed, mirror: Seed, *, size: tuple[int, int]) -> View:
+    """A random window of the image at `size`, mirrored half of the time, not normalized."""
+    top, left, height, width = tf.unstack(crop_window(tf.shape(image)[:2], place))
+    image = tf.image.resize(image[top : top + height, left : left + width], size, antialias=True)
+    return tf.where(coin(mirror), image[:, ::-1], image)
 
 
 def crop_window(size: Int32[Tensor, "2"], seed: Seed) -> Int32[Tensor, "4"]:

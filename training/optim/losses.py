@@ -1,4 +1,4 @@
-"""The loss and metric of classes of whole images, and the class weights of segmentation."""
+"""The losses and metrics of pretraining, and the class weights of segmentation."""
 
 from __future__ import annotations
 
@@ -67,6 +67,42 @@ class TopK(keras.metrics.Mean):
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype, "k": self.k}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class HiddenPixelLoss(MeanOverValid):
+    """Mean absolute error (L1) of painted pixels, averaged over the hidden ones of a step, whichever image they are in.
+
+    Compares (B, H, W, 3) with the target of `training.data.hidden_blocks.hide_blocks`, (B, H, W, 4).
+    """
+
+    def losses(self, y_true: Any, y_pred: Any) -> Any:
+        return tf.reduce_mean(tf.abs(y_true[..., :3] - tf.cast(y_pred, tf.float32)), axis=-1)
+
+    def weights(self, y_true: Any) -> Any:
+        return y_true[..., 3]
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Explained(keras.metrics.Metric):
+    """How much of the hidden pixels was painted: 1 - error / error of the mean color, which stands in their place.
+
+    1 where every hidden pixel is right, 0 where it is no better than the mean color, below that where it is worse. The
+    errors are absolute, and summed over all hidden pixels so far.
+    """
+
+    def __init__(self, name: str = "explained", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self.error = self.add_variable((), "zeros", name="error")
+        self.empty = self.add_variable((), "zeros", name="empty")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        image, hidden = y_true[..., :3], y_true[..., 3:]
+        self.error.assign_add(tf.reduce_sum(hidden * tf.abs(image - tf.cast(y_pred, tf.float32))))
+        self.empty.assign_add(tf.reduce_sum(hidden * tf.abs(image)))
+
+    def result(self) -> Any:
+        return 1.0 - self.error / tf.maximum(tf.convert_to_tensor(self.empty), 1e-6)
 
 
 def _valid(classes: Any) -> Any:

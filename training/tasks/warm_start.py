@@ -12,6 +12,7 @@ from segformer_tf.classifier import MixTransformerClassifier
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, VARIANTS, SegFormerConfig
 from segformer_tf.errors import InputError, printable
 from segformer_tf.model import SegFormer
+from segformer_tf.reconstructor import MixTransformerReconstructor
 from training.distributed.strategy import this_place
 
 _SIZES = ("embed_dims", "depths")
@@ -22,13 +23,13 @@ class Start:
     """The model to start from.
 
     Attributes:
-        model: a segmenter or a pretrained classifier.
+        model: a segmenter, or what `segformer pretrain` made.
         variant: the name of its sizes.
         origin: what names the same weights again, also without a network; see `find_weights`.
         encoder: what the model is, in words, where its encoder alone counts, or "".
     """
 
-    model: SegFormer | MixTransformerClassifier
+    model: keras_file.WithEncoder
     variant: str
     origin: str
     encoder: str = ""
@@ -46,11 +47,13 @@ def read_start(weights: str | Path, variant: str | None) -> Start:
     """
     found = find_weights(str(weights))
     encoder, notes = "", found.notes
-    model: SegFormer | MixTransformerClassifier
+    model: keras_file.WithEncoder
     if keras_file.is_keras(found.path) or not found.path.exists():
         model = keras_file.load_encoder(found.path)
         if isinstance(model, MixTransformerClassifier):
             encoder = f"a classifier of {model.config.num_classes} classes"
+        elif isinstance(model, MixTransformerReconstructor):
+            encoder = "a network that painted masked images"
     else:
         checkpoint = read_checkpoint(found.path, encoder_only=None)
         notes += checkpoint.notes
