@@ -73,10 +73,11 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
 def pretrain(
     config: Annotated[PretrainConfig | None, Parameter(name="*")] = None, *, resume: Path | None = None
 ) -> None:
-    """Pretrain the encoder as a classifier of images, on folders of classes or on a TFDS data set.
+    """Pretrain the encoder without masks: as a classifier of images, or without any labels.
 
-    It needs no masks, and a segmenter that starts from such an encoder needs fewer of them. The run folder is like
-    that of `segformer train`; the score that selects the best weights is top-1 on the validation split.
+    The run folder is like that of `segformer train`. The score that selects the best weights is top-1 on the validation
+    split; with --masked it is "explained", how much of what was hidden was painted: 1 is all, 0 no more than the mean
+    color.
 
     Your photographs, one folder for each class, the same classes in both splits: photos/{train,val}/CLASS/*.jpg
 
@@ -92,6 +93,11 @@ def pretrain(
 
         segformer pretrain --data tfds:tf_flowers --train-split "train[:90%]" --val-split "train[90%:]"
 
+    Without labels, on all images of any folders, from which every 20th is held out; of folders that have a train and a
+    val split, on those. Blocks of 32x32 pixels are hidden, 60 % of them, and the network paints them:
+
+        segformer pretrain --masked --data photos/ --more-data street/ clips/ --variant b0 --out runs/pre
+
     After a stop or a kill, on one machine or on several:
 
         segformer pretrain --resume runs/pre
@@ -99,8 +105,8 @@ def pretrain(
     The paper says only that its encoders saw ImageNet-1K. Encoders of this kind follow DeiT's recipe: 300 epochs of
     AdamW (375,000 steps) with batches of 1024, a peak rate of 1e-3 after 5 epochs of warm-up, cosine decay, weight
     decay 0.05, label smoothing 0.1, mixup and more. Here the rate falls linearly, as in `segformer train`, and images
-    are cropped at random (8 to 100 % of their area), flipped and changed in color. Validation resizes the shorter side
-    to --crop / 0.875 and takes the center.
+    are cropped at random (8 to 100 % of their area), flipped and changed in color (not with --masked, whose recipe is
+    SimMIM's, arXiv 2111.09886: 800 epochs). Validation resizes the shorter side to --crop / 0.875 and takes the center.
 
     Parameters
     ----------

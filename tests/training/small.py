@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from segformer_tf import model as network
+from segformer_tf import reconstructor
 from segformer_tf.config import SegFormerConfig
 from segformer_tf.layers import DropPath
 from training.config import TrainConfig
@@ -29,7 +30,7 @@ EXACT = replace(SMALL, drop_path=0.3, ema=0.9, deterministic=True)
 
 
 class PatchEncoder(keras.layers.Layer):
-    """In place of the encoder of four stages: one patch embedding, {"c1": (B, ⌈H/4⌉, ⌈W/4⌉, 8)}."""
+    """In place of the encoder of four stages: one patch embedding, {"c1": (B, ⌈H/4⌉, ⌈W/4⌉, 8), "c4": its means}."""
 
     def __init__(self, config: SegFormerConfig, **options: Any) -> None:
         super().__init__(**options)
@@ -39,10 +40,12 @@ class PatchEncoder(keras.layers.Layer):
         self.stages[0].build(shape)
 
     def call(self, image: Any, training: bool | None = None) -> dict[str, Any]:
-        return {"c1": self.stages[0](image)}
+        c1 = self.stages[0](image)
+        return {"c1": c1, "c4": keras.ops.average_pool(c1, 8, padding="same")}
 
     def compute_output_shape(self, shape: tuple) -> dict[str, tuple]:
-        return {"c1": self.stages[0].compute_output_shape(shape)}
+        batch, height, width, channels = c1 = self.stages[0].compute_output_shape(shape)
+        return {"c1": c1, "c4": (batch, *(None if n is None else -(-n // 8) for n in (height, width)), channels)}
 
 
 class PixelDecoder(keras.layers.Layer):
@@ -70,12 +73,16 @@ class PixelDecoder(keras.layers.Layer):
 def shrink_networks(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Make every `SegFormer` from now on, of any variant, one of three layers, which files and runs hold as any other.
 
+    And every `MixTransformerReconstructor` one of two.
+
     Args:
         put: `setattr`, or pytest's, which undoes it.
     """
     put(network, "MixTransformer", PatchEncoder)
     put(network, "AllMLPDecoder", PixelDecoder)
-    put(SegFormerConfig, "parameter_count", 0)  # or their files would be too small to be believed
+    put(reconstructor, "MixTransformer", PatchEncoder)
+    for count in ("parameter_count", "reconstructor_parameter_count"):
+        put(SegFormerConfig, count, 0)  # or their files would be too small to be believed
 
 
 class LinearBlock(keras.layers.Layer):

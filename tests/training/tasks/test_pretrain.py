@@ -28,6 +28,7 @@ from training.config import PretrainConfig, TrainConfig
 from training.data import class_augment as aug
 from training.data.classes import open_classes
 from training.data.pipeline import plain_input_errors
+from training.data.unlabeled import open_images
 from training.optim.accumulate import accumulate
 from training.optim.losses import IGNORED, ClassificationLoss, TopK
 from training.runs.folder import Run
@@ -268,6 +269,10 @@ def test_tfds_sets_with_one_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for image, label in (source[i] for i in range(len(source))):
             assert image.shape == (8, 9, 3)
             assert label == int(image.max() >= 125)
+    images, held = open_images(["tfds:two_colors"], train_split="train[:80%]", val_split="train[80%:]")
+    assert (len(images), len(held), images.license) == (8, 2, "")
+    for image, (expected, _) in ((images[i], most[i]) for i in range(8)):
+        np.testing.assert_array_equal(image, expected)
     with pytest.raises(InputError, match="no split 'val'; splits: train"):
         open_classes("tfds:two_colors", "train", "val")
     with pytest.raises(
