@@ -26,6 +26,8 @@ FOREIGN_OPTIONS = {
     "--gpus-per-node",
     "--nodes",
     "--rounds",
+    "--seeds",
+    "--long-steps",
     "--ours",
     "--recipes",
     "--board",
