@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from segformer_tf.image import Pixels
-from segformer_tf.labels import IGNORE_ID, Labels
+from segformer_tf.labels import IGNORE_ID, Color, Labels
+
+WRONG: Color = (230, 25, 25)  # of errors
 
 
 def colorize(mask: NDArray[np.integer], labels: Labels) -> Pixels:
@@ -32,6 +34,19 @@ def overlay(image: Pixels, mask: NDArray[np.integer], labels: Labels, *, alpha: 
     ignored = mask == IGNORE_ID
     mixed[ignored] = image[ignored]
     return mixed
+
+
+def errors(image: Pixels, truth: NDArray[np.integer], prediction: NDArray[np.integer]) -> Pixels:
+    """The image in gray, wrong pixels in `WRONG`, ignored ones black: (H, W, 3) uint8."""
+    picture = faded(image)
+    picture[prediction != truth] = WRONG
+    picture[truth == IGNORE_ID] = 0
+    return picture
+
+
+def faded(image: Pixels) -> Pixels:
+    """The image in gray of little contrast, to draw colors on: a new (H, W, 3) uint8, 64..191."""
+    return np.asarray(Image.fromarray(image).convert("L").convert("RGB")) // np.uint8(2) + np.uint8(64)
 
 
 def class_ids(mask: NDArray[np.integer]) -> list[int]:

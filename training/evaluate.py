@@ -28,7 +28,7 @@ from segformer_tf.metrics import (
 )
 from segformer_tf.sampling import evenly_spaced
 from training.data.match_names import Match, match_names
-from training.data.open import Source
+from training.data.open import Source, sample_name
 from training.protocols import EvalProtocol, Logits, Network, predict_mask
 
 _LOOKED_AT = 16  # files of a split, for their largest value
@@ -193,7 +193,6 @@ def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, 
     """
     count = len(source.labels.names)
     matrix, images = np.zeros((count, count), np.int64), list[ImageScore]()
-    names = [path.name for path in getattr(source, "images", ())]  # none of a TFDS data set
     for i in indices:
         image, truth = source[i]
         try:
@@ -201,8 +200,7 @@ def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, 
         except (InputError, ValueError) as error:
             raise InputError(f"{source.name}, sample {i}: {error}") from None
         matrix += own
-        name = names[i] if names else f"{source.name} sample {i}"
-        images.append(ImageScore(i, name, per_class_iou(own), mean_iou(own)))
+        images.append(ImageScore(i, sample_name(source, i), per_class_iou(own), mean_iou(own)))
     return Scores(source.labels, len(images), matrix, tuple(images))
 
 

@@ -86,6 +86,9 @@ class Task(Protocol):
     def metrics(self) -> list[keras.metrics.Metric]:
         """Metrics of every epoch; one of them has the name `score`."""
 
+    def classes(self) -> Mapping[str, float]:
+        """IoU of the classes in the validation that just ended, by name, without those that do not occur."""
+
     def train_batches(self, start: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """Endless augmented batches from sample number `start` on, see `training.data.pipeline.endless_batches`."""
 
@@ -246,7 +249,7 @@ def _fit(model: keras.Model, task: Task, run: Run, config: RunConfig, progress: 
     )
     extra = [throughput.values, divergence.values]
     validation_callbacks: list[keras.callbacks.Callback] = [
-        SaveRun(run, progress, score=task.score, size=_eval_size(config), extra=extra),
+        SaveRun(run, progress, score=task.score, size=_eval_size(config), extra=extra, classes=task.classes),
         StopEarly(progress, config.patience),
         averaged,
     ]

@@ -13,12 +13,11 @@ from rich.progress import track
 from segformer_tf.files import atomic, make_folder
 from segformer_tf.image import Pixels, fit_image
 from segformer_tf.labels import IGNORE_ID, Labels
-from segformer_tf.overlay import class_ids, overlay, with_legend
+from segformer_tf.overlay import class_ids, errors, overlay, with_legend
 from segformer_tf.terminal import plain_console
 from training.data.open import Source
 from training.evaluate import ImageScore, Scores
 
-_WRONG = (230, 25, 25)
 _WIDEST = 1024  # pixels of each of the four pictures
 _SHEET = 1600  # pixels of the sheet's width
 
@@ -98,14 +97,6 @@ def panel(
     names = (f"{name} {iou:.2f}" for name, iou in zip(labels.names, score.per_class, strict=True))
     seen = class_ids(np.concatenate([truth.ravel(), np.where(counts, prediction, IGNORE_ID).ravel()]))
     return with_legend(row, Labels(tuple(names), labels.colors), seen, size=size)
-
-
-def errors(image: Pixels, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Pixels:
-    """The image in gray, wrong pixels red, ignored ones black: (H, W, 3) uint8."""
-    picture: Pixels = np.asarray(Image.fromarray(image).convert("L").convert("RGB")) // np.uint8(2) + np.uint8(64)
-    picture[prediction != truth] = _WRONG
-    picture[truth == IGNORE_ID] = 0
-    return picture
 
 
 def _save(picture: Image.Image, path: Path) -> None:

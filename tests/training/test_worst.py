@@ -11,9 +11,10 @@ from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 from segformer_tf.metrics import confusion_matrix, mean_iou
+from segformer_tf.overlay import errors
 from tests.helpers import refused
 from training.evaluate import Scores, evaluate
-from training.worst import draw_worst, errors, worst_images
+from training.worst import draw_worst, worst_images
 
 LABELS = Labels.named(["left", "right"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
@@ -44,6 +44,12 @@ class Source(Split[Sample], Protocol):
 
     license: str
     labels: Labels
+
+
+def sample_name(source: Source, index: int) -> str:
+    """The name of a sample's image file; of a TFDS set, which has none, its number."""
+    files: Any = getattr(source, "images", ())
+    return files[index].name if files else f"{source.name} sample {index}"
 
 
 def open_source(data: str, split: str, manifest: Manifest | None = None) -> Source:

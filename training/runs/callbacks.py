@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
@@ -20,7 +20,7 @@ from training.distributed.strategy import this_place
 from training.optim.optimizer import SharedLossScale, averaged, swap_average
 from training.runs.backup import Backup, Progress
 from training.runs.folder import Run
-from training.runs.plots import plot_history
+from training.runs.plots import CLASS_IOU, plot_history
 
 # In a row; by then the loss scale is halved from Keras' first one, 2^15, to 2^-17.
 _MOST_SKIPPED = 32
@@ -186,6 +186,7 @@ class SaveRun(keras.callbacks.Callback):
         score: the metric whose best value on the validation split selects the best weights.
         size: (height, width) of validation images, if fixed; where it changed, scores of before are not compared.
         extra: functions that give more values for an epoch's logs.
+        classes: gives the IoU of the classes in the validation that just ended, by name, for the history alone.
     """
 
     def __init__(
@@ -196,6 +197,7 @@ class SaveRun(keras.callbacks.Callback):
         score: str,
         size: Sequence[int] | None = None,
         extra: Sequence[Callable[[], dict[str, float]]] = (),
+        classes: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         super().__init__()
         self.run = run
@@ -203,6 +205,7 @@ class SaveRun(keras.callbacks.Callback):
         self.score = score
         self.size = list(size) if size else None
         self.extra = extra
+        self.classes = classes
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         self._epoch = epoch
@@ -226,7 +229,8 @@ class SaveRun(keras.callbacks.Callback):
             logs.setdefault(name, value)
         values = {name: float(value) for name, value in logs.items()}
         self.progress.trained = None
-        self.progress.history.append({"epoch": epoch, **values})
+        classes = {f"{CLASS_IOU}{name}": iou for name, iou in self.classes().items()}  # read on every worker
+        self.progress.history.append({"epoch": epoch, **values, **classes})
         score = values[f"val_{self.score}"]
         if self.progress.size != self.size:
             self.progress.best, self.progress.best_epoch, self.progress.size = -1.0, 0, self.size

@@ -66,6 +66,9 @@ class Classification:
     def metrics(self) -> list[keras.metrics.Metric]:
         return [TopK(k) for k in (1, 5) if k == 1 or k < len(self.source.names)]
 
+    def classes(self) -> dict[str, float]:
+        return {}
+
     def train_batches(self, start: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
         config = self.config
 

@@ -18,8 +18,9 @@ from segformer_tf.keras_metrics import MeanIoU
 from segformer_tf.losses.base import MeanOverValid
 from segformer_tf.losses.table import make_loss
 from segformer_tf.mask import logits_to_mask
+from segformer_tf.metrics import confusion_matrix, mean_iou, per_class_iou
 from segformer_tf.model import SegFormer, build_segformer
-from segformer_tf.overlay import class_ids, overlay
+from segformer_tf.overlay import class_ids, errors, overlay
 from segformer_tf.sampling import evenly_spaced
 from training.config import FROZEN_STAGES, TrainConfig
 from training.data.augment import Normalize
@@ -29,15 +30,16 @@ from training.data.first_manifest import first_manifest
 from training.data.folder.manifest_file import MANIFESTS
 from training.data.image_bits import settle_bits
 from training.data.masks import Sample
-from training.data.open import Source, open_source
+from training.data.open import Source, open_source, sample_name
 from training.data.order import ClassBalance
 from training.data.pipeline import Samples, eval_batches, train_batches
 from training.distributed.strategy import this_place
 from training.optim.losses import rare_class_weights
 from training.runs.backup import Backup
 from training.runs.folder import Run
-from training.runs.plots import plot_panel
+from training.runs.plots import plot_panel, shortened
 from training.tasks.warm_start import Start, copy_weights, read_start
+from training.tasks.worst_image import WorstImage
 
 
 class Segmentation:
@@ -59,6 +61,7 @@ class Segmentation:
         self._normalize: Normalize = normalize
         self._tally: Tally | None = None  # once the masks are checked
         self._balance: ClassBalance | None = None
+        self._worst: WorstImage | None = None  # of one replica
 
     def open(self, run: Run | None) -> TrainConfig:
         config = self.config
@@ -113,6 +116,12 @@ class Segmentation:
         return size
 
     def model(self) -> SegFormer:
+        model = self._model()
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            self._worst = WorstImage(model, len(self.source.labels.names))
+        return model
+
+    def _model(self) -> SegFormer:
         labels, config = self.source.labels, self.config
         changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
         changes["license"] = _license(self.source, self._start.model.config.license if self._start else "")
@@ -138,7 +147,14 @@ class Segmentation:
         return make_loss(self.config.loss, class_weights=weights)
 
     def metrics(self) -> list[keras.metrics.Metric]:
-        return [MeanIoU(len(self.source.labels.names))]
+        self._metric = MeanIoU(len(self.source.labels.names))
+        return [self._metric]
+
+    def classes(self) -> dict[str, float]:
+        iou = per_class_iou(keras.ops.convert_to_numpy(self._metric.total_cm).astype(np.int64))
+        return {
+            name: value for name, value in zip(self.source.labels.names, iou.tolist(), strict=True) if value == value
+        }
 
     def train_batches(self, start: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
         config = self.config
@@ -159,16 +175,23 @@ class Segmentation:
         return self._eval_batches(self.validation, self.config.batch_size, context)
 
     def draw(self, model: SegFormer, out: Path) -> None:
-        """A row per sample: image, truth, prediction."""
-        samples, batch = self._shown
-        rows, labels, masks = [], self.source.labels, []
-        for i, (image, truth) in enumerate(samples):  # one at a time: --batch-size may be 1 because memory is short
-            logits = np.asarray(model(batch[i : i + 1], training=False))[0]
-            prediction = logits_to_mask(logits, (image.shape[0], image.shape[1]))
+        """A row per sample: image, truth, prediction, errors; below them the worst of the last validation."""
+        shown, labels = list(self._shown), self.source.labels
+        worst = self._worst.take() if self._worst else None
+        if worst is not None and worst not in (index for index, *_ in shown):
+            shown.append(self._sample(worst))
+        rows, titles, masks = [], [], []
+        for index, (image, truth), pixels in shown:  # one at a time: --batch-size may be 1 because memory is short
+            prediction = logits_to_mask(np.asarray(model(pixels, training=False))[0], (image.shape[0], image.shape[1]))
+            score = mean_iou(confusion_matrix(truth, prediction, num_classes=len(labels.names)))
             rows.append([image, overlay(image, truth, labels), overlay(image, prediction, labels)])
+            rows[-1].append(errors(image, truth, prediction))
+            name = shortened(sample_name(self.validation, index))
+            first = f"worst: {name}" if index == worst else name
+            titles.append((first, "truth", f"prediction, mean IoU {score:.2f}", "errors red"))
             masks += [truth.ravel(), prediction.ravel()]
         legend = [(labels.names[i], labels.colors[i]) for i in class_ids(np.concatenate(masks))]
-        plot_panel(rows, out, titles=[("image", "truth", "prediction")] * len(rows), legend=legend)
+        plot_panel(rows, out, titles=titles, legend=legend)
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -176,10 +199,14 @@ class Segmentation:
         return self.config.eval_size
 
     @cached_property
-    def _shown(self) -> tuple[list[Sample], Any]:
-        """Four samples, and the batch of them."""
-        samples = [self.validation[i] for i in evenly_spaced(range(len(self.validation)), 4)]
-        return samples, next(iter(self._eval_batches(samples, len(samples))))[0]
+    def _shown(self) -> list[tuple[int, Sample, Any]]:
+        """Four of the split, evenly spaced."""
+        return [self._sample(i) for i in evenly_spaced(range(len(self.validation)), 4)]
+
+    def _sample(self, index: int) -> tuple[int, Sample, Any]:
+        """A validation sample: its number, itself, and a batch of it for the model."""
+        sample = self.validation[index]
+        return index, sample, next(iter(self._eval_batches([sample], 1)))[0]
 
     def _eval_batches(
         self,
