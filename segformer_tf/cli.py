@@ -23,6 +23,7 @@ VERBS = {
         "training.analysis.features.cli:features",
         "Draw the feature maps of a photo, and what a pixel attends to.",
     ),
+    "report": ("training.analysis.report.cli:report", "Write a page on a model: scores, pictures, errors, times."),
     "data import": (
         "training.data.formats.cli:import_labels",
         "Convert labels of labelme, COCO, CVAT, Label Studio, YOLO and others to a folder to train on.",
@@ -45,6 +46,7 @@ VERBS = {
 HINTS = {
     "torch": "pip install torch==2.13.0",
     "huggingface_hub": "in the repository: pip install '.[hub]'",
+    "jinja2": "in the repository: pip install '.[analysis]'",
     **dict.fromkeys(("yaml", "imagehash", "scipy"), "in the repository: pip install '.[data]'"),
     "rasterio": "in the repository: pip install '.[polygons]' or '.[large]'",
     "cv2": "--tolerance needs it: pip install opencv-python-headless",

@@ -29,7 +29,8 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
     """Train a SegFormer on a folder of images and masks, or on a TFDS data set.
 
     The run folder gets config.json, environment.json, weights/{last,best}.keras, history.csv, curves.png,
-    panel.png and TensorBoard logs.
+    panel.png and TensorBoard logs. At the end of a training on one machine it also gets report.html, of at most 100
+    validation images, where the extra `analysis` is installed; `segformer report` writes it of all of them.
 
     No download, a few minutes:
 
@@ -125,9 +126,15 @@ def _run(config: RunConfig | None, root: Path | None, kind: type[RunConfig]) -> 
         raise InputError("expected --data DATA and options of a new run, or --resume RUN")
     config.check()
     import_tensorflow()
+    from training.distributed.strategy import this_place
     from training.train import train
 
-    print(f"run folder: {train(config, before).root}")
+    root = train(config, before).root
+    print(f"run folder: {root}")
+    if isinstance(config, TrainConfig) and this_place().count == 1:
+        from training.analysis.report.after_training import report_after_training
+
+        report_after_training(root)
 
 
 def evaluate(

@@ -191,17 +191,39 @@ def evaluate(predict: Callable[[Pixels], NDArray[np.uint8]], source: Source, *, 
     Raises:
         InputError: a mask of another size than its image, or ids outside the classes.
     """
-    count = len(source.labels.names)
-    matrix, images = np.zeros((count, count), np.int64), list[ImageScore]()
+    scoring = Scoring(source)
     for i in indices:
         image, truth = source[i]
+        with scoring.sample(i):
+            scoring.add(i, truth, predict(image))
+    return scoring.scores()
+
+
+class Scoring:
+    """Adds up the scores of one model on the samples of `source`, one at a time."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        count = len(source.labels.names)
+        self._matrix, self._images = np.zeros((count, count), np.int64), list[ImageScore]()
+
+    @contextmanager
+    def sample(self, index: int) -> Iterator[None]:
+        """Names the sample in errors that end the block; raises InputError."""
         try:
-            own = confusion_matrix(truth, predict(image), num_classes=count)
+            yield
         except (InputError, ValueError) as error:
-            raise InputError(f"{source.name}, sample {i}: {error}") from None
-        matrix += own
-        images.append(ImageScore(i, sample_name(source, i), per_class_iou(own), mean_iou(own)))
-    return Scores(source.labels, len(images), matrix, tuple(images))
+            raise InputError(f"{self._source.name}, sample {index}: {error}") from None
+
+    def add(self, index: int, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
+        """Count the pixels of a sample; raises ValueError for masks of two shapes, or ids outside the classes."""
+        own = confusion_matrix(truth, prediction, num_classes=len(self._matrix))
+        self._matrix += own
+        self._images.append(ImageScore(index, sample_name(self._source, index), per_class_iou(own), mean_iou(own)))
+
+    def scores(self) -> Scores:
+        """Of the samples until now."""
+        return Scores(self._source.labels, len(self._images), self._matrix, tuple(self._images))
 
 
 def set_bits(source: Source, bits: int | None) -> str | None:

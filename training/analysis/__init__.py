@@ -1,1 +1,1 @@
-"""What a trained network looks at, and where it breaks."""
+"""What a trained network looks at, where it breaks, and a report that shows it."""

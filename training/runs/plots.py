@@ -117,6 +117,11 @@ def plot_panel(
 
 
 def plot_confusion(matrix: NDArray[np.int64], out: Path, *, names: Sequence[str]) -> None:
+    """The picture of `confusion_figure`."""
+    _save(confusion_figure(matrix, names), out, dpi=90 if len(names) <= _NAMED else 150)
+
+
+def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
     """The confusion matrix, each row (a true class) in shares of its sum; empty rows stay blank."""
     pixels = matrix.sum(1, keepdims=True)
     share = np.divide(matrix, pixels, out=np.full(matrix.shape, np.nan), where=pixels > 0)
@@ -133,7 +138,7 @@ def plot_confusion(matrix: NDArray[np.int64], out: Path, *, names: Sequence[str]
         for row, column in np.argwhere(share >= 0.005):
             color = "white" if share[row, column] > 0.6 else "black"
             axes.text(column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", color=color, fontsize=7)
-    _save(figure, out, dpi=90 if len(names) <= _NAMED else 150)
+    return figure
 
 
 def _save(figure: Figure, out: Path, *, dpi: int = 90) -> None:

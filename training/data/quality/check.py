@@ -27,25 +27,28 @@ class Checked:
     notes: list[str]
 
 
-def check_data(data: str, splits: Sequence[str] | None = None) -> Checked:
+def check_data(data: str, splits: Sequence[str] | None = None, *, most: int | None = None) -> Checked:
     """Look at a data set.
 
     Args:
         data: a folder, its manifest, or ``tfds:NAME``.
         splits: those to look at; without, all of a folder's, and train and val of a TFDS set.
+        most: images that are read, if there is no time for any number.
 
     Raises:
-        InputError: no such data set or split, or an image or mask that stands alone.
+        InputError: no such data set or split, an image or mask that stands alone, or too many images.
     """
     manifest, notes = None, list[str]()
     if assumption := assumed(data):
         manifest = Manifest.of(assumption.data, Path(data) / "dataset.json")
         notes = [f"{data}: no manifest, so this is assumed:", *(f"  {note}" for note in assumption.notes)]
     sources = {split: open_source(data, split, manifest) for split in splits or _splits(data, manifest)}
+    lengths = {split: len(source) for split, source in sources.items()}
+    if most is not None and (count := sum(lengths.values())) > most:
+        raise InputError(f"{count} images would be read; `segformer data check {data}` does it")
     facts, faults = read_facts(sources)
     if not faults:
         faults = _refused(sources)
-    lengths = {split: len(source) for split, source in sources.items()}
     labels = next(iter(sources.values())).labels
     return Checked(sources, facts, make_report(facts, labels, lengths=lengths, faults=faults), notes)
 
