@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from convert.quantize.recipes import RECIPES
 from segformer_tf.config import VARIANTS
@@ -17,7 +16,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
 from segformer_tf.image import list_images, skipped_files
 from segformer_tf.load_tensorflow import import_tensorflow
-from segformer_tf.terminal import plain_console
+from segformer_tf.terminal import narrow_table, plain_console
 
 if TYPE_CHECKING:
     from convert.export import Exported
@@ -157,9 +156,8 @@ def export(
                 loaded, out, format, runtimes=runtime or [], opset=opset, dynamic_batch=dynamic_batch, **options
             )
     megabytes = sum(file.stat().st_size for file in (out.iterdir() if out.is_dir() else [out])) / 1e6
-    table = Table(title=f"{out}  {megabytes:.2f} MB, {recipe}, {size[0]}x{size[1]}, against Keras")
-    for column in ("runtime", "relative error", "largest difference", "same class"):
-        table.add_column(column)
+    title = f"{out}  {megabytes:.2f} MB, {recipe}, {size[0]}x{size[1]}, against Keras"
+    table = narrow_table(("runtime",), ("relative error", "largest difference", "same class"), title=title)
     for v in exported.verdicts:
         table.add_row(v.runtime, f"{v.error:.2e}", f"{v.max_error:.2e}", f"{v.agreement:.2%}")
     console.print(table)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
 
 def plain_console(*, stderr: bool = False) -> Console:
@@ -17,3 +20,18 @@ def plain_console(*, stderr: bool = False) -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 1000
     return console
+
+
+def narrow_table(words: Sequence[str], numbers: Sequence[str] = (), *, title: str = "", caption: str = "") -> Table:
+    """A table for 80 columns: words fold where there is no room, numbers are never cut.
+
+    Args:
+        words, numbers: titles of its columns; those of numbers are to the right, and break at line feeds alone.
+        title, caption: above and below it.
+    """
+    table = Table(title=title or None, caption=caption or None, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in words:
+        table.add_column(name, overflow="fold", vertical="top")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table

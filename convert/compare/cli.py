@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 from rich.text import Text
 
 from segformer_tf.edge.foreign_options import ForeignOptions
@@ -17,7 +16,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
 from segformer_tf.image import skipped_files
 from segformer_tf.load_tensorflow import import_tensorflow
-from segformer_tf.terminal import plain_console
+from segformer_tf.terminal import narrow_table, plain_console
 
 if TYPE_CHECKING:
     from convert.compare.steps import Report
@@ -115,9 +114,7 @@ def verify(
 
 
 def _print_report(report: Report) -> None:
-    table = Table()
-    for column in ("step", "largest difference", "relative", "tolerance", "verdict"):
-        table.add_column(column, justify="left" if column == "step" else "right")
+    table = narrow_table(("step",), ("largest difference", "relative", "tolerance", "verdict"))
     for row in report.rows:
         verdict = Text("agrees") if row.passes else Text("past it", style="red")
         table.add_row(row.name, f"{row.max_abs:.2e}", f"{row.relative:.2e}", f"{row.tolerance:.0e}", verdict)
@@ -137,9 +134,8 @@ def _print_sensitivities(model: Path, images: Path | None, size: tuple[int, int]
     if as_json:
         print(json.dumps([asdict(each) for each in steps], indent=1, allow_nan=False))
         return
-    table = Table(title=f"{model}: logits when one step alone is computed in int8")
-    for column in ("step", "relative error", "multiply-adds"):
-        table.add_column(column, justify="left" if column == "step" else "right")
+    title = f"{model}: logits when one step alone is computed in int8"
+    table = narrow_table(("step",), ("relative error", "multiply-adds"), title=title)
     for each in steps:
         table.add_row(each.step, f"{each.error:.2e}", f"{each.share:.1%}")
     plain_console().print(table)

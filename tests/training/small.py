@@ -116,6 +116,8 @@ def lighten_networks(put: Callable[[Any, str, Any], None] = setattr) -> None:
 
 
 _COMMAND = """
+from training.analysis.report import after_training
+after_training.report_after_training = lambda root: None
 from segformer_tf.cli import script
 script()
 """

@@ -19,7 +19,7 @@ from segformer_tf.errors import InputError
 from segformer_tf.image import skipped_files
 from segformer_tf.labels import IGNORE_ID
 from segformer_tf.sampling import evenly_spaced
-from segformer_tf.terminal import plain_console
+from segformer_tf.terminal import narrow_table, plain_console
 from training.data.folder.manifest import unpack
 from training.data.folder.source import LIES_OVER, FolderSource, MaskSummary
 from training.data.open import Source
@@ -268,12 +268,11 @@ def _bar(quiet: bool) -> Any:
 
 def _table(tallies: Sequence[Tally]) -> Table:
     """Each class's share of a split's pixels, and how many masks show it."""
-    table = Table("class")
+    titles = [title for tally in tallies for title in (f"{tally.source.split}, %", "images")]
+    table = narrow_table(("class",), titles)
     rows: list[list[str | Text]] = [[name] for name in tallies[0].source.labels.names]
     ignored: list[str | Text] = [Text("ignored", style="italic")]
     for tally in tallies:
-        table.add_column(f"{tally.source.split}, %", justify="right")
-        table.add_column("images", justify="right")
         for row, pixels, images in zip(rows, tally.pixels, tally.images, strict=True):
             row += [_share(pixels / tally.total), str(images)]
         ignored += [_share(1 - tally.pixels.sum() / tally.total), ""]

@@ -13,6 +13,7 @@ from segformer_tf.edge.benchmark.scatter_plot import Point, plot_points
 from segformer_tf.edge.benchmark.timing import Benchmark, Conditions, Timing
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
+from segformer_tf.terminal import narrow_table
 
 _MISSING = "-"
 COLUMNS = tuple(field.name for kind in (Timing, Conditions) for field in fields(kind))
@@ -22,17 +23,15 @@ def speed_table(result: Benchmark) -> Table:
     """Milliseconds of each stage, and the share of the machine's speed."""
     conditions, images = result.conditions, {(t.image_height, t.image_width) for t in result.timings}
     size = " ".join(f"{height}x{width}" for height, width in images) if len(images) == 1 else "of each input's size"
-    table = Table(
+    table = narrow_table(
+        ("file", "runtime"),
+        ("load", "resize", "invoke\np50", "invoke\np90", "mask", "total", "of\nmatmul"),
         title=f"ms of {conditions.repeats} interleaved calls after {conditions.warm_up} to warm up, "
         f"threads: {conditions.threads}, image: {conditions.image}, {size}",
         caption=f"{conditions.machine}, {conditions.cores} cores; "
         f"float32 matrix product: {conditions.matmul_gflops:.1f} GFLOP/s"
         + (f"; shares count {conditions.gmac_counted:g} GMAC" if conditions.gmac_counted else ""),
     )
-    table.add_column("file", overflow="fold", min_width=14)
-    table.add_column("runtime")
-    for column in ("load", "resize", "invoke p50", "invoke p90", "mask", "total", "of matmul"):
-        table.add_column(column, justify="right")
     for t in result.timings:
         times = (f"{value:.1f}" for value in (t.load, t.resize, t.p50, t.p90, t.mask, t.total))
         table.add_row(t.path.name, _runtime(t), *times, _MISSING if t.share is None else f"{t.share:.1%}")
@@ -46,11 +45,8 @@ def files_table(result: Benchmark) -> Table:
         if t.path not in files or files[t.path].ops is None:
             files[t.path] = t
     scored = any(t.mean_iou is not None for t in files.values())
-    table = Table(title="the files")
-    table.add_column("file", overflow="fold", min_width=14)
-    table.add_column("recipe", overflow="fold")
-    for column in ("input", "classes", "MB", "GMAC", "ops", *(["mIoU"] if scored else [])):
-        table.add_column(column, justify="right", no_wrap=True)
+    numbers = ("input", "classes", "MB", "GMAC", "ops", *(["mIoU"] if scored else []))
+    table = narrow_table(("file", "recipe"), numbers, title="the files")
     for t in files.values():
         table.add_row(
             t.path.name,
@@ -67,11 +63,7 @@ def files_table(result: Benchmark) -> Table:
 
 def runtimes_table(result: Benchmark) -> Table:
     """What each runtime makes of each file."""
-    table = Table(title="what the runtimes make of them")
-    table.add_column("file", overflow="fold", min_width=14)
-    table.add_column("runtime", no_wrap=True)
-    for column in ("peak MB", "parts"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = narrow_table(("file", "runtime"), ("peak MB", "parts"), title="what the runtimes make of them")
     table.add_column("ops outside XNNPACK's parts", overflow="fold")
     for t in result.timings:
         parts = _MISSING if t.partitions is None else str(t.partitions)

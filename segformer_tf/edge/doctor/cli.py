@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from segformer_tf.edge.doctor.delegates import DELEGATES
 from segformer_tf.edge.doctor.diagnosis import Diagnosis, diagnose
 from segformer_tf.edge.tflite.operations import read_operations
-from segformer_tf.terminal import plain_console
+from segformer_tf.terminal import narrow_table, plain_console
 
 if TYPE_CHECKING:
     DelegateName = str
@@ -64,9 +63,8 @@ def doctor(
     console = plain_console()
     types = Counter(op.dtype for op in operations)
     print(f"{model}: {len(operations)} operations, {', '.join(f'{n} {name}' for name, n in types.most_common(4))}")
-    table = Table()
-    for column in ("delegate", "takes", "parts", "multiply-adds", "known"):
-        table.add_column(column)
+    table = narrow_table(("delegate",), ("takes", "parts", "multiply-adds"))
+    table.add_column("known")
     for each in diagnoses:
         table.add_row(
             each.delegate.name,

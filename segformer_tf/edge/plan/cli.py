@@ -21,7 +21,7 @@ from segformer_tf.edge.plan.measure import measure
 from segformer_tf.edge.runtime import choose_runtime, runtime_version, usual_threads
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, refuse_existing
-from segformer_tf.terminal import plain_console
+from segformer_tf.terminal import narrow_table, plain_console
 
 SIZES = ((256, 256), (384, 384), (480, 640), (512, 512), (720, 1280))
 # ADE20K, single scale, % (arXiv 2105.15203, Table 1): a guide to how variants compare, with ImageNet weights.
@@ -161,11 +161,8 @@ def _check(
 
 
 def _table(estimates: list[Estimate], title: str) -> Table:
-    table = Table(title=title)
-    for column in ("variant", "input", "recipe"):
-        table.add_column(column, no_wrap=True)
-    for column in ("ms", "fps", "MB", "memory", "GMAC", "ADE20K"):
-        table.add_column(column, justify="right", no_wrap=True)
+    numbers = ("ms", "fps", "MB", "memory", "GMAC", "ADE20K")
+    table = narrow_table(("variant", "input", "recipe"), numbers, title=title)
     for e in sorted(estimates, key=lambda e: e.total):
         star = "*" if e.timed else ""
         table.add_row(

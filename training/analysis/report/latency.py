@@ -9,6 +9,7 @@ import numpy as np
 from rich.progress import track
 
 from segformer_tf.edge.benchmark.timing import time_files
+from segformer_tf.edge.runtime import choose_runtime
 from segformer_tf.terminal import plain_console
 from training.analysis.report.scan import Findings
 
@@ -16,17 +17,18 @@ _REPEATS, _WARM_UP, _THREADS = 10, 2, 2
 
 
 def latency_table(files: Sequence[Path]) -> tuple[list[list[str]], str]:
-    """Each ``.tflite`` on each installed runtime, and a line on the conditions.
+    """Each ``.tflite`` on the preferred installed runtime, and a line on the conditions.
 
     The columns are `LATENCY_COLUMNS`.
 
     Raises:
-        InputError: a file that no runtime takes.
+        InputError: no runtime, or a file that it does not take.
     """
     console = plain_console(stderr=True)
     quiet = not console.is_terminal
     result = time_files(
         files,
+        runtimes=[choose_runtime(None)],
         threads=_THREADS,
         repeats=_REPEATS,
         warm_up=_WARM_UP,
@@ -44,8 +46,9 @@ def latency_table(files: Sequence[Path]) -> tuple[list[list[str]], str]:
     ]
     conditions = result.conditions
     return rows, (
-        f"Medians of {_REPEATS} interleaved calls after {_WARM_UP}; p90: nine of ten calls take less. {_THREADS} threads "
-        f"of {conditions.machine}, {conditions.cores} cores; {conditions.date}."
+        f"Medians of {_REPEATS} interleaved calls after {_WARM_UP}; p90: nine of ten calls take less. "
+        f"{_THREADS} threads of {conditions.machine}, {conditions.cores} cores; {conditions.date}. "
+        "`segformer benchmark` has other runtimes."
     )
 
 

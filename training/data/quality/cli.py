@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.load_tensorflow import import_tensorflow
-from segformer_tf.terminal import plain_console
+from segformer_tf.terminal import narrow_table, plain_console
 from training.data.quality.report import Report
 
 
@@ -83,23 +82,23 @@ def _print(report: Report, notes: list[str]) -> None:
     console = plain_console()
     for note in notes:
         print(note)
-    table = Table("split", "images", "sizes (height x width)")
+    table = narrow_table(("split",), ("images",))
+    table.add_column("sizes (height x width)")
     for split, own in report.splits.items():
         sizes = ", ".join(f"{each['height']}x{each['width']} ({each['images']})" for each in own["sizes"])
         more = " …" if sum(each["images"] for each in own["sizes"]) < own["images"] else ""
         table.add_row(split, str(own["images"]), sizes + more)
     console.print(table)
-    table = Table("class")
-    for split in report.splits:
-        table.add_column(f"{split}, %", justify="right")
-        table.add_column("images", justify="right")
-    for title in ("regions", "specks", "median, cells", "IoU at 1/4"):
-        table.add_column(title, justify="right")
+    table = narrow_table(("class",), [title for split in report.splits for title in (f"{split}, %", "images")])
     for row in report.classes:
         cells = [text for split in report.splits for text in (_percent(row.share[split]), str(row.images[split]))]
+        table.add_row(row.name, *cells)
+    console.print(table)
+    table = narrow_table(("class",), ("regions", "specks", "median, cells", "IoU at 1/4"))
+    for row in report.classes:
         median = "-" if row.median_cells is None else f"{row.median_cells:.1f}"
         kept = "-" if row.iou_at_quarter is None else f"{row.iou_at_quarter:.2f}"
-        table.add_row(row.name, *cells, str(row.regions), str(row.specks), median, kept)
+        table.add_row(row.name, str(row.regions), str(row.specks), median, kept)
     console.print(table)
     print(
         "cells: 4x4 pixels of an image, the grid on which the network decides; specks: regions below a cell; IoU at "
