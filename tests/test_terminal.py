@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from rich.table import Table
 
 from segformer_tf import Labels, build_segformer
 from segformer_tf.cli import main
-from segformer_tf.terminal import plain_console
+from segformer_tf.edge.benchmark.report import files_table, runtimes_table, speed_table
+from segformer_tf.edge.benchmark.timing import Benchmark, Conditions, Timing
+from segformer_tf.edge.plan.cli import _table as _plan_table
+from segformer_tf.edge.plan.estimate import Estimate
+from segformer_tf.terminal import narrow_table, plain_console
 from training.cli import _print_scores
+from training.data.quality.cli import class_tables
+from training.data.quality.report import ClassRow, Report
 from training.evaluate import Scores
 from training.runs.plots import plot_confusion, plot_panel
 
@@ -74,3 +82,69 @@ def test_a_panel_has_a_legend(tmp_path: Path) -> None:
         plot_panel([[np.zeros((8, 8, 3), np.uint8)] * 2], out, titles=[DOLLARS], legend=entries)
     assert not (np.asarray(Image.open(without).convert("RGB")) == color).all(-1).any()
     assert (np.asarray(Image.open(panel).convert("RGB")) == color).all(-1).sum() > 100
+
+
+def printed(table: Table) -> list[str]:
+    """The lines of a table in 80 columns, without the blanks at their ends."""
+    console = Console(width=80, file=StringIO(), color_system=None)
+    console.print(table)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def test_words_fold_and_numbers_stay_whole_in_80_columns() -> None:
+    name, numbers = "a_model_of_a_very_long_name_" * 3, [f"{10**i}.{i}" for i in range(2, 9)]
+    table = narrow_table(("file", "runtime"), [f"invoke\n{i}" for i in range(7)], title="t" * 200, caption="c " * 100)
+    table.add_row(name, "tflite-runtime 2.14.0", *numbers)
+    lines = printed(table)
+    assert max(map(len, lines)) <= 80
+    assert all(number in "\n".join(lines) for number in numbers)
+    files = "".join(line[1:11].split(" ")[0] for line in lines)
+    assert name in files
+    assert "…" not in "".join(lines)
+
+
+def test_the_tables_of_benchmark_plan_and_data_check_fit_80_columns() -> None:
+    timing = Timing(
+        path=Path("a_model_of_a_very_long_name_int8.tflite"),
+        recipe="dynamic_int8",
+        classes=150,
+        height=1024,
+        width=2048,
+        runtime="tflite-runtime",
+        runtime_version="2.14.0",
+        image_height=1024,
+        image_width=2048,
+        load=101.1,
+        resize=102.2,
+        p50=12185.3,
+        p90=12186.4,
+        mask=1036.5,
+        total=12209.7,
+        megabytes=123.45,
+        memory=2240,
+        ops=1432,
+        partitions=105,
+        outside={f"OPERATION_{i}": i for i in range(9)},
+        gmac=107.25,
+        share=1.133,
+        mean_iou=0.5,
+    )
+    numbers = dict.fromkeys(("threads", "warm_up", "repeats", "matmul_gflops", "cores"), 2)
+    texts = dict.fromkeys(("image", "machine", "system", "date", "python", "numpy", "pillow", "segformer_tf"), "a text")
+    result = Benchmark([timing], Conditions(gmac_counted=None, **numbers, **texts))
+    estimate = Estimate("b5", "dynamic_int8", (1024, 2048), True, 12000.5, 12185.3, 123.4, 2240.0, 107.25)
+    splits = ("train", "val", "test")
+    row = ClassRow("a class", dict.fromkeys(splits, 0.25), dict.fromkeys(splits, 25210), 123456, 78901, 12345.6, 0.57)
+    checked = class_tables(Report({split: {} for split in splits}, [row], [], []))
+    for table, cells in (
+        (speed_table(result), ("101.1", "102.2", "12185.3", "12186.4", "1036.5", "12209.7", "113.3%")),
+        (files_table(result), ("1024x2048", "150", "123.45", "107.25", "1432", "0.5000")),
+        (runtimes_table(result), ("2240", "105", "OPERATION_8")),
+        (_plan_table([estimate], "a title"), ("1024x2048", "*12185.3", "123.4", "2240", "107.25")),
+        (checked[0], ("a class", "25.00", "25210")),
+        (checked[1], ("a class", "123456", "78901", "12345.6", "0.57")),
+    ):
+        lines = printed(table)
+        assert max(map(len, lines)) <= 80
+        assert all(cell in "\n".join(lines) for cell in cells)
+        assert "…" not in "".join(lines)

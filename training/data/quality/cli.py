@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.table import Table
 
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, refuse_existing
@@ -89,17 +90,8 @@ def _print(report: Report, notes: list[str]) -> None:
         more = " …" if sum(each["images"] for each in own["sizes"]) < own["images"] else ""
         table.add_row(split, str(own["images"]), sizes + more)
     console.print(table)
-    table = narrow_table(("class",), [title for split in report.splits for title in (f"{split}, %", "images")])
-    for row in report.classes:
-        cells = [text for split in report.splits for text in (_percent(row.share[split]), str(row.images[split]))]
-        table.add_row(row.name, *cells)
-    console.print(table)
-    table = narrow_table(("class",), ("regions", "specks", "median, cells", "IoU at 1/4"))
-    for row in report.classes:
-        median = "-" if row.median_cells is None else f"{row.median_cells:.1f}"
-        kept = "-" if row.iou_at_quarter is None else f"{row.iou_at_quarter:.2f}"
-        table.add_row(row.name, str(row.regions), str(row.specks), median, kept)
-    console.print(table)
+    for table in class_tables(report):
+        console.print(table)
     print(
         "cells: 4x4 pixels of an image, the grid on which the network decides; specks: regions below a cell; IoU at "
         "1/4: what a perfect network would score, for the grid"
@@ -108,6 +100,19 @@ def _print(report: Report, notes: list[str]) -> None:
         print(f"{'FAULT' if finding.fault else 'remark'} {finding.topic}: {finding.text}")
     for each in report.suggestions:
         print(f"suggestion for {each.verb}: {each.options}  ({each.reason})")
+
+
+def class_tables(report: Report) -> tuple[Table, Table]:
+    """How much of each split the classes are, and how large their regions."""
+    shares = narrow_table(("class",), [title for split in report.splits for title in (f"{split}, %", "images")])
+    regions = narrow_table(("class",), ("regions", "specks", "median, cells", "IoU at 1/4"))
+    for row in report.classes:
+        cells = [text for split in report.splits for text in (_percent(row.share[split]), str(row.images[split]))]
+        shares.add_row(row.name, *cells)
+        median = "-" if row.median_cells is None else f"{row.median_cells:.1f}"
+        kept = "-" if row.iou_at_quarter is None else f"{row.iou_at_quarter:.2f}"
+        regions.add_row(row.name, str(row.regions), str(row.specks), median, kept)
+    return shares, regions
 
 
 def _percent(share: float) -> str:
