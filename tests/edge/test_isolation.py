@@ -30,7 +30,7 @@ def test_imports(code: str) -> None:
     assert run(code).returncode == 0
 
 
-@pytest.mark.parametrize("verb", ["", "train", "evaluate", "export", "predict", "benchmark", "serve", "info"])
+@pytest.mark.parametrize("verb", ["", "train", "evaluate", "report", "export", "predict", "benchmark", "serve", "info"])
 def test_help_of_every_verb(verb: str) -> None:
     done = run(COMMAND, *([verb] if verb else []), "--help")
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segformer_tf import build_segformer
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID, Labels
@@ -225,6 +226,21 @@ def test_what_is_no_run_is_refused(tmp_path: Path, tiny_files: dict, capsys: pyt
     (tmp_path / "config.json").write_text('{"task": "classification"}')
     with pytest.raises(InputError, match="a classifier has no masks"):
         read_run(tmp_path)
+
+
+def test_a_model_of_other_classes_leaves_the_first_ones_report(
+    trained: Path, tiny_files: dict, toy_folder: Path, tmp_path: Path
+) -> None:
+    build_segformer("tiny", num_classes=9).save(tmp_path / "nine.keras")
+    page = build(Request(model=tiny_files["fp32"], data=str(toy_folder), against=tmp_path / "nine.keras", images=2))
+    ((part, reason),) = page.missing
+    assert part == "Comparison with nine.keras"
+    assert "has 9 classes, the data 6" in reason
+    assert page.classes
+    assert page.differences is None
+    assert page.scored.startswith("2 of 3 images")
+    page = build(Request(model=tiny_files["fp32"], data=str(toy_folder), against=trained))
+    assert ("images", "stretched to 97x161") in page.cards[trained.name]  # as the file, not as it was validated
 
 
 def test_a_file_with_data_needs_no_run(tiny_files: dict, toy_folder: Path, tmp_path: Path) -> None:

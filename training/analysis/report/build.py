@@ -23,7 +23,7 @@ from training.analysis.report.latency import LATENCY_COLUMNS, latency_table, sco
 from training.analysis.report.page import Page, Table, render
 from training.analysis.report.pictures import chosen, draw_differences, draw_errors
 from training.analysis.report.run_files import read_run
-from training.analysis.report.scan import scan
+from training.analysis.report.scan import Differences, Findings, scan
 from training.data.check_masks import check_split
 from training.data.open import Source, open_source
 from training.data.quality.check import Checked, check_data
@@ -118,61 +118,73 @@ def _refuse_foreign(model: Path) -> None:
 
 def _score(page: Page, request: Request, source: Source, split: str) -> None:
     with ExitStack() as stack:
-        predictors = list[Predictor]()
-        for model, size in _sizes(request):
-            protocol = EvalProtocol(size=size)
-            opened = open_predictor(model, runtime=None, labels=source.labels, protocol=protocol)
-            predictors.append(stack.enter_context(opened))
-        for model, name, predictor in zip(_models(request), page.models, predictors, strict=True):
+        predictors = _open(page, request, source, stack)
+        for model, name, predictor in zip(_models(request), page.models, predictors, strict=False):
             page.cards[name] = model_card(model, predictor.protocol, predictor.license)
             notes = (predictor.note, predictor.match.note)
             page.cards[name] += [("note", note) for note in notes if note]
+        page.models = page.models[: len(predictors)]
+        first = page.cards[page.models[0]]
         if note := set_bits(source, predictors[0].bits):
-            page.cards[page.models[0]].append(("note", note))
+            first.append(("note", note))
         indices: Sequence[int] = range(len(source))
         if request.images is not None and request.images < len(source):
             indices = evenly_spaced(indices, request.images)
         else:
-            page.cards[page.models[0]] += [("note", note) for note in check_split(source)]
+            first += [("note", note) for note in check_split(source)]
         console = plain_console(stderr=True)
         bar = track(indices, "scoring", console=console, transient=True, disable=not console.is_terminal)
         found, differences = scan(predictors, source, indices=bar)
         some = f"{len(indices)} of {len(source)} images, evenly spaced," if len(indices) < len(source) else ""
         images = some or counted(len(source), "image")
         page.scored = f"{images} of split {split} of {source.name}, each scored at its mask's own size"
-        scores = [each.scores for each in found]
-        page.totals, page.classes = tables.totals(page.models, found), tables.class_scores(scores)
-        tables.confusion(page, scores[0])
-        tables.borders(page, found)
-        page.calibration = tables.calibration(page.models, found)
-        page.latency_lines = [
-            f"{name}: {scored_milliseconds(each)}" for name, each in zip(page.models, found, strict=True)
-        ]
-        with page.part("Reliability diagram"):
-            page.reliability = reliability([each.calibration for each in found], page.models)
-        with page.part("Images"):
-            for kind, few in chosen(scores[0]).items():
-                page.images[kind] = [draw_errors(predictors[0], source, each) for each in few]
-        if differences:
-            page.differences = tables.differences(page.models, differences)
-            with page.part("Images in which the two differ"):
-                page.different_images = draw_differences(predictors, page.models, source, differences)
+        _show(page, predictors, source, found, differences)
+
+
+def _open(page: Page, request: Request, source: Source, stack: ExitStack) -> list[Predictor]:
+    """The model, and the other one if it can be compared; a ``.keras`` takes the size of the ``.tflite`` beside it."""
+
+    def opened(model: Path, size: tuple[int, int] | None) -> Predictor:
+        protocol = EvalProtocol(size=None if model.suffix == ".tflite" else size)
+        return stack.enter_context(open_predictor(model, runtime=None, labels=source.labels, protocol=protocol))
+
+    first = opened(request.model, None) if request.model.suffix == ".tflite" else None
+    second, size = None, request.size
+    if request.against:
+        with page.part(f"Comparison with {request.against.name}"):
+            second = opened(request.against, size or (first.protocol.size if first else None))
+    if first is None:
+        fixed = second and request.against and request.against.suffix == ".tflite"
+        first = opened(request.model, size or (second.protocol.size if second and fixed else None))
+    if second and second.bits != first.bits:
+        reason = f"it takes images of {second.bits or 16} bits, the model {first.bits or 16}"
+        page.missing.append((f"Comparison with {request.against}", reason))
+        second = None
+    return [first, second] if second else [first]
+
+
+def _show(
+    page: Page, predictors: list[Predictor], source: Source, found: list[Findings], differences: Differences | None
+) -> None:
+    scores = [each.scores for each in found]
+    page.totals, page.classes = tables.totals(page.models, found), tables.class_scores(scores)
+    tables.confusion(page, scores[0])
+    tables.borders(page, found)
+    page.calibration = tables.calibration(page.models, found)
+    page.latency_lines = [f"{name}: {scored_milliseconds(each)}" for name, each in zip(page.models, found, strict=True)]
+    with page.part("Reliability diagram"):
+        page.reliability = reliability([each.calibration for each in found], page.models)
+    with page.part("Images"):
+        for kind, few in chosen(scores[0]).items():
+            page.images[kind] = [draw_errors(predictors[0], source, each) for each in few]
+    if differences:
+        page.differences = tables.differences(page.models, differences)
+        with page.part("Images in which the two differ"):
+            page.different_images = draw_differences(predictors, page.models, source, differences)
 
 
 def _models(request: Request) -> list[Path]:
     return [each for each in (request.model, request.against) if each]
-
-
-def _sizes(request: Request) -> list[tuple[Path, tuple[int, int] | None]]:
-    """Each model, and the size to give it: none to a ``.tflite``, which has its own; that one's to a ``.keras``."""
-    from segformer_tf.edge.isolated import IsolatedModel
-
-    models, size = _models(request), request.size
-    fixed = [each for each in models if each.suffix == ".tflite"]
-    if size is None and len(models) == 2 and len(fixed) == 1:
-        with IsolatedModel(fixed[0]) as worker:
-            size = worker.size
-    return [(each, None if each in fixed else size) for each in models]
 
 
 def _check(data: str | None, most: int) -> Checked | None:

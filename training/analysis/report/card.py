@@ -23,7 +23,8 @@ def run_card(run: RunFiles) -> Card:
     """How a run was trained, and its best validation."""
     card, config = Card(), run.config
     if config:
-        card.append(("trained on", f"{config.get('data')}, split {config.get('train_split')}"))
+        data = Path(str(config.get("data"))).name  # a page that is sent around tells no path
+        card.append(("trained on", f"{data}, split {config.get('train_split')}"))
         epochs = (
             f"{len(run.history)} of {_count(config.get('steps'), config.get('epoch_steps'))}" if run.history else "?"
         )

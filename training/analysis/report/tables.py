@@ -24,7 +24,7 @@ def totals(names: Sequence[str], found: Sequence[Findings]) -> Table:
         for name, each in zip(names, found, strict=True)
         for s in (each.scores,)
     ]
-    return Table(["model", "mean IoU", "mean accuracy", "pixel accuracy", "calibration error"], rows)
+    return Table(["model", "mean IoU", "mean accuracy", "pixel accuracy", "ECE"], rows)
 
 
 def class_scores(scores: Sequence[Scores]) -> list[ClassScore]:
@@ -74,7 +74,7 @@ def borders(page: Page, found: Sequence[Findings]) -> None:
         [name, _mean(own.boundary_iou), _mean(own.interior_iou), _percent(own.near_share), _percent(own.error_share)]
         for name, own in zip(page.models, (each.borders for each in found), strict=True)
     ]
-    columns = ["model", "boundary IoU", "interior IoU", "pixels near borders, %", "errors near borders, %"]
+    columns = ["model", "boundary IoU", "interior IoU", "pixels near, %", "errors near, %"]
     page.borders = Table(columns, rows)
     first = found[0].borders
     names = found[0].scores.labels.names
