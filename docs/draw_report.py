@@ -1,9 +1,9 @@
 """Draws docs/report.png, parts of a report as on a phone: python docs/draw_report.py runs/nuclei/report.html
 
-Needs what `make test-web` needs. The report in the manual is of these commands, on the nuclei of the 2018 Data Science Bowl:
+It needs what `make test-web` needs. The report in the manual is what this leaves, of nuclei under microscopes (CC0):
 
-    segformer train --data data/nuclei --variant tiny --crop 128 128 --eval-size 256 256 --steps 300 --epoch-steps 100 \\
-        --warmup-steps 30 --learning-rate 3e-3 --head-multiplier 1 --batch-size 4 --out runs/nuclei
+    segformer train --data data/nuclei --variant tiny --crop 128 128 --eval-size 256 256 --steps 300 \\
+        --epoch-steps 100 --warmup-steps 30 --learning-rate 3e-3 --head-multiplier 1 --batch-size 4 --out runs/nuclei
 """
 
 from __future__ import annotations
