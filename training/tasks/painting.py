@@ -75,6 +75,9 @@ class Painting:
     def metrics(self) -> list[keras.metrics.Metric]:
         return [Explained()]
 
+    def classes(self) -> dict[str, float]:
+        return {}
+
     def train_batches(self, start: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
         config = self.config
 
