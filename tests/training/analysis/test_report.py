@@ -224,7 +224,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, tiny_files: dict, capsys: pyt
     assert "exists already" in refused(capsys, *words, tmp_path / "a.html")
     assert "--images must be positive" in refused(capsys, *words, tmp_path / "b.html", "--images", 0)
     (tmp_path / "config.json").write_text('{"task": "classification"}')
-    with pytest.raises(InputError, match="a classifier has no masks"):
+    with pytest.raises(InputError, match="a pretrained encoder has no masks"):
         read_run(tmp_path)
 
 

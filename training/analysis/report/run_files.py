@@ -49,7 +49,7 @@ def read_run(root: Path) -> RunFiles:
     """Read what is there.
 
     Raises:
-        InputError: a folder that is no run's at all, or the run of a classifier.
+        InputError: a folder that is no run's at all, or the run of a pretraining.
     """
     names = ("config.json", "history.csv", "environment.json", "weights")
     if not any((root / name).exists() for name in names):
@@ -70,7 +70,7 @@ def read_run(root: Path) -> RunFiles:
 
     config = read("config.json", "Options of the training", _mapping, {})
     if config.get("task", "segmentation") != "segmentation":
-        raise InputError(f"{root}: a classifier has no masks to report on; expected a run of segformer train")
+        raise InputError(f"{root}: a pretrained encoder has no masks to report on; expected a run of segformer train")
     environment = read("environment.json", "Versions of the training", _last, {})
     history = read("history.csv", "Curves", read_history, [])
     return RunFiles(root, config, environment, history, missing)
