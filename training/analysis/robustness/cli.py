@@ -1,10 +1,11 @@
-"""The verb `robustness`."""
+"""The verb `robustness`. TensorFlow is imported after the options are checked."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,13 @@ from segformer_tf.files import make_folder
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.sampling import evenly_spaced
 from segformer_tf.terminal import plain_console
+from training.analysis.notes import model_names, prepare
 from training.analysis.robustness.corruptions import SEVERITIES, Cell, choose_cells, load_package
+from training.analysis.robustness.record import Record
+from training.analysis.robustness.run import open_models, score_missing, setting_of
+from training.analysis.robustness.summary import summarize, tables
+from training.data.open import Source, open_source
+from training.evaluate import Predictor
 from training.lock import locked
 
 
@@ -94,48 +101,44 @@ def robustness(
     package = load_package()
     if data.startswith("tfds:") or any(path.suffix != ".tflite" for path in models):
         import_tensorflow()
-    import matplotlib  # noqa: F401  to fail now if it is missing
-
-    from training.analysis.robustness.pictures import draw_chart, draw_sheet
-    from training.analysis.robustness.record import Record
-    from training.analysis.robustness.run import open_models, score_missing, setting_of
-    from training.analysis.robustness.summary import summarize, tables
-    from training.data.check_masks import check_split
-    from training.data.open import open_source
+    from training.analysis.robustness.pictures import draw_chart, draw_sheet  # to fail now without matplotlib
 
     source = open_source(data, split)
     indices = evenly_spaced(range(len(source)), images)
+    names = model_names(models)
     make_folder(out)
     with open_models(models, labels=source.labels, size=size, runtime=runtime) as predictors:
-        _say(models, predictors, source)
-        for note in check_split(source):
-            print(note, file=sys.stderr)
+        prepare(models, predictors, source)
         setting = setting_of(models, predictors, source, indices, by=package)
-        with locked(out / ".lock", when_busy=lambda: _busy(out)):
+        with locked(out / ".lock", when_busy=lambda: _refuse_busy(out)):
             if overwrite:
                 (out / "results.json").unlink(missing_ok=True)
             record = Record.open(out / "results.json", setting)
-            _score(cells, predictors, source, indices, record, score_missing)
-            summaries = summarize(_names(models), cells, record)
+            _score(cells, predictors, source, indices, record)
+            summaries = summarize(names, cells, record)
             draw_chart(summaries, out / "chart.png")
-            middle = indices[len(indices) // 2]
-            draw_sheet(cells, _names(models), predictors, source, middle, out / "sheet.png")
+            draw_sheet(cells, names, predictors, source, indices[len(indices) // 2], out / "sheet.png")
+        sizes = [each.protocol.size for each in predictors]
     if as_json:
         facts: dict[str, Any] = {"data": data, "split": split, "images": len(indices), "corrupted_by": package}
-        print(json.dumps({**facts, "models": [each.to_dict() for each in summaries]}, indent=1))
+        print(json.dumps({**facts, "sizes": sizes, "models": [each.to_dict() for each in summaries]}, indent=1))
         return
     console = plain_console()
     console.print(f"mean IoU on {counted(len(indices), 'image')} of {split} of {source.name}, corrupted by {package}")
     for table in tables(summaries):
         console.print(table)
-    console.print(f"kept: mean over none. -> {out}/: results.json, chart.png, sheet.png")
+    seen = {f"{size[0]}x{size[1]}" if size else "its own size" for size in sizes}
+    console.print(f"kept: mean over none. Each image at {' or '.join(sorted(seen))}.")
+    console.print(f"{out}: results.json, chart.png, sheet.png")
 
 
-def _score(cells: list[Cell], predictors: Any, source: Any, indices: list[int], record: Any, score_missing: Any) -> None:
+def _score(
+    cells: Sequence[Cell], predictors: Sequence[Predictor], source: Source, indices: Sequence[int], record: Record
+) -> None:
     """Score what is missing under a progress bar; when stopped, say what is kept and how to go on."""
     missing = [cell for cell in cells if cell.name not in record.scores]
     if len(missing) < len(cells):
-        print(f"{len(cells) - len(missing)} of {len(cells)} scored before, in {record.path}", file=sys.stderr)
+        print(f"{len(cells) - len(missing)} of {len(cells)} scored before: {record.path}", file=sys.stderr)
     console = plain_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
@@ -152,31 +155,9 @@ def _score(cells: list[Cell], predictors: Any, source: Any, indices: list[int], 
     except (KeyboardInterrupt, SystemExit):
         done = sum(cell.name in record.scores for cell in cells)
         again = shlex.join(["segformer", *(each for each in sys.argv[1:] if each != "--overwrite")])
-        print(f"{done} of {len(cells)} scored, in {record.path}; to go on: {again}", file=sys.stderr)
+        print(f"{done} of {len(cells)} scored: {record.path}; to go on: {again}", file=sys.stderr)
         raise
 
 
-def _say(models: tuple[Path, ...], predictors: Any, source: Any) -> None:
-    """Licenses and notes of the models, at which size each is scored, and how deep images are read."""
-    from training.evaluate import set_bits
-
-    for model, each in zip(models, predictors, strict=True):
-        size = each.protocol.size
-        print(f"{model}: at {f'{size[0]}x{size[1]}' if size else 'each image’s own size'}", file=sys.stderr)
-        for note in filter(None, (each.license, each.note, each.match.note)):
-            print(f"{model}: {note}", file=sys.stderr)
-    bits = {each.bits for each in predictors}
-    if len(bits) > 1:
-        raise InputError(f"the models take images of different bits: {', '.join(map(str, bits))}; score them apart")
-    if note := set_bits(source, bits.pop()):
-        print(note, file=sys.stderr)
-
-
-def _names(models: tuple[Path, ...]) -> list[str]:
-    """File names where they differ, else whole paths."""
-    names = [path.name for path in models]
-    return names if len(set(names)) == len(names) else [str(path) for path in models]
-
-
-def _busy(out: Path) -> None:
+def _refuse_busy(out: Path) -> None:
     raise InputError(f"{out}: another process writes its results there; give another --out")

@@ -63,7 +63,7 @@ def choose_cells(corruptions: Sequence[str] | None, severities: Sequence[int]) -
         InputError: an unknown name, a severity out of range, or noise alone with none of its severities.
     """
     known = names()
-    chosen = set()
+    chosen: set[str] = set()
     for name in corruptions or known:
         if name not in GROUPS and name not in known:
             raise InputError(f"--corruptions must be of {', '.join([*GROUPS, *known])}. Received: {name}")
@@ -83,7 +83,14 @@ def choose_cells(corruptions: Sequence[str] | None, severities: Sequence[int]) -
 
 
 def load_package() -> str:
-    """Import the package that corrupts, and give its name and version; raises InputError with the line that installs it."""
+    """Import the package that corrupts.
+
+    Returns:
+        Its name and version.
+
+    Raises:
+        InputError: with the line that installs it.
+    """
     try:
         own = version(PACKAGE)  # `imagecorruptions` itself has the same module, and fails on scikit-image of today
     except PackageNotFoundError:
@@ -128,7 +135,7 @@ def corrupt(image: Pixels, cell: Cell, *, index: int) -> Pixels:
 def _corrupt() -> Callable[..., Any]:
     from imagecorruptions import corrupt as function  # with numba and scikit-image, a second
 
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 @contextmanager

@@ -12,15 +12,13 @@ from matplotlib.figure import Figure
 from segformer_tf.files import atomic
 from segformer_tf.image import Pixels, fit_image
 from segformer_tf.overlay import class_ids, overlay
+from training.analysis.palette import style
 from training.analysis.robustness.corruptions import CLEAN, GROUPS, Cell, corrupt
 from training.analysis.robustness.summary import Summary
 from training.data.open import Source
 from training.evaluate import Predictor
 from training.runs.plots import plot_panel
 
-# Okabe and Ito: told apart with every kind of color vision; the markers tell them apart without any.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vP*"
 _SIDE = 480  # pixels of a picture's longer side on the sheet
 
 
@@ -45,7 +43,8 @@ def chart(summaries: Sequence[Summary]) -> Any:
     axes = figure.subplots()
     offsets = np.linspace(-0.22, 0.22, len(summaries)) if summaries[1:] else [0.0]
     for i, (each, offset) in enumerate(zip(summaries, offsets, strict=True)):
-        color, marker = _COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)]
+        look = style(i)
+        color = look["color"]
         axes.axvline(each.clean, color=color, linestyle=(2 * i, (3, 3)), linewidth=1)
         for name, position in rows.items():
             levels = list(each.severities[name].values())
@@ -54,11 +53,10 @@ def chart(summaries: Sequence[Summary]) -> Any:
         axes.scatter(
             [each.corruptions[name] for name in rows],
             [position + offset for position in rows.values()],
-            color=color,
-            marker=marker,
             s=22,
             zorder=3,
             label=f"{each.name} (kept {each.retention:.0%})",
+            **look,
         )
     for edge in edges[:-1]:
         axes.axhline(edge, color="0.8", linewidth=0.8)

@@ -47,9 +47,7 @@ def open_models(
         protocol = EvalProtocol(size=size or next(iter(sizes), None))
         for i, path in enumerate(paths):
             if i not in fixed:
-                opened[i] = stack.enter_context(
-                    open_predictor(path, runtime=runtime, labels=labels, protocol=protocol)
-                )
+                opened[i] = stack.enter_context(open_predictor(path, runtime=runtime, labels=labels, protocol=protocol))
         yield [opened[i] for i in range(len(paths))]
 
 
