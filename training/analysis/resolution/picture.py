@@ -36,7 +36,7 @@ def charts(rows: Sequence[Row]) -> Any:
                 label=model if attribute == "mean_iou" else None,
             )
         each.set_ylabel(title)
-        each.set_ylim(bottom=0)
+        each.set_ylim(0, 1.1 * max(each.get_ylim()[1], 1e-9))
         each.grid(alpha=0.3)
     axes[-1].set_xlim(left=0)
     axes[-1].set_xlabel("megapixels of the input")
