@@ -75,18 +75,13 @@ class Record:
         self.scores[cell.name] = tuple(scores)
         plain = {
             name: [
-                {"mean_iou": to_plain(each.mean_iou), "per_class": [to_plain(iou) for iou in each.per_class]}
+                {"mean_iou": _plain(each.mean_iou), "per_class": [_plain(iou) for iou in each.per_class]}
                 for each in cell_scores
             ]
             for name, cell_scores in self.scores.items()
         }
         with atomic(self.path) as part:
             part.write_text(json.dumps({"format": FORMAT, "setting": self.setting, "scores": plain}, indent=1), "utf-8")
-
-
-def to_plain(value: float) -> float | None:
-    """For JSON: None for nan, else rounded to what a file should hold."""
-    return None if isnan(value) else round(value, 6)
 
 
 def file_digest(path: Path) -> str:
@@ -110,6 +105,10 @@ def _read(saved: Any, models: int, classes: int) -> tuple[Score, ...]:
     if len(scores) != models or any(len(each.per_class) != classes for each in scores):
         raise ValueError(f"expected scores of {models} models and {classes} classes")
     return scores
+
+
+def _plain(value: float) -> float | None:
+    return None if isnan(value) else value  # whole, so that a run that was stopped ends like one that was not
 
 
 def _iou(value: Any) -> float:

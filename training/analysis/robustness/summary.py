@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from training.analysis.robustness.corruptions import CLEAN, GROUPS, Cell
-from training.analysis.robustness.record import Record, to_plain
+from training.analysis.robustness.record import Record
 
 _ACROSS = 4  # models side by side
 _LINE = 80  # characters
@@ -50,13 +50,13 @@ class Summary:
         """Plain JSON types; nan becomes None."""
         return {
             "model": self.name,
-            "clean": to_plain(self.clean),
-            "mean": to_plain(self.mean),
-            "retention": to_plain(self.retention),
+            "clean": _plain(self.clean),
+            "mean": _plain(self.mean),
+            "retention": _plain(self.retention),
             "corruptions": {
                 name: {
-                    "mean": to_plain(mean),
-                    "severities": {str(key): to_plain(value) for key, value in self.severities[name].items()},
+                    "mean": _plain(mean),
+                    "severities": {str(key): _plain(value) for key, value in self.severities[name].items()},
                 }
                 for name, mean in self.corruptions.items()
             },
@@ -102,6 +102,10 @@ def _table(summaries: Sequence[Summary]) -> Table:
     table.add_row(f"mean of {count}", "", *(_text(each.mean) for each in summaries))
     table.add_row("kept", "", *(_text(each.retention, percent=True) for each in summaries))
     return table
+
+
+def _plain(value: float) -> float | None:
+    return None if isnan(value) else round(value, 6)
 
 
 def _text(value: float, *, percent: bool = False) -> str:
