@@ -22,16 +22,20 @@ import keras
 import numpy as np
 from cyclopts import run
 from keras import layers, ops
+from numpy.typing import NDArray
+from PIL import Image
 from rich.progress import track
 from rich.table import Table
 
 from segformer_tf import SegmentationLoss
 from segformer_tf.config import SegFormerConfig, variant_config
 from segformer_tf.errors import InputError
+from segformer_tf.image import Pixels, fit_image
 from segformer_tf.layers import gelu, linear_init
 from segformer_tf.model import STAGES, AllMLPDecoder, MixTransformerStage
 from segformer_tf.sampling import evenly_spaced
 from segformer_tf.terminal import plain_console
+from training.data.masks import Sample
 from training.data.open import Source, open_source
 from training.data.pipeline import Samples, train_batches
 from training.evaluate import evaluate
@@ -120,6 +124,12 @@ def train(
     model.fit(data, epochs=parts, steps_per_epoch=steps // parts, verbose=2, shuffle=False)
 
 
+def shrunk(image: Pixels, mask: NDArray[np.uint8], *, size: Size) -> Sample:
+    """A sample at (height, width), the mask by the nearest pixel."""
+    resized = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
+    return fit_image(image, size), np.asarray(resized)
+
+
 def score(
     model: keras.Model, config: SegFormerConfig, source: Source, indices: list[int], protocol: EvalProtocol
 ) -> float:
@@ -136,11 +146,12 @@ def main(
     *,
     data: str,
     variant: str = "tiny",
-    crop: int = 160,
-    steps: int = 1500,
+    size: tuple[int, int] = (180, 240),
+    crop: int = 96,
+    steps: int = 1000,
     batch_size: int = 8,
     learning_rate: float = 2e-3,
-    seeds: int = 2,
+    seeds: int = 1,
     images: int = 60,
 ) -> None:
     """Train both networks and print the table.
@@ -151,8 +162,10 @@ def main(
         Folder of images and masks with the splits train and test, its manifest, or tfds:NAME.
     variant
         Of SegFormer.
+    size
+        Height and width that images are stretched to, in training and when they are scored whole.
     crop
-        Side of the square crops and windows, in pixels; whole images should be larger.
+        Side of the square crops and windows, in pixels; below both of --size.
     steps, batch_size, learning_rate
         Of the training.
     seeds
@@ -162,12 +175,22 @@ def main(
     """
     if min(crop, steps, batch_size, seeds, images) < 1:
         raise InputError("expected positive numbers")
+    if not 29 <= crop < min(size):
+        raise InputError(f"expected --crop from 29 pixels up and below both of --size {size}. Received: {crop}")
     source, test = open_source(data, "train"), open_source(data, "test")
     config = variant_config(variant, num_classes=len(source.labels.names))
-    samples = [source[i] for i in range(len(source))]  # decoding would take longer than a step of the tiny network
+    # Kept in memory: decoding and cropping large images would take longer than a step of the tiny network.
+    samples = [shrunk(*source[i], size=size) for i in range(len(source))]
     indices = evenly_spaced(range(len(test)), images)
-    protocols = (EvalProtocol(slide=(crop, crop * 2 // 3)), EvalProtocol())
-    table = Table("network", "parameters", f"windows of {crop}", "whole", "change", title=f"{variant}, {steps} steps")
+    protocols = (EvalProtocol(size=size, slide=(crop, crop * 2 // 3)), EvalProtocol(size=size))
+    table = Table(
+        "network",
+        "parameters",
+        f"windows of {crop}",
+        f"whole, {size[0]}x{size[1]}",
+        "change",
+        title=f"{variant}, {steps} steps",
+    )
     for name in NETWORKS:
         scores = np.zeros((seeds, len(protocols)))
         for seed in range(seeds):

@@ -51,7 +51,8 @@ def test_every_size_is_scored_and_timed(
     assert all(row["milliseconds"] > 0 for row in rows)
     assert rows[0]["megabytes"] <= rows[1]["megabytes"]
     assert 10 < rows[2]["megabytes"] < rows[0]["megabytes"]  # no TensorFlow in it
-    assert Image.open(picture).width == 750
+    with Image.open(picture) as drawn:
+        assert drawn.width == 750
 
 
 def test_the_chart_has_a_line_for_each_model() -> None:
