@@ -63,7 +63,7 @@ def chart(summaries: Sequence[Summary]) -> Any:
     axes.set_yticks(list(rows.values()), ticks)
     axes.set_ylim(y - 0.5, -0.5)
     axes.set_xlim(left=0)
-    axes.set_xlabel("mean IoU (0 to 1); bars: from severity to severity;\ndashed: without corruption")
+    axes.set_xlabel("mean IoU (0 to 1); bars: all severities;\ndashed: without corruption")
     axes.grid(axis="x", alpha=0.3)
     for text in figure.legend(loc="outside upper center", frameon=False).get_texts():
         text.set_parse_math(False)
