@@ -105,6 +105,8 @@ clean:
 
 .venv/test: .venv/demo
 	$(BIN)/pip install --quiet --editable '.[test]'
+	# it asks for opencv-python, which would overwrite opencv-python-headless
+	$(BIN)/pip install --quiet --no-deps imagecorruptions-imaug==1.1.5
 	touch $@
 
 .venv/dev: .venv/test

@@ -24,6 +24,14 @@ VERBS = {
         "Draw the feature maps of a photo, and what a pixel attends to.",
     ),
     "report": ("training.analysis.report.cli:report", "Write a page on a model: scores, pictures, errors, times."),
+    "robustness": (
+        "training.analysis.robustness.cli:robustness",
+        "Score models side by side on corrupted images, such as noise, blur, fog and frost.",
+    ),
+    "resolution": (
+        "training.analysis.resolution.cli:resolution",
+        "Score and time a model at several sizes of its input.",
+    ),
     "data import": (
         "training.data.formats.cli:import_labels",
         "Convert labels of labelme, COCO, CVAT, Label Studio, YOLO and others to a folder to train on.",

@@ -35,6 +35,7 @@ FOREIGN_OPTIONS = {
     "--build",
     "--bind",
     "--accelerator",
+    "--no-deps",
 }
 
 

@@ -1,0 +1,1 @@
+"""`segformer resolution`: mean IoU, latency and memory over input sizes."""

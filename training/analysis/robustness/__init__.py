@@ -1,0 +1,1 @@
+"""`segformer robustness`: mean IoU under the corruptions of Cityscapes-C."""
