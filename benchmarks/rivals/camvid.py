@@ -10,12 +10,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from cyclopts import run
 from rich.progress import track
 from rich.table import Table
@@ -108,7 +106,9 @@ def _train(runs: dict[str, Path], data: Path, steps: int, size: tuple[int, int])
             continue
         before = kind.read(root)
         if (before.total_steps, tuple(before.crop)) != (steps, size):
-            raise InputError(f"{root}: was trained with {before.total_steps} steps of {before.crop}; give another --out")
+            raise InputError(
+                f"{root}: was trained with {before.total_steps} steps of {before.crop}; give another --out"
+            )
         resume(root, kind)
 
 
@@ -155,11 +155,12 @@ def _fields(
     models: dict[str, Any], source: Any, indices: Sequence[int], size: tuple[int, int]
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Sides of the centered squares that hold 50 and 90 % of the gradient, for each output of each network."""
+    from training.analysis.erf.field import effective_receptive_field
+    from training.analysis.network import stage_outputs
+
     from benchmarks.rivals.deeplab_task import inner_outputs
     from segformer_tf.config import normalize
     from segformer_tf.image import fit_image
-    from training.analysis.erf.field import effective_receptive_field
-    from training.analysis.network import stage_outputs
 
     outputs: dict[str, Callable[[Any], Any]] = {
         OURS: partial(stage_outputs, models[OURS]),

@@ -27,7 +27,9 @@ def draw(rows: Sequence[Row], out: Path, note: str) -> None:
     axes = figure.add_axes((0.12, 0.15, 0.85, 0.74))
     axes.set_xscale("log")
     edge = frontier(rows)
-    axes.plot([_x(row) for row in edge], [_y(row) for row in edge], color=EDGE, ls="--", lw=1.5, label="frontier", zorder=1)
+    axes.plot(
+        [_x(row) for row in edge], [_y(row) for row in edge], color=EDGE, ls="--", lw=1.5, label="frontier", zorder=1
+    )
     for key in dict.fromkeys(row.key for row in placed):
         own = [row for row in placed if row.key == key]
         axes.plot([_x(row) for row in own], [_y(row) for row in own], color=_color(own[0]), lw=0.8, alpha=0.6, zorder=2)

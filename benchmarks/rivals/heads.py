@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def block(inputs: int, outputs: int, kernel: int = 1, **options: int) -> nn.Sequential:
+def block(inputs: int, outputs: int, kernel: int = 1, *, groups: int = 1, dilation: int = 1) -> nn.Sequential:
     """Convolution without bias, batch normalization, ReLU; the size stays."""
-    padding = kernel // 2 * options.get("dilation", 1)
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False, **options)
+    padding = kernel // 2 * dilation
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, groups=groups, dilation=dilation, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
@@ -101,7 +101,8 @@ class DeepLabPlus(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         near, deep = features
-        pooled = self.pooled(deep.mean((2, 3), keepdim=True)).expand(-1, -1, *deep.shape[-2:])
+        # litert-torch 0.10 makes of `expand` a broadcast that LiteRT refuses.
+        pooled = resized(self.pooled(deep.mean((2, 3), keepdim=True)), deep)
         x = self.bottleneck(torch.cat([pooled, *(branch(deep) for branch in self.branches)], 1))
         return self.classify(self.decoder(torch.cat([resized(x, near), self.low(near)], 1)))
 
@@ -117,7 +118,9 @@ class EfficientViTHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], classes: int, width: int, depth: int) -> None:
         super().__init__()
-        self.maps = nn.ModuleList(nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width)) for c in channels)
+        self.maps = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width)) for c in channels
+        )
         self.blocks = nn.ModuleList(self._bottleneck(width) for _ in range(depth))
         self.classify = nn.Conv2d(width, classes, 1)
 

@@ -94,10 +94,7 @@ NETWORKS = (
         "efficientvit_b2", "EfficientViT-B2", "torch", TORCH, "efficientvit",
         {"name": "efficientvit_b2", "width": 96, "depth": 3}, _efficientvit(45.94, 15, 9.1),
     ),
-    Network(
-        "mobilevitv2_050", "MobileViTv2-0.5, DeepLabv3", "torch", TRANSFORMERS, "mobilevit_v2",
-        {"width": 0.5}, _mobilevit(31.93, 6.3),
-    ),
+    Network("mobilevit_s", "MobileViT-S, DeepLabv3", "torch", TRANSFORMERS, "mobilevit"),
     Network(
         "mobilevitv2_100", "MobileViTv2-1.0, DeepLabv3", "torch", TRANSFORMERS, "mobilevit_v2",
         {"width": 1.0}, _mobilevit(37.06, 13.4),

@@ -70,7 +70,7 @@ class _Tokens(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         tokens = self.vit.forward_features(pixels)[:, 1:]  # without the class token
-        return tokens.transpose(1, 2).reshape(1, self.channels, SIZE[0] // 16, SIZE[1] // 16)
+        return tokens.transpose(1, 2).reshape(len(tokens), self.channels, SIZE[0] // 16, SIZE[1] // 16)
 
 
 def setr(name: str) -> nn.Module:
@@ -104,7 +104,7 @@ def upernet_swin() -> nn.Module:
     )
     config = UperNetConfig(backbone_config=backbone, num_labels=CLASSES, use_auxiliary_head=False)
     model = UperNetForSemanticSegmentation(config)
-    return _Logits(model, lambda m, x: m.decode_head(m.backbone(x).feature_maps))  # type: ignore[operator, union-attr]
+    return _Logits(model, lambda m, x: m.decode_head(m.backbone(x).feature_maps))  # type: ignore[operator]
 
 
 def mobilevit_v2(width: float) -> nn.Module:
@@ -115,6 +115,14 @@ def mobilevit_v2(width: float) -> nn.Module:
         MobileViTV2Config(width_multiplier=width, num_labels=CLASSES, output_stride=16, image_size=SIZE[0])
     )
     return _Logits(model, lambda m, x: m(x).logits)
+
+
+def mobilevit() -> nn.Module:
+    """transformers' MobileViT-S under DeepLabv3; logits at 1/16."""
+    from transformers import MobileViTConfig, MobileViTForSemanticSegmentation
+
+    config = MobileViTConfig(num_labels=CLASSES, output_stride=16, image_size=SIZE[0])
+    return _Logits(MobileViTForSemanticSegmentation(config), lambda m, x: m(x).logits)
 
 
 def settle(model: nn.Module) -> nn.Module:
