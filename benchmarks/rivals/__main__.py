@@ -7,6 +7,7 @@ python -m benchmarks.rivals
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from benchmarks.rivals.chart import draw
 from benchmarks.rivals.make_files import FORMS, facts_of, make_file, path_of
 from benchmarks.rivals.networks import NETWORKS, Network
 from benchmarks.rivals.race import Entry, race
-from benchmarks.rivals.results import Row, read_results, verdict, write_results
+from benchmarks.rivals.results import TIMES, Row, read_results, verdict, write_results
 from benchmarks.rivals.table import failures, sources, table
 from segformer_tf.edge.benchmark.hardware import processor
 from segformer_tf.errors import InputError
@@ -129,12 +130,18 @@ def _make(jobs: Sequence[Job], cache: Path) -> None:
             try:
                 Remote(make_file, network, form, cache, log=cache / "log.txt").close()
             except InputError as failure:
-                reason = " ".join(str(failure).split())[:400]
+                reason = short(str(failure))
         error.unlink(missing_ok=True)
         if reason:
             with atomic(error) as part:
                 part.write_text(f"{packages}\n{reason}\n", "utf-8")
-            console.print(Text(f"{name}: {reason[:200]}"))
+            console.print(Text(f"{name}: {reason}"))
+
+
+def short(reason: str) -> str:
+    """An error of a converter in a line: without folders, and without the middle of what is long."""
+    line = re.sub(r"\S*site-packages/", "", " ".join(reason.split()))
+    return line if len(line) <= 300 else f"{line[:120]} ... {line[-170:]}"
 
 
 def _error_file(network: Network, form: str, cache: Path) -> Path:
@@ -198,7 +205,7 @@ def _row(network: Network, form: str, entry: Entry | None, cache: Path) -> Row:
     }
     if entry.error or entry.facts is None:
         return Row(**start, **more, error=entry.error or "not measured")
-    facts, (logits, mask) = entry.facts, 1e3 * np.median(entry.seconds, axis=0)
+    facts, (logits, mask, cpu) = entry.facts, 1e3 * np.median(entry.seconds, axis=0)
     return Row(
         **start,
         **more,
@@ -209,6 +216,7 @@ def _row(network: Network, form: str, entry: Entry | None, cache: Path) -> Row:
         outside=facts.outside,
         logits_ms=float(logits),
         mask_ms=float(mask),
+        cpu_ms=float(cpu),
         turns=len(entry.seconds),
     )
 
@@ -221,8 +229,8 @@ def _print(rows: Sequence[Row], about: dict[str, Any]) -> None:
         console.print(Text(line))
     for row in rows:
         if (row.key, row.form) == ("ours_b0", "int8") and row.placed:
-            console.print(Text(verdict(row, rows)))
-            console.print(Text(verdict(row, rows, "mask_ms")))
+            for time in TIMES:
+                console.print(Text(verdict(row, rows, time)))
 
 
 if __name__ == "__main__":

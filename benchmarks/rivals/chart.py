@@ -77,6 +77,7 @@ def _label(axes: Any, placed: Sequence[Row]) -> None:
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
+    axes.autoscale_view()  # or the places would be those of an empty picture
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
     places = axes.transData.transform([(_x(row), _y(row)) for row in placed])
     taken = [Bbox([place - 8, place + 8]) for place in places]

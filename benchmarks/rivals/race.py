@@ -24,20 +24,20 @@ class Entry:
     Attributes:
         path: of the file.
         own: as of `Rival`.
-        seconds: to logits and mask, of each turn.
+        seconds: to logits and mask, and of processors to the logits, of each turn.
         facts: after the first round.
         error: why it dropped out.
     """
 
     path: Path
     own: bool
-    seconds: list[tuple[float, float]] = field(default_factory=list)
+    seconds: list[tuple[float, float, float]] = field(default_factory=list)
     facts: Facts | None = None
     error: str = ""
 
     @property
     def slow(self) -> bool:
-        return bool(self.seconds) and float(np.median([first for first, _ in self.seconds])) > SLOW
+        return bool(self.seconds) and float(np.median([turn[0] for turn in self.seconds])) > SLOW
 
 
 def race(

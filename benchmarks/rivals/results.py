@@ -10,6 +10,8 @@ from typing import Any
 
 from segformer_tf.files import atomic
 
+TIMES = {"logits_ms": "time to the logits", "mask_ms": "time to the mask", "cpu_ms": "processor time to the logits"}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -26,6 +28,7 @@ class Row:
         grid: of the logits.
         gmac, megabytes, memory, partitions, outside: of the file, see `benchmarks.rivals.engine.Facts`.
         logits_ms, mask_ms: from a picture in memory to the logits, and to the mask of 512x512.
+        cpu_ms: of all processors together to the logits; other work on the machine changes it little.
         turns: how many measurements these are medians of.
     """
 
@@ -47,6 +50,7 @@ class Row:
     outside: dict[str, int] | None = None
     logits_ms: float | None = None
     mask_ms: float | None = None
+    cpu_ms: float | None = None
     turns: int = 0
 
     @property
@@ -61,7 +65,7 @@ def ahead_of(row: Row, rows: Sequence[Row], time: str = "logits_ms") -> list[Row
     Args:
         row: a placed one.
         rows: to look among; those that are not placed are passed over.
-        time: "logits_ms" or "mask_ms".
+        time: one of `TIMES`.
     """
     own = (getattr(row, time), -(row.mean_iou or 0.0))
 
@@ -81,15 +85,14 @@ def frontier(rows: Sequence[Row], time: str = "logits_ms") -> list[Row]:
 def verdict(row: Row, rows: Sequence[Row], time: str = "logits_ms") -> str:
     """A sentence: on the frontier, or who is ahead and by how much."""
     what, own = f"{row.name}, {row.form}", getattr(row, time)
-    target = "logits" if time == "logits_ms" else "mask"
     if not (better := ahead_of(row, rows, time)):
-        return f"{what}: on the frontier of time to the {target} against published mean IoU."
+        return f"{what}: on the frontier of {TIMES[time]} against published mean IoU."
     each = "; ".join(
         f"{other.name}, {other.form} ({(other.mean_iou or 0) - (row.mean_iou or 0):+.1f} points in "
         f"{getattr(other, time) / own:.2f}x of the time)"
         for other in sorted(better, key=lambda other: -(other.mean_iou or 0))
     )
-    return f"{what}: not on the frontier of time to the {target}; ahead are {each}."
+    return f"{what}: not on the frontier of {TIMES[time]}; ahead are {each}."
 
 
 def write_results(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:

@@ -16,8 +16,8 @@ NOT_PUBLISHED = "not published"
 def table(rows: Sequence[Row]) -> Table:
     """A line for each file; a network's numbers that its files share stand in its first line."""
     result = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    result.add_column("network", overflow="fold", max_width=25)
-    for column in ("", "M par.", "GMAC", "MB", "logits\nms", "mask\nms", "peak\nMB", "mIoU"):
+    result.add_column("network", overflow="fold", max_width=22)
+    for column in ("", "M par.", "GMAC", "MB", "logits\nms", "mask\nms", "CPU\nms", "peak\nMB", "mIoU"):
         result.add_column(column, justify="right", no_wrap=True)
     last = ""
     for row in rows:
@@ -28,8 +28,9 @@ def table(rows: Sequence[Row]) -> Table:
             _number(row.parameters, 2) if first else "",
             _number(row.gmac, 1) if first else "",
             _number(row.megabytes, 1),
-            _number(row.logits_ms, 0 if (row.logits_ms or 0) >= 1000 else 1) if not row.error else "error",
-            _number(row.mask_ms, 0 if (row.mask_ms or 0) >= 1000 else 1),
+            _number(row.logits_ms, 0 if (row.logits_ms or 0) >= 100 else 1) if not row.error else "error",
+            _number(row.mask_ms, 0 if (row.mask_ms or 0) >= 100 else 1),
+            _number(row.cpu_ms, 0),
             _number(row.memory, 0),
             ("" if not first else "-" if row.mean_iou is None else f"{row.mean_iou:.1f}"),
         )
