@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks.rivals import __main__ as command
 from benchmarks.rivals import chart, heads, keras_networks, torch_networks
 from benchmarks.rivals import race as racing
-from benchmarks.rivals.engine import Facts, _pixels
+from benchmarks.rivals.engine import Facts, pixels_for
 from benchmarks.rivals.networks import NETWORKS
 from benchmarks.rivals.results import Row, ahead_of, frontier, read_results, verdict, write_results
 from benchmarks.rivals.table import failures, sources, table
@@ -66,7 +66,7 @@ def test_the_table_fits_into_80_columns(capsys: pytest.CaptureFixture) -> None:
 class FakeRemote:
     """Runs `start` here; counts who was open."""
 
-    opened: list[str] = []
+    opened: ClassVar[list[str]] = []
 
     def __init__(self, start: Any, *arguments: Any, log: Path | None = None) -> None:
         self.rival = start(*arguments)
@@ -170,10 +170,10 @@ def test_each_network_has_a_builder_and_each_accuracy_a_table() -> None:
 
 
 def test_int8_inputs_are_quantized() -> None:
-    values = _pixels(False, np.float32, 0.0, 0)
-    quantized = _pixels(False, np.int8, 0.02, 3)
+    values = pixels_for({"dtype": np.float32, "quantization": (0.0, 0)})
+    quantized = pixels_for({"dtype": np.int8, "quantization": (0.02, 3)})
     assert np.abs((quantized.astype(np.float64) - 3) * 0.02 - values).max() <= 0.01 + 1e-6
-    assert _pixels(True, np.uint8, 0.0, 0).max() > 100
+    assert pixels_for({"dtype": np.uint8, "quantization": (0.0, 0)}, own=True).max() > 100
 
 
 def test_labels_cover_nothing() -> None:

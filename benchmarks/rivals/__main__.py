@@ -7,7 +7,6 @@ python -m benchmarks.rivals
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from rich.text import Text
 
 from benchmarks.remote import Remote
 from benchmarks.rivals.chart import draw
-from benchmarks.rivals.make_files import FORMS, facts_of, make_file, path_of
+from benchmarks.rivals.make_files import FORMS, facts_of, make_file, path_of, short
 from benchmarks.rivals.networks import NETWORKS, Network
 from benchmarks.rivals.race import Entry, race
 from benchmarks.rivals.results import TIMES, Row, read_results, verdict, write_results
@@ -136,12 +135,6 @@ def _make(jobs: Sequence[Job], cache: Path) -> None:
             with atomic(error) as part:
                 part.write_text(f"{packages}\n{reason}\n", "utf-8")
             console.print(Text(f"{name}: {reason}"))
-
-
-def short(reason: str) -> str:
-    """An error of a converter in a line: without folders, and without the middle of what is long."""
-    line = re.sub(r"\S*site-packages/", "", " ".join(reason.split()))
-    return line if len(line) <= 300 else f"{line[:120]} ... {line[-170:]}"
 
 
 def _error_file(network: Network, form: str, cache: Path) -> Path:

@@ -53,8 +53,8 @@ class Rival:
     def __init__(self, path: Path, own: bool, threads: int) -> None:
         interpreter = open_interpreter(path, runtime="litert", threads=threads, intact=True)
         self._stats = read_graph_stats(interpreter)
-        scale, zero = interpreter.get_input_details()[0]["quantization"]
-        infer, shape = tflite_inference(interpreter, path, lambda dtype: _pixels(own, dtype, scale, zero))
+        source = interpreter.get_input_details()[0]
+        infer, shape = tflite_inference(interpreter, path, lambda _: pixels_for(source, own))
         self._grid = (shape[1], shape[2])
         # Of int8 logits as of their values: one scale for all keeps the order, also after the resize.
         self._engine = Engine(infer, lambda logits: logits_to_mask(logits[0], SIZE), versions("ai-edge-litert"), "")
@@ -81,7 +81,14 @@ class Rival:
         )
 
 
-def _pixels(own: bool, dtype: Any, scale: float, zero: int) -> NDArray[Any]:
+def pixels_for(source: dict[str, Any], own: bool = False) -> NDArray[Any]:
+    """The picture as a file takes it, (1, H, W, 3), by the interpreter's details of its input.
+
+    Args:
+        source: the details.
+        own: RGB of 0..255 instead of normalized pixels.
+    """
+    dtype, (scale, zero) = source["dtype"], source["quantization"]
     if own:
         return picture()[None].astype(dtype)
     values = np.ascontiguousarray(normalized().transpose(0, 2, 3, 1))
