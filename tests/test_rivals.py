@@ -16,6 +16,7 @@ from benchmarks.rivals import chart, heads, keras_networks, torch_networks
 from benchmarks.rivals import race as racing
 from benchmarks.rivals.engine import Facts, pixels_for
 from benchmarks.rivals.networks import NETWORKS
+from benchmarks.rivals.page import update_page
 from benchmarks.rivals.results import Row, ahead_of, frontier, read_results, verdict, write_results
 from benchmarks.rivals.table import failures, sources, table
 from segformer_tf.errors import InputError
@@ -133,7 +134,17 @@ def test_the_command_keeps_failures_and_goes_on(
     monkeypatch.setattr(command, "Remote", Maker)
     monkeypatch.setattr(command, "race", fill)
     keys = ["ours_b0", "pvtv2_b0"]
-    command.main(only=keys, cache=tmp_path, picture=tmp_path / "rivals.png")
+    (page := tmp_path / "page.md").write_text("# Before\n<!-- results -->\nold\n<!-- end of results -->\nafter\n")
+    command.main(only=keys, cache=tmp_path, picture=tmp_path / "rivals.png", page=page)
+    written = page.read_text()
+    assert written.startswith("# Before\n<!-- results -->\n\n| network | |")
+    assert written.endswith("<!-- end of results -->\nafter\n")
+    assert "| SegFormer-B0 | fp32 | 3.00 | 4.1 | 1.5 | 30.0 | 50.0 | 60 | 9 | 37.4 |" in written
+    assert "- PVTv2-B0, Semantic FPN, fp32: `ValueError: cannot convert timm/pvt.py" in written
+    assert "old" not in written
+    page.write_text("no marks")
+    with pytest.raises(InputError, match="expected a line <!-- results -->"):
+        update_page(page, [B0], {})
     assert tried == [("ours_b0", "fp32"), ("ours_b0", "int8"), ("pvtv2_b0", "fp32")]
     shown = capsys.readouterr().out
     assert "cannot convert timm/pvt.py" in shown

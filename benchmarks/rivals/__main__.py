@@ -23,6 +23,7 @@ from benchmarks.remote import Remote
 from benchmarks.rivals.chart import draw
 from benchmarks.rivals.make_files import FORMS, facts_of, make_file, path_of, short
 from benchmarks.rivals.networks import NETWORKS, Network
+from benchmarks.rivals.page import update_page
 from benchmarks.rivals.race import Entry, race
 from benchmarks.rivals.results import TIMES, Row, read_results, verdict, write_results
 from benchmarks.rivals.table import failures, sources, table
@@ -44,6 +45,7 @@ def main(
     race_them: Annotated[bool, Parameter(name="--race")] = True,
     cache: Path = Path("runs/rivals"),
     picture: Path | None = None,
+    page: Path | None = None,
 ) -> None:
     """Compare networks for segmentation on LiteRT and this CPU, each as fp32 and int8, and draw the frontier.
 
@@ -58,7 +60,7 @@ def main(
 
     For instance:
 
-        python -m benchmarks.rivals --picture rivals.png
+        python -m benchmarks.rivals --picture docs/rivals.png --page docs/rivals.md
 
         python -m benchmarks.rivals --only ours_b0 efficientvit_b1 pvtv2_b0 --rounds 10
 
@@ -82,6 +84,8 @@ def main(
         Folder of the files, results.json, and log.txt with what the processes print.
     picture
         PNG to draw.
+    page
+        Markdown file to write the table into, between its marks.
     """
     networks = _chosen(only)
     if min(rounds, turns, threads) < 1:
@@ -99,6 +103,8 @@ def main(
         raise InputError(f"{results}: no results yet; leave out --no-race")
     rows, about = read_results(results)
     _print(rows, about)
+    if page:
+        update_page(page, rows, about)
     if picture:
         draw(rows, picture, f"LiteRT {about['litert']}, {about['threads']} threads, {about['date'][:10]}, "
              f"{about['processor']}\nRandom weights; accuracy as published, single scale.")  # fmt: skip

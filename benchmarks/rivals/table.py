@@ -24,20 +24,26 @@ def table(rows: Sequence[Row]) -> Table:
         first, last = row.key != last, row.key
         result.add_row(
             Text(row.name if first else ""),
-            "dyn8" if row.how.startswith("dynamic") else row.form,
-            _number(row.parameters, 2) if first else "",
-            _number(row.gmac, 1) if first else "",
-            _number(row.megabytes, 1),
-            _number(row.logits_ms, 0 if (row.logits_ms or 0) >= 100 else 1) if not row.error else "error",
-            _number(row.mask_ms, 0 if (row.mask_ms or 0) >= 100 else 1),
-            _number(row.cpu_ms, 0),
-            _number(row.memory, 0),
+            label(row),
+            number(row.parameters, 2) if first else "",
+            number(row.gmac, 1) if first else "",
+            number(row.megabytes, 1),
+            number(row.logits_ms, 0 if (row.logits_ms or 0) >= 100 else 1) if not row.error else "error",
+            number(row.mask_ms, 0 if (row.mask_ms or 0) >= 100 else 1),
+            number(row.cpu_ms, 0),
+            number(row.memory, 0),
             ("" if not first else "-" if row.mean_iou is None else f"{row.mean_iou:.1f}"),
         )
     return result
 
 
-def _number(value: float | None, digits: int) -> str:
+def label(row: Row) -> str:
+    """The form in four letters: dyn8 where activations are quantized as they come."""
+    return "dyn8" if row.how.startswith("dynamic") else row.form
+
+
+def number(value: float | None, digits: int) -> str:
+    """With so many digits, or nothing."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
