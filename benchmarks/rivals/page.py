@@ -55,8 +55,8 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
     lines += [
         "",
         f"512x512, 150 classes, {about['threads']} threads, medians of {' to '.join(map(str, (turns[0], turns[-1])))} "
-        f"interleaved turns, random weights ({about['date'][:10]}, {about['processor']}, {about['cores']} cores, LiteRT "
-        f"{about['litert']}). CPU: time of all processors to the logits, which other work on the machine changes less.",
+        f"interleaved turns, random weights ({about['date'][:10]}, {about['processor']}, {about['cores']} cores, "
+        f"LiteRT {about['litert']}). CPU: time of all processors to the logits, which other work on the machine changes less.",
         "",
     ]
     ours = [row for row in rows if row.key == "ours_b0" and row.placed]
