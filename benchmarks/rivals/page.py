@@ -56,7 +56,7 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
         "",
         f"512x512, 150 classes, {about['threads']} threads, medians of {' to '.join(map(str, (turns[0], turns[-1])))} "
         f"interleaved turns, random weights ({about['date'][:10]}, {about['processor']}, {about['cores']} cores, "
-        f"LiteRT {about['litert']}). CPU: time of all processors to the logits, which other work on the machine changes less.",
+        f"LiteRT {about['litert']}). CPU: time of all processors to the logits, little changed by other work.",
         "",
     ]
     ours = [row for row in rows if row.key == "ours_b0" and row.placed]
