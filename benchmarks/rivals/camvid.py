@@ -155,12 +155,11 @@ def _fields(
     models: dict[str, Any], source: Any, indices: Sequence[int], size: tuple[int, int]
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Sides of the centered squares that hold 50 and 90 % of the gradient, for each output of each network."""
-    from training.analysis.erf.field import effective_receptive_field
-    from training.analysis.network import stage_outputs
-
     from benchmarks.rivals.deeplab_task import inner_outputs
     from segformer_tf.config import normalize
     from segformer_tf.image import fit_image
+    from training.analysis.erf.field import effective_receptive_field
+    from training.analysis.network import stage_outputs
 
     outputs: dict[str, Callable[[Any], Any]] = {
         OURS: partial(stage_outputs, models[OURS]),
