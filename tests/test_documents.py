@@ -35,6 +35,9 @@ FOREIGN_OPTIONS = {
     "--build",
     "--bind",
     "--accelerator",
+    "--only",
+    "--page",
+    "--no-race",
 }
 
 

@@ -77,7 +77,7 @@ def main(
     results: dict[str, dict[str, Any]] = {name: {"parameters": models[name].count_params()} for name in runs}
     for name, file in files.items():
         results[name]["mean_iou"] = _score(file, source)
-    for name, fields in _fields(models, source, chosen, size).items():
+    for name, fields in _fields(runs[OURS], models[THEIRS], source, chosen, size).items():
         results[name]["field"] = fields
     if corruptions:
         for name, kept in _robustness(files, source, chosen, out).items():
@@ -152,22 +152,23 @@ def _score(file: Path, source: Any) -> float:
 
 
 def _fields(
-    models: dict[str, Any], source: Any, indices: Sequence[int], size: tuple[int, int]
+    ours: Path, deeplab: Any, source: Any, indices: Sequence[int], size: tuple[int, int]
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Sides of the centered squares that hold 50 and 90 % of the gradient, for each output of each network."""
     from benchmarks.rivals.deeplab_task import inner_outputs
     from segformer_tf.config import normalize
     from segformer_tf.image import fit_image
     from training.analysis.erf.field import effective_receptive_field
-    from training.analysis.network import stage_outputs
+    from training.analysis.network import open_network, stage_outputs
 
+    inner = inner_outputs(deeplab)
     outputs: dict[str, Callable[[Any], Any]] = {
-        OURS: partial(stage_outputs, models[OURS]),
-        THEIRS: partial(inner_outputs(models[THEIRS]), training=False),
+        OURS: partial(stage_outputs, open_network(ours)),
+        THEIRS: lambda pixels: inner(normalize(pixels), training=False),
     }
     found = {}
     for name, of in outputs.items():
-        pixels = (normalize(fit_image(source[i][0], size)) for i in track(indices, name, transient=True))
+        pixels = (fit_image(source[i][0], size).astype(np.float32) for i in track(indices, name, transient=True))
         measured = effective_receptive_field(of, pixels)
         found[name] = {key: {"50 %": field.side(0.5), "90 %": field.side(0.9)} for key, field in measured.items()}
     return found
