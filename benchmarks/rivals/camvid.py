@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cyclopts import run
 from rich.progress import track
 from rich.table import Table

@@ -45,8 +45,9 @@ def draw(rows: Sequence[Row], out: Path, note: str) -> None:
         axes.scatter([], [], s=60, facecolor=face, edgecolor=color, linewidth=1.8, label=label)
     axes.set_xlabel("milliseconds to the logits of 512x512 pixels", fontsize=13)
     axes.set_ylabel("published mean IoU on ADE20K, %", fontsize=13)
-    axes.tick_params(labelsize=12)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.tick_params(labelsize=12, which="both")
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "125" else "")
     axes.grid(alpha=0.3, which="both")
     axes.set_axisbelow(True)
     axes.margins(0.12)
@@ -86,6 +87,7 @@ def _label(axes: Any, placed: Sequence[Row]) -> None:
         for dx, dy, side in _PLACES:
             text = axes.annotate(
                 row.name, (_x(row), _y(row)), (dx, dy), textcoords="offset points", ha=side, va="center", fontsize=11,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}, parse_math=False,
                 arrowprops={"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 4},
             )  # fmt: skip
             text.update_positions(renderer)
