@@ -36,6 +36,9 @@ FOREIGN_OPTIONS = {
     "--bind",
     "--accelerator",
     "--no-deps",
+    "--only",
+    "--page",
+    "--no-race",
 }
 
 

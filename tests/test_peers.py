@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks.files import made_by
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import files
 from benchmarks.peers.keras_hub import errors
 from benchmarks.peers.race import ENGINES, Contender, differences, field, folds_worth, summarize
-from benchmarks.peers.remote import Remote
+from benchmarks.remote import Remote
 from segformer_tf import SegFormer
 from segformer_tf.errors import InputError
 from tests.contenders import fake_engine, missing_engine
@@ -84,7 +85,7 @@ def test_a_stopped_process_does_not_outlive_the_command(tmp_path: Path) -> None:
     script = tmp_path / "command.py"
     script.write_text(
         "import time\n"
-        "from benchmarks.peers.remote import Remote\n"
+        "from benchmarks.remote import Remote\n"
         "if __name__ == '__main__':\n"
         "    remote = Remote(str, 'abc')\n"
         "    print(remote._process.pid, flush=True)\n"
@@ -151,7 +152,7 @@ def test_files_are_made_once_and_again_by_other_versions(tmp_path: Path, monkeyp
         files.prepare("fake.xml", "b0", tmp_path)
     assert len(made) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"fake.xml", "fake.bin", "fake.txt"}
-    assert files.made_by(tmp_path / "fake.xml") == f"numpy {version('numpy')}"
+    assert made_by(tmp_path / "fake.xml") == f"numpy {version('numpy')}"
     (tmp_path / "fake.txt").write_text("numpy 0.1\n")
     files.prepare("fake.xml", "b0", tmp_path)
     assert len(made) == 2

@@ -120,6 +120,10 @@ class RunConfig:
     def task(self) -> str:
         raise NotImplementedError
 
+    def resume_command(self, root: Path) -> str:
+        """The command that goes on with the run in `root`."""
+        return f"segformer {self.verb} --resume {root}"
+
     @property
     def total_steps(self) -> int:
         """`steps` or their default; of `epochs`, once they are `resolved`."""

@@ -156,7 +156,7 @@ def train(config: RunConfig, before: RunConfig | None = None) -> Run:
         try:
             _fit(model, task, run, config, progress)
         except KeyboardInterrupt:
-            print(f"\ngo on with: {_resume_command(run, config)}", file=sys.stderr)
+            print(f"\ngo on with: {config.resume_command(run.root)}", file=sys.stderr)
             raise
     if place.chief:
         name, epoch = task.score.replace("_", " "), f", epoch {progress.best_epoch}" if progress.best_epoch else ""
@@ -305,10 +305,6 @@ def _eval_size(config: RunConfig) -> list[int] | None:
     return list(config.eval_size) if isinstance(config, TrainConfig) and config.eval_size else None
 
 
-def _resume_command(run: Run, config: RunConfig) -> str:
-    return f"segformer {config.verb} --resume {run.root}"
-
-
 def _after_divergence(run: Run, config: RunConfig, steps: int) -> str:
     """What the run folder keeps of a training that diverged, and what to try."""
     kept = f"{run.root} keeps what it was after step {steps}" if steps else f"nothing was kept in {run.root}, remove it"
@@ -323,7 +319,7 @@ def _smaller(run: Run, config: RunConfig, during: str, *, replicas: int) -> str:
     """What to try after memory ran out during training, validation or pictures."""
     if during != "training" and isinstance(config, TrainConfig) and config.eval_size:
         height, width = config.eval_size
-        again = f"{_resume_command(run, config)} --eval-size H W of less"
+        again = f"{config.resume_command(run.root)} --eval-size H W of less"
         if during == "pictures":
             return f"that was panel.png, an image of {height}x{width}; the epoch is kept: go on with {again}"
         return (
@@ -333,4 +329,4 @@ def _smaller(run: Run, config: RunConfig, during: str, *, replicas: int) -> str:
     parts, way = 2 * config.accumulate, "try a smaller --batch-size or --crop"
     if during != "training" or config.batch_size % (replicas * parts):
         return way
-    return f"{way}, or go on in smaller parts of a batch with {_resume_command(run, config)} --accumulate {parts}"
+    return f"{way}, or go on in smaller parts of a batch with {config.resume_command(run.root)} --accumulate {parts}"

@@ -23,9 +23,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.peers.files import CLASSES, prepare
+from benchmarks.files import CLASSES
+from benchmarks.peers.files import prepare
 from benchmarks.peers.race import Contender, Row, differences, field, folds_worth, summarize
-from benchmarks.peers.remote import Remote
+from benchmarks.remote import Remote
 from segformer_tf.config import variant_config
 from segformer_tf.edge.benchmark.timing import take_turns
 from segformer_tf.edge.runtime import choose_runtime

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.files import CLASSES, made_by, torch_model, versions
-from benchmarks.peers.picture import SIZE, normalized, picture
+from benchmarks.files import CLASSES, made_by, versions
+from benchmarks.peers.files import torch_model
+from benchmarks.picture import SIZE, normalized, picture
 from segformer_tf.config import variant_config
 from segformer_tf.edge.runtime import RUNTIMES, open_interpreter
 from segformer_tf.errors import InputError
@@ -135,6 +136,17 @@ def _tflite(
 ) -> tuple[Callable[[], Any], tuple[int, ...]]:
     """Inference by a TFLite runtime on `image` of the input's dtype, and the shape of the logits."""
     interpreter = open_interpreter(path, runtime=runtime, threads=threads, intact=True)  # in a process of its own
+    return tflite_inference(interpreter, path, image)
+
+
+def tflite_inference(
+    interpreter: Any, path: Path, image: Callable[[Any], NDArray[Any]]
+) -> tuple[Callable[[], Any], tuple[int, ...]]:
+    """Inference by an open interpreter on `image` of the input's dtype, and the shape of the logits.
+
+    Raises:
+        InputError: the file at `path` takes no such image.
+    """
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     pixels, view = image(source["dtype"]), interpreter.tensor(target["index"])  # a view costs no copy
     try:

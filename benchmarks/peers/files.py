@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.picture import SIZE, normalized
+from benchmarks.files import CLASSES, make_once, write_keras, write_torch
+from benchmarks.picture import SIZE, normalized
 from segformer_tf.config import SegFormerConfig, variant_config
-from segformer_tf.files import atomic
 
 if TYPE_CHECKING:
     import torch
 
     from segformer_tf.model import SegFormer
 
-CLASSES = 150
 CALIBRATION = 10  # pictures
 
 
@@ -41,17 +39,6 @@ class PeerFile:
     parts: tuple[str, ...]
 
 
-def versions(*packages: str) -> str:
-    """Names and versions; raises PackageNotFoundError if one is not installed."""
-    return ", ".join(f"{package} {version(package)}" for package in packages)
-
-
-def made_by(path: Path) -> str:
-    """The versions that made a file of `prepare`, or "" if there is none."""
-    note = path.with_suffix(".txt")
-    return note.read_text("utf-8").strip() if note.is_file() and path.is_file() else ""
-
-
 def prepare(name: str, variant: str, folder: Path) -> None:
     """Make a file of `PEERS`, unless there is one by the installed versions (or by packages not installed here).
 
@@ -59,20 +46,8 @@ def prepare(name: str, variant: str, folder: Path) -> None:
         ImportError: a package that makes it is not installed.
         InputError: the folder cannot be written.
     """
-    peer, path = PEERS[name], folder / name
-    try:
-        makers = versions(*peer.packages)
-    except PackageNotFoundError:
-        makers = ""
-    if (previous := made_by(path)) and previous == (makers or previous):
-        return
-    note = path.with_suffix(".txt")
-    note.unlink(missing_ok=True)
-    with ExitStack() as stack:
-        parts = [stack.enter_context(atomic(path.with_suffix(suffix))) for suffix in peer.parts]
-        peer.write(variant_config(variant, num_classes=CLASSES), parts[-1])
-    with atomic(note) as part:
-        part.write_text(makers + "\n", "utf-8")
+    peer, config = PEERS[name], variant_config(variant, num_classes=CLASSES)
+    make_once(partial(peer.write, config), folder / name, peer.packages, peer.parts)
 
 
 def plain_logits(model: SegFormer, images: Any) -> Any:
@@ -138,7 +113,7 @@ def _write_plain(config: SegFormerConfig, out: Path) -> None:
     def serve(image: tf.Tensor) -> tf.Tensor:
         return plain_logits(model, config.normalize(image))
 
-    _write_tflite(model, serve, out)
+    write_keras(model, serve, out)
 
 
 def keras_hub_model(config: SegFormerConfig, image_size: tuple[int, int]) -> Any:
@@ -162,27 +137,11 @@ def keras_hub_model(config: SegFormerConfig, image_size: tuple[int, int]) -> Any
 
 def _write_keras_hub(config: SegFormerConfig, out: Path) -> None:
     model = keras_hub_model(config, SIZE)
-    _write_tflite(model, lambda image: model(image, training=False), out)
-
-
-def _write_tflite(model: Any, serve: Callable[[Any], Any], out: Path) -> None:
-    import keras
-    import tensorflow as tf
-
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", serve, input_signature=[tf.TensorSpec((1, *SIZE, 3), tf.float32)])
-    with tempfile.TemporaryDirectory() as folder:
-        archive.write_out(folder, verbose=False)
-        out.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+    write_keras(model, lambda image: model(image, training=False), out)
 
 
 def _write_litert_torch(config: SegFormerConfig, out: Path) -> None:
-    import torch
-
-    import litert_torch  # isort: skip  after torch
-
-    litert_torch.convert(torch_model(config), (torch.zeros(1, 3, *SIZE),)).export(str(out))
+    write_torch(torch_model(config), out)
 
 
 def _write_onnx(config: SegFormerConfig, out: Path) -> None:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from benchmarks.files import CLASSES, versions
 from benchmarks.peers import engines
-from benchmarks.peers.files import CLASSES, versions
 from benchmarks.peers.keras_hub_files import BY_DEFAULT, EXPECTED, OURS, THEIRS, make_files
-from benchmarks.peers.picture import SIZE
-from benchmarks.peers.remote import Remote
+from benchmarks.picture import SIZE
+from benchmarks.remote import Remote
 from segformer_tf.edge.benchmark.timing import take_turns
 from segformer_tf.edge.runtime import choose_runtime
 from segformer_tf.errors import InputError

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.files import CLASSES, keras_hub_model
-from benchmarks.peers.picture import SIZE, normalized
+from benchmarks.files import CLASSES
+from benchmarks.peers.files import keras_hub_model
+from benchmarks.picture import SIZE, normalized
 from segformer_tf.config import variant_config
 
 THEIRS, OURS, EXPECTED, BY_DEFAULT = "theirs.tflite", "ours.tflite", "expected.npy", "by_default.npy"

@@ -1,0 +1,1 @@
+"""SegFormer beside other networks for segmentation, on LiteRT and this CPU: the paper's first figure, measured."""
