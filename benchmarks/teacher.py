@@ -1,0 +1,89 @@
+"""What a teacher brings: the tiny network on the toy shapes, alone and taught by a B0, with several seeds.
+
+All students get the same steps, data and first weights; the score is the mean IoU on the test split, of the weights that
+were best on the validation split. Runs that are there are not made again, and one that was stopped goes on.
+
+    python -m benchmarks.teacher --out runs/teacher
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean, stdev
+from time import process_time
+from typing import Any
+
+import keras
+from cyclopts import run
+from rich.table import Table
+
+from segformer_tf.terminal import plain_console
+from training.config import TrainConfig
+from training.data.open import open_source
+from training.evaluate import evaluate, open_predictor
+from training.runs.backup import Backup
+from training.train import resume, train
+
+STUDENTS: dict[str, dict[str, Any]] = {
+    "alone": {},
+    "logits": {"distill": (1.0, 0.0)},
+    "logits and features": {"distill": (1.0, 1.0)},
+}
+
+
+def trained(out: Path, **options: Any) -> tuple[float, float]:
+    """Test mean IoU of a run, made or finished first, and the processor seconds that took, or 0."""
+    before = process_time()
+    config = TrainConfig(
+        data="tfds:toy_shapes",
+        out=out,
+        crop=(128, 128),
+        warmup_steps=50,
+        learning_rate=1e-3,
+        head_multiplier=1.0,
+        epoch_steps=100,
+        **options,
+    )
+    keras.backend.clear_session()
+    seconds = 0.0
+    if not out.exists():
+        train(config)
+        seconds = process_time() - before
+    elif not (Backup(out / "backup").folder / f"worker0-epoch{config.total_steps // 100}.json").exists():
+        resume(out)
+    test = open_source(config.data, "test")
+    with open_predictor(out, runtime=None, labels=test.labels) as predict:
+        return evaluate(predict, test, indices=range(len(test))).mean_iou, seconds
+
+
+def main(*, out: Path, seeds: int = 3, steps: int = 800, teacher_steps: int = 1200) -> None:
+    """Train the teacher and all students, and print a table.
+
+    Parameters
+    ----------
+    out
+        Folder of all runs.
+    seeds
+        Students of each kind.
+    steps
+        Optimizer steps of a student.
+    teacher_steps
+        Optimizer steps of the teacher.
+    """
+    teacher, _ = trained(out / "teacher", variant="b0", steps=teacher_steps)
+    table = Table("student", "test mean IoU of each seed", "mean", "deviation", "CPU s", title=f"teacher {teacher:.4f}")
+    for name, options in STUDENTS.items():
+        taught = {"teacher": str(out / "teacher"), **options} if options else {}
+        folders = [out / f"{name.replace(' ', '-')}-{seed}" for seed in range(seeds)]
+        runs = [
+            trained(folder, variant="tiny", steps=steps, seed=seed, **taught) for seed, folder in enumerate(folders)
+        ]
+        scores, seconds = [score for score, _ in runs], [each for _, each in runs if each]
+        spread = f"{stdev(scores):.4f}" if seeds > 1 else "-"
+        cost = f"{mean(seconds):.0f}" if seconds else "-"
+        table.add_row(name, " ".join(f"{score:.4f}" for score in scores), f"{mean(scores):.4f}", spread, cost)
+    plain_console().print(table)
+
+
+if __name__ == "__main__":
+    run(main)
