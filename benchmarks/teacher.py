@@ -1,7 +1,7 @@
 """What a teacher brings: the tiny network on the toy shapes, alone and taught by a B0, with several seeds.
 
-All students get the same steps, data and first weights; the score is the mean IoU on the test split, of the weights that
-were best on the validation split. Runs that are there are not made again, and one that was stopped goes on.
+All students get the same steps, data and first weights; the score is the mean IoU on the test split, of the weights
+that were best on the validation split. Runs that are there are not made again, and one that was stopped goes on.
 
     python -m benchmarks.teacher --out runs/teacher
 """
@@ -21,7 +21,6 @@ from segformer_tf.terminal import plain_console
 from training.config import TrainConfig
 from training.data.open import open_source
 from training.evaluate import evaluate, open_predictor
-from training.runs.backup import Backup
 from training.train import resume, train
 
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -33,30 +32,29 @@ STUDENTS: dict[str, dict[str, Any]] = {
 
 def trained(out: Path, **options: Any) -> tuple[float, float]:
     """Test mean IoU of a run, made or finished first, and the processor seconds that took, or 0."""
-    before = process_time()
     config = TrainConfig(
         data="tfds:toy_shapes",
         out=out,
-        crop=(128, 128),
+        crop=(64, 64),
         warmup_steps=50,
         learning_rate=1e-3,
         head_multiplier=1.0,
-        epoch_steps=100,
+        epoch_steps=200,
         **options,
     )
     keras.backend.clear_session()
-    seconds = 0.0
+    before, seconds = process_time(), 0.0
     if not out.exists():
         train(config)
         seconds = process_time() - before
-    elif not (Backup(out / "backup").folder / f"worker0-epoch{config.total_steps // 100}.json").exists():
+    elif not (out / "backup" / f"worker0-epoch{config.total_steps // config.epoch_length}.json").exists():
         resume(out)
     test = open_source(config.data, "test")
     with open_predictor(out, runtime=None, labels=test.labels) as predict:
         return evaluate(predict, test, indices=range(len(test))).mean_iou, seconds
 
 
-def main(*, out: Path, seeds: int = 3, steps: int = 800, teacher_steps: int = 1200) -> None:
+def main(*, out: Path, seeds: int = 3, steps: int = 400, teacher_steps: int = 800) -> None:
     """Train the teacher and all students, and print a table.
 
     Parameters
@@ -66,22 +64,28 @@ def main(*, out: Path, seeds: int = 3, steps: int = 800, teacher_steps: int = 12
     seeds
         Students of each kind.
     steps
-        Optimizer steps of a student.
+        Optimizer steps of a student, a multiple of 200.
     teacher_steps
-        Optimizer steps of the teacher.
+        Optimizer steps of the teacher, a multiple of 200.
     """
     teacher, _ = trained(out / "teacher", variant="b0", steps=teacher_steps)
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in STUDENTS}
+    for seed in range(seeds):  # one of each kind after another: what disturbs the machine disturbs all of them
+        for name, options in STUDENTS.items():
+            taught = {"teacher": str(out / "teacher"), **options} if options else {}
+            folder = out / f"{name.replace(' ', '-')}-{seed}"
+            results[name].append(trained(folder, variant="tiny", steps=steps, seed=seed, **taught))
+            print(f"{folder.name}: {results[name][-1][0]:.4f}", flush=True)
     table = Table("student", "test mean IoU of each seed", "mean", "deviation", "CPU s", title=f"teacher {teacher:.4f}")
-    for name, options in STUDENTS.items():
-        taught = {"teacher": str(out / "teacher"), **options} if options else {}
-        folders = [out / f"{name.replace(' ', '-')}-{seed}" for seed in range(seeds)]
-        runs = [
-            trained(folder, variant="tiny", steps=steps, seed=seed, **taught) for seed, folder in enumerate(folders)
-        ]
-        scores, seconds = [score for score, _ in runs], [each for _, each in runs if each]
-        spread = f"{stdev(scores):.4f}" if seeds > 1 else "-"
-        cost = f"{mean(seconds):.0f}" if seconds else "-"
-        table.add_row(name, " ".join(f"{score:.4f}" for score in scores), f"{mean(scores):.4f}", spread, cost)
+    for name, rows in results.items():
+        scores, seconds = [score for score, _ in rows], [each for _, each in rows if each]
+        table.add_row(
+            name,
+            " ".join(f"{score:.4f}" for score in scores),
+            f"{mean(scores):.4f}",
+            f"{stdev(scores):.4f}" if seeds > 1 else "-",
+            f"{mean(seconds):.0f}" if seconds else "-",
+        )
     plain_console().print(table)
 
 

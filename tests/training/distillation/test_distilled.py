@@ -146,12 +146,11 @@ def test_devices_and_parts_of_a_batch_have_one_loss_and_one_gradient(file: Teach
     logs, gradients = one_step(file, 1, 1)
     assert set(logs) == {"loss", *PARTS}
     assert all(np.abs(gradient).max() > 1e-7 for gradient in gradients)  # of everything, projections too
-    for devices, parts in ((2, 1), (1, 2), (2, 2)):
-        others, theirs = one_step(file, devices, parts)
-        for name, value in logs.items():
-            assert others[name] == pytest.approx(value, rel=1e-4), (name, devices, parts)
-        for ours, other in zip(gradients, theirs, strict=True):
-            np.testing.assert_allclose(other, ours, rtol=2e-3, atol=2e-4 * np.abs(ours).max() + 1e-7)
+    others, theirs = one_step(file, 2, 2)
+    for name, value in logs.items():
+        assert others[name] == pytest.approx(value, rel=1e-4), name
+    for ours, other in zip(gradients, theirs, strict=True):
+        np.testing.assert_allclose(other, ours, rtol=2e-3, atol=2e-4 * np.abs(ours).max() + 1e-7)
 
 
 @pytest.mark.usefixtures("quick")
@@ -174,7 +173,7 @@ def test_a_run_with_a_teacher_is_killed_goes_on_and_saves_the_student_alone(
     with np.load(alone.backup / "worker0-epoch2.npz") as kept:
         # The projection to the teacher's c1, its two moments and its moving average.
         assert [kept[name].shape for name in kept.files].count((64, 12)) == 4
-    plain = train(replace(config, teacher=None, steps=1, out=tmp_path / "plain"))
+    plain = train(replace(config, teacher=None, out=tmp_path / "plain"))
     ours, theirs = (load_segformer(run.best) for run in (alone, plain))
     assert [(v.path, v.shape) for v in ours.variables] == [(v.path, v.shape) for v in theirs.variables]
     assert replace(ours.config, license="") == replace(theirs.config, license="")
