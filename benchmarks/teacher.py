@@ -1,9 +1,10 @@
-"""What a teacher brings: the tiny network on the toy shapes, alone and taught by a B0, with several seeds.
+"""What a teacher brings: the tiny network alone and taught by a B0, with several seeds.
 
-All students get the same steps, data and first weights; the score is the mean IoU on the test split, of the weights
-that were best on the validation split. Runs that are there are not made again, and one that was stopped goes on.
+All students of a seed get the same steps, data and first weights; the score is the mean IoU on the test split, of the
+weights that were best on the validation split. Runs that are there are not made again, and one that was stopped goes
+on.
 
-    python -m benchmarks.teacher --out runs/teacher
+    python -m benchmarks.teacher --data data/nuclei --out runs/teacher
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "logits and features": {"distill": (1.0, 1.0)},
     "logits": {"distill": (1.0, 0.0)},
 }
+EPOCH_STEPS = 300
 
 
-def trained(out: Path, **options: Any) -> tuple[float, float]:
+def trained(out: Path, data: str, **options: Any) -> tuple[float, float]:
     """Test mean IoU of a run, made or finished first, and the processor seconds that took, or 0."""
     config = TrainConfig(
-        data="tfds:toy_shapes",
+        data=data,
         out=out,
         crop=(64, 64),
+        eval_size=(256, 256),
         warmup_steps=50,
         learning_rate=1e-3 if options["variant"] == "b0" else 3e-3,
         head_multiplier=1.0,
-        epoch_steps=200,
+        epoch_steps=EPOCH_STEPS,
         **options,
     )
     keras.backend.clear_session()
@@ -49,37 +52,34 @@ def trained(out: Path, **options: Any) -> tuple[float, float]:
         seconds = process_time() - before
     elif not (out / "backup" / f"worker0-epoch{config.total_steps // config.epoch_length}.json").exists():
         resume(out)
-    test = open_source(config.data, "test")
+    test = open_source(data, "test")
     with open_predictor(out, runtime=None, labels=test.labels) as predict:
         return evaluate(predict, test, indices=range(len(test))).mean_iou, seconds
 
 
-def main(
-    *, out: Path, seeds: int = 3, steps: int = 800, teacher_steps: int = 800, kinds: tuple[str, ...] = tuple(STUDENTS)
-) -> None:
+def main(*, data: str, out: Path, seeds: int = 3, steps: int = 300, teacher_steps: int = 600) -> None:
     """Train the teacher and all students, and print a table.
 
     Parameters
     ----------
+    data
+        Folder of images and masks, or tfds:toy_shapes, with splits train, val and test.
     out
         Folder of all runs.
     seeds
         Students of each kind.
     steps
-        Optimizer steps of a student, a multiple of 200.
+        Optimizer steps of a student, a multiple of 300.
     teacher_steps
-        Optimizer steps of the teacher, a multiple of 200.
-    kinds
-        Students to train: alone, logits, "logits and features".
+        Optimizer steps of the teacher, a multiple of 300.
     """
-    teacher, _ = trained(out / "teacher", variant="b0", steps=teacher_steps)
-    results: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    teacher, _ = trained(out / "teacher", data, variant="b0", steps=teacher_steps)
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in STUDENTS}
     for seed in range(seeds):  # one of each kind after another: what disturbs the machine disturbs all of them
-        for name in kinds:
-            options = STUDENTS[name]
+        for name, options in STUDENTS.items():
             taught = {"teacher": str(out / "teacher"), **options} if options else {}
             folder = out / f"{name.replace(' ', '-')}-{seed}"
-            results[name].append(trained(folder, variant="tiny", steps=steps, seed=seed, **taught))
+            results[name].append(trained(folder, data, variant="tiny", steps=steps, seed=seed, **taught))
             print(f"{folder.name}: {results[name][-1][0]:.4f}", flush=True)
     table = Table("student", "test mean IoU of each seed", "mean", "deviation", "CPU s", title=f"teacher {teacher:.4f}")
     for name, rows in results.items():
