@@ -100,8 +100,11 @@ class MixTransformerStage(layers.Layer):
             layer.build(shape)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
+        return self.transform(self.patch_embed(x), training=training)
+
+    def transform(self, x: Any, training: bool | None = None) -> Any:
+        """What follows the patch embedding: the blocks, and the closing norm."""
         training = training if self.trainable else False
-        x = self.patch_embed(x)
         for block in self.blocks:
             x = block(x, training=training)
         return self.norm(x)

@@ -48,6 +48,10 @@ def train(config: Annotated[TrainConfig | None, Parameter(name="*")] = None, *, 
 
         segformer train --data path/to/folder --weights start.keras --epochs 100 --patience 15 --layer-decay 0.9
 
+    A small network that learns from a larger one, too, which was trained on the same classes:
+
+        segformer train --data path/to/folder --variant b0 --teacher runs/b2-folder
+
     After a stop or a kill, on one machine or on several; and after a validation ran out of memory:
 
         segformer train --resume runs/b0-folder

@@ -282,6 +282,16 @@ class TrainConfig(RunConfig):
     """Rate of each encoder block over the next one's, such as 0.9: the first layers of pretrained weights, which are
     the most general, change least. The decoder, and --head-multiplier, are as without it."""
 
+    teacher: str | None = None
+    """Learn from the masks and from this larger network, which has the same classes: a .keras file or a run folder.
+    What is saved and exported is the same network as without it."""
+
+    temperature: float = 2.0
+    """Temperature of the softmax by which the --teacher's logits are compared with the network's own."""
+
+    distill: tuple[float, float] = (1.0, 1.0)
+    """Weights of the --teacher's logits and of its features in the loss, where the masks have 1; 0 for without."""
+
     freeze: str | None = None
     """Leave this much of the --weights as it is: encoder, or its first 1, 2 or 3 stages."""
 
@@ -316,12 +326,24 @@ class TrainConfig(RunConfig):
             raise InputError(f"--freeze must be one of {', '.join(FROZEN_STAGES)}. Received: {self.freeze!r}")
         if self.freeze is not None and self.weights is None:
             raise InputError("--freeze leaves pretrained weights as they are, and needs --weights")
+        self._check_teaching()
         if self.base is not None and not 0 < self.base[1] <= self.base[0]:
             raise InputError(f"--base must be a long and a short side, in pixels. Received: {self.base}")
         if not 0 < self.scale[0] <= self.scale[1] < inf:
             raise InputError(f"--scale must be two positive factors, the smaller first. Received: {self.scale}")
         if self.eval_size is not None:
             check_image_shape((None, *self.eval_size, 3), "--eval-size")
+
+    def _check_teaching(self) -> None:
+        self._check_positive("temperature")
+        if not (all(0 <= weight < inf for weight in self.distill) and any(self.distill)):
+            raise InputError(
+                "--distill must be two weights, of logits and of features, not negative and not both 0. "
+                f"Received: {self.distill}"
+            )
+        for name in ("temperature", "distill"):
+            if self.teacher is None and getattr(self, name) != getattr(TrainConfig, name):
+                raise InputError(f"{option(name)} is for a --teacher. Received: {option(name)} and no --teacher")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -216,7 +216,8 @@ def _on(variable: Any, slot: keras.Variable) -> Any:
 def parameter_group(path: str, decay: float, head_multiplier: float) -> tuple[float, float]:
     """(rate multiplier, weight decay) of the variable at `path`, such as "encoder/stage1/norm/gamma"."""
     parts = path.split("/")
-    return head_multiplier if "decoder" in parts else 1.0, 0.0 if any("norm" in p for p in parts) else decay
+    fresh = "decoder" in parts or "projections" in parts  # of `training.distillation`
+    return head_multiplier if fresh else 1.0, 0.0 if any("norm" in p for p in parts) else decay
 
 
 def layer_number(path: str, depths: Sequence[int]) -> int:

@@ -45,7 +45,8 @@ def plot_history(rows: Sequence[Row], out: Path, *, score: str) -> None:
 
 def draw_curve(axes: Any, rows: Sequence[Row], name: str) -> None:
     """One metric over epochs, in training and validation."""
-    for key, label, color in ((name, "training", _COLORS[4]), (f"val_{name}", "validation", _COLORS[5])):
+    alike = "mask_loss" if name == "loss" and any("mask_loss" in row for row in rows) else name  # with a teacher
+    for key, label, color in ((alike, "training", _COLORS[4]), (f"val_{name}", "validation", _COLORS[5])):
         points = [(row["epoch"] + 1, row[key]) for row in rows if key in row]
         axes.plot(*np.transpose(points or [(np.nan, np.nan)]), marker=".", label=label, color=color)
     axes.set_title(name.replace("_", " "))

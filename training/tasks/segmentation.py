@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from segformer_tf.config import check_image_shape, normalize
-from segformer_tf.errors import InputError
+from segformer_tf.config import check_image_shape, normalize, variant_config
+from segformer_tf.errors import InputError, printable
 from segformer_tf.keras_file import read_config
 from segformer_tf.keras_metrics import MeanIoU
 from segformer_tf.losses.base import MeanOverValid
@@ -33,6 +34,8 @@ from training.data.masks import Sample
 from training.data.open import Source, open_source, sample_name
 from training.data.order import ClassBalance
 from training.data.pipeline import Samples, eval_batches, train_batches
+from training.distillation.distilled import Distilled
+from training.distillation.teacher import RECORD, Teacher, TeacherFile, find_teacher, refuse_other_teacher
 from training.distributed.strategy import this_place
 from training.optim.losses import rare_class_weights
 from training.runs.backup import Backup
@@ -57,6 +60,7 @@ class Segmentation:
         self.head_multiplier, self.layer_decay = config.head_multiplier, config.layer_decay
         self.records: dict[str, Any] = {}
         self._start: Start | None = None
+        self._teacher: TeacherFile | None = None
         self._resumed = False  # the weights are those of the run itself
         self._normalize: Normalize = normalize
         self._tally: Tally | None = None  # once the masks are checked
@@ -84,9 +88,20 @@ class Segmentation:
         elif config.learning_rate <= 1e-4 and run is None and this_place().chief:
             print("from scratch: --learning-rate 6e-4 --head-multiplier 1 learns faster than the default, which suits "
                   "pretrained --weights")  # fmt: skip
+        if config.teacher:
+            sizes = self._start.model.config if self._start else variant_config(config.variant, num_classes=1)
+            self._teacher = find_teacher(config.teacher, self.source.labels, sizes)
+            if run:
+                refuse_other_teacher(self._teacher, run.root)
+            elif this_place().chief:
+                print(*map(printable, self._teacher.notes), sep="\n")
+            config = replace(config, teacher=str(self._teacher.path))
+            self.records[RECORD] = self._teacher.record
         both = self.source, self.validation
         inherited = self._start.model.config.image_bits if self._start else None
         bits = settle_bits(config, both, new=run is None, inherited=inherited)
+        if self._teacher:
+            self._teacher.check_bits(bits)
         eval_size = config.eval_size or self._default_size()
         quiet = not this_place().chief
         if run is None:
@@ -94,7 +109,7 @@ class Segmentation:
 
             def keep() -> None:  # refusals after this name dataset.json
                 if first and (record := first.keep()):
-                    self.records = {MANIFESTS[0]: record}
+                    self.records[MANIFESTS[0]] = record
 
             self._tally = check_masks(self.source, self.validation, allow_missing=allow, quiet=quiet, once_read=keep)
         if config.balance:
@@ -115,16 +130,24 @@ class Segmentation:
             )
         return size
 
-    def model(self) -> SegFormer:
+    def model(self) -> SegFormer | Distilled:
         model = self._model()
         if tf.distribute.get_strategy().num_replicas_in_sync == 1:
             self._worst = WorstImage(model, len(self.source.labels.names))
         return model
 
-    def _model(self) -> SegFormer:
+    def _model(self) -> SegFormer | Distilled:
+        student, config = self._student(), self.config
+        if self._teacher is None:
+            return student
+        teacher = Teacher(self._teacher, student.config, precision=config.precision)
+        return Distilled(student, teacher, temperature=config.temperature, weights=config.distill)
+
+    def _student(self) -> SegFormer:
         labels, config = self.source.labels, self.config
         changes: dict[str, Any] = {"num_classes": len(labels.names), "labels": labels}
-        changes["license"] = _license(self.source, self._start.model.config.license if self._start else "")
+        before = self._start.model.config if self._start else None, self._teacher.config if self._teacher else None
+        changes["license"] = _license(self.source, [each.license for each in before if each])
         changes |= {"drop_path_rate": config.drop_path, "dropout_rate": config.dropout, "image_bits": config.bits}
         if self._start is None:
             return build_segformer(config.variant, dtype=config.precision, **changes)
@@ -174,7 +197,7 @@ class Segmentation:
     def eval_batches(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         return self._eval_batches(self.validation, self.config.batch_size, context)
 
-    def draw(self, model: SegFormer, out: Path) -> None:
+    def draw(self, model: SegFormer | Distilled, out: Path) -> None:
         """A row per sample: image, truth, prediction, errors; below them the worst of the last validation."""
         shown, labels = list(self._shown), self.source.labels
         worst = self._worst.take() if self._worst else None
@@ -230,7 +253,7 @@ def _refuse_other_classes(run: Run, source: Source) -> None:
         )
 
 
-def _license(source: Source, inherited: str) -> str:
-    """License of the weights: that of the weights they start from, and that of the data."""
+def _license(source: Source, inherited: Sequence[str]) -> str:
+    """License of the weights: those of the weights they start from and of their teacher, and that of the data."""
     own = f"trained on {source.name}: {source.license}" if source.license else ""
-    return "; ".join(dict.fromkeys(filter(None, [*inherited.split("; "), own])))
+    return "; ".join(dict.fromkeys(filter(None, [*(part for each in inherited for part in each.split("; ")), own])))

@@ -201,6 +201,7 @@ def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: 
             layer_decay=0.9,
             balance=0.5,
             patience=2,
+            teacher=str(tmp_path / "start.keras"),
         )
     )
     with run.history.open() as file:
