@@ -42,12 +42,17 @@ def deeplab_quarter(classes: int, size: tuple[int, int]) -> Any:
     """
     import keras
 
+    from segformer_tf.distributed_fit import MultiWorkerFit
+
+    class Fitted(MultiWorkerFit, keras.Model):  # type: ignore[misc]
+        """Keras' own fit takes a batch of each validation to build from, and ends where there is none left."""
+
     backbone = deeplab_mobilenet(classes, size).backbone
     features = backbone.get_layer(BEFORE_RESIZE).output
     for norm in batch_norms(backbone):
         norm.momentum = 0.9  # as SegFormer's; Keras' 0.999 keeps half of the first statistics after 700 steps
     logits = keras.layers.Conv2D(classes, 1, dtype="float32", name="classify")(features)
-    return keras.Model(backbone.input, logits, name="deeplab")
+    return Fitted(backbone.input, logits, name="deeplab")
 
 
 def inner_outputs(model: Any) -> Any:
