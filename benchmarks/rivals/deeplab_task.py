@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.rivals.keras_networks import batch_norms, deeplab_mobilenet
-from training.config import TrainConfig
+from training.config import VERBS, TrainConfig
 from training.tasks.segmentation import Segmentation
 from training.train import TASKS
 
@@ -33,6 +33,7 @@ class DeepLab(Segmentation):
 
 
 TASKS[DeepLabConfig.task] = DeepLab
+VERBS[DeepLabConfig.task] = DeepLabConfig.verb
 
 
 def deeplab_quarter(classes: int, size: tuple[int, int]) -> Any:
