@@ -45,7 +45,7 @@ def deeplab_quarter(classes: int, size: tuple[int, int]) -> Any:
 
     from segformer_tf.distributed_fit import MultiWorkerFit
 
-    class Fitted(MultiWorkerFit, keras.Model):  # type: ignore[misc]
+    class Fitted(MultiWorkerFit, keras.Model):
         """Keras' own fit takes a batch of each validation to build from, and ends where there is none left."""
 
     backbone = deeplab_mobilenet(classes, size).backbone
