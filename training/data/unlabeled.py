@@ -12,12 +12,15 @@ from segformer_tf.errors import InputError, counted
 from segformer_tf.image import IMAGE_SUFFIXES, Pixels, load_image
 from segformer_tf.sampling import evenly_spaced
 from training.data.folder.manifest import Manifest
-from training.data.folder.manifest_file import find_manifest
+from training.data.folder.manifest_file import MANIFESTS, find_manifest
 from training.data.folder.splits import OTHER_NAME, split_files, splits_in
 from training.data.open import Split
 
-# Folders of masks and the like in the data sets that `segformer data import` knows.
-NO_IMAGES = ("masks", "labels", "annotations", "SegmentationClass", "SegmentationObject", "gtFine", "ann_dir")
+# Folders of masks and the like, in small letters: those of data sets that `segformer data import` knows, and alike.
+NO_IMAGES = (
+    *("mask", "masks", "label", "labels", "annotation", "annotations", "ann_dir", "gt", "gtfine", "gtcoarse"),
+    *("ground_truth", "groundtruth", "segmentationclass", "segmentationobject"),
+)
 HELD_OUT, MOST_HELD_OUT = 20, 500  # without a validation split: one image of so many, and at most so many in all
 
 
@@ -64,7 +67,8 @@ def open_images(places: Sequence[str], *, train_split: str, val_split: str) -> t
         train_split, val_split: names.
 
     Raises:
-        InputError: no such folder, data set or split, less than two images, or manifests that contradict each other.
+        InputError: no such folder, data set or split, less than two images, a data folder inside of another folder, or
+            manifests that contradict each other.
     """
     if places[0].startswith("tfds:"):
         from training.data.tfds.source import TfdsImages  # TFDS takes seconds to import
@@ -137,14 +141,29 @@ def _images_below(root: Path) -> tuple[list[Path], str]:
     """The image files in a folder at any depth, in the order of their paths; and the folders left out, in words.
 
     Hidden files and folders are skipped, and folders are not followed by links.
+
+    Raises:
+        InputError: a folder that cannot be read, or a data folder inside, whose terms and test split would be lost.
     """
     images, left_out = [], []
     for folder, inner, files in os.walk(root, onerror=_refuse):
-        left_out += [Path(folder, name).relative_to(root).as_posix() for name in inner if name in NO_IMAGES]
-        inner[:] = sorted(name for name in inner if name[0] != "." and name not in NO_IMAGES)
+        if Path(folder) != root and (sign := _sign_of_data(inner, files)):
+            raise InputError(
+                f"{root}: {Path(folder).relative_to(root).as_posix()} in it holds {sign}, as a data folder does, which "
+                "has terms and a test split of its own: give each such folder itself, the first as --data and others "
+                "as --more-data"
+            )
+        left_out += [Path(folder, name).relative_to(root).as_posix() for name in inner if name.lower() in NO_IMAGES]
+        inner[:] = sorted(name for name in inner if name[0] != "." and name.lower() not in NO_IMAGES)
         images += [Path(folder, name) for name in files if name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES)]
     more = f" and {len(left_out) - 3} more" if left_out[3:] else ""
     return sorted(images), f"; left out, as masks: {', '.join(sorted(left_out)[:3])}{more}" if left_out else ""
+
+
+def _sign_of_data(folders: Sequence[str], files: Sequence[str]) -> str:
+    """What shows that a folder of these is one to `segformer train` on, or a split of one, in words, or ""."""
+    manifest = next((name for name in MANIFESTS if name in files), "")
+    return manifest or ("images/ and masks/" if {"images", "masks"} <= set(folders) else "")
 
 
 def _refuse(error: OSError) -> None:

@@ -232,7 +232,7 @@ def test_images_of_any_folder(tmp_path: Path) -> None:
     deep = tmp_path / "deep"
     for i in range(41):
         picture(deep / f"{i % 3}" / "more" / f"{i:02}.PNG")
-    for odd in (".hidden/a.png", "x/.b.png", "x/masks/00.png"):
+    for odd in (".hidden/a.png", "x/.b.png", "x/Mask/00.png"):
         picture(deep / odd)
     (deep / "notes.txt").touch()
     (deep / "loop").symlink_to(deep)
@@ -240,7 +240,7 @@ def test_images_of_any_folder(tmp_path: Path) -> None:
     assert (len(train), len(validation)) == (39, 2)
     assert sorted(names(train) + names(validation)) == [f"{i:02}.PNG" for i in range(41)]
     assert train.notes == [
-        f"{deep}: 39 images to learn from, 2 images held out to validate on; left out, as masks: x/masks"
+        f"{deep}: 39 images to learn from, 2 images held out to validate on; left out, as masks: x/Mask"
     ]
     assert train[0].shape == (40, 40, 3)
     split = tmp_path / "split"
@@ -267,6 +267,15 @@ def test_images_of_data_folders_are_those_of_their_splits(toy_folder: Path, tmp_
     )
     with pytest.raises(InputError, match="manifests say 10 and 12 bits; expected one number"):
         open_images([str(free), str(toy.parent)], train_split="train", val_split="val")
+
+
+def test_a_folder_of_data_folders_is_refused(toy_folder: Path, tmp_path: Path) -> None:
+    """Their terms would be lost, and their test splits learned from."""
+    data = shutil.copytree(toy_folder, tmp_path / "all" / "toy")
+    for sign in ("toy in it holds dataset.json", "toy/test in it holds images/ and masks/"):
+        with pytest.raises(InputError, match=f"all: {sign}, as a data folder does"):
+            open_images([str(tmp_path / "all")], train_split="train", val_split="val")
+        (data / "dataset.json").unlink(missing_ok=True)
 
 
 def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
