@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, variant_config
+from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 from segformer_tf.model import build_segformer
+from training.data.folder.source import FolderSource
 
 jax = pytest.importorskip("jax", reason="jax is not installed: pip install '.[on_jax]'")
 
 from benchmarks.on_jax.augment import Augmentation, augment_batch  # noqa: E402
-from benchmarks.on_jax.keras_file import fill  # noqa: E402
+from benchmarks.on_jax.keras_file import fill, read_model  # noqa: E402
 from benchmarks.on_jax.network import decode, features, fresh, shapes  # noqa: E402
+from benchmarks.on_jax.pack import pack  # noqa: E402
+from benchmarks.on_jax.train import _fitting, read  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +50,53 @@ def test_same_variables(pair):
     model, _ = pair
     theirs = {v.path: tuple(v.shape) for v in model.weights if "seed_generator" not in v.path}
     assert shapes(variant_config("tiny", num_classes=4)) == theirs
+
+
+def test_the_terms_of_other_weights_are_asked_for(pair, tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    for folder, pixels in (("images", np.zeros((40, 50, 3), "uint8")), ("masks", np.zeros((40, 50), "uint8"))):
+        (data / "train" / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(data / "train" / folder / "a.png")
+    names = [{"id": i, "name": name, "color": [i, 0, 0]} for i, name in enumerate("abcd")]
+    (data / "dataset.json").write_text(json.dumps({"name": "own", "license": "CC0", "classes": names}))
+    run.mkdir()
+    np.savez(run / "weights.npz", **pair[1])
+    recipe = {"variant": "tiny", "drop_path": 0.0, "dropout": 0.0, "start": None, "teacher": None}
+    for teacher, inherited, terms in ((None, None, "trained on own: CC0"), ("t.npz", "X", "X; trained on own: CC0")):
+        (run / "recipe.json").write_text(json.dumps({**recipe, "teacher": teacher}))
+        assert read_model(run, data, inherited).config.license == terms
+    with pytest.raises(InputError, match=r"was trained with t\.npz: state the terms"):
+        read_model(run, data)
+
+
+def test_a_picture_is_packed_as_training_reads_it(tmp_path):
+    split = tmp_path / "data" / "train"
+    (split / "images").mkdir(parents=True)
+    (split / "masks").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down, in the size of its mask
+    Image.fromarray(pixels).save(split / "images" / "a.png", exif=turned)
+    Image.fromarray(pixels).save(split / "images" / "b.png")
+    for name in "ab":
+        Image.fromarray(pixels[..., 0] // 64).save(split / "masks" / f"{name}.png")
+    names = [{"id": i, "name": name, "color": [i, 0, 0]} for i, name in enumerate("abcd")]
+    manifest = {"name": "own", "classes": names, "exif": "apply"}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(manifest))
+    pack(tmp_path / "data", tmp_path / "data.npz", ["train"])
+    images, masks, _ = read(tmp_path / "data.npz", ("train",))
+    source = FolderSource(tmp_path / "data", "train")
+    for i in range(2):
+        np.testing.assert_array_equal(images[i], source[i][0])
+        np.testing.assert_array_equal(masks[i], source[i][1])
+
+
+def test_weights_of_another_network_are_refused():
+    here, other = (fresh(variant_config(name, num_classes=4), seed=1) for name in ("tiny", "b0"))
+    with pytest.raises(InputError, match=r"b0\.npz: weights of another network"):
+        _fitting(other, here, "b0.npz")
+    fewer = fresh(variant_config("tiny", num_classes=3), seed=2)
+    assert set(here) - set(_fitting(fewer, here, "x")) == {"decoder/linear_pred/kernel", "decoder/linear_pred/bias"}
 
 
 def test_images_stay_under_their_masks():

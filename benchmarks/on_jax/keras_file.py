@@ -9,17 +9,30 @@ from pathlib import Path
 import numpy as np
 
 from convert.interchange.to_keras import export_keras
+from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer, build_segformer
 from training.data.folder.source import FolderSource
 
 
-def read_model(run: Path, data: Path) -> SegFormer:
-    """The Keras model of a run, with the labels and terms of its data."""
+def read_model(run: Path, data: Path, inherited: str | None = None) -> SegFormer:
+    """The Keras model of a run, with the labels of its data, and the terms of data and of other weights.
+
+    Args:
+        run: folder of `benchmarks.on_jax.train`.
+        data: that it was trained on.
+        inherited: the terms of the weights that it began with or learned from, "" for none; None if there are no such.
+
+    Raises:
+        InputError: there are such weights, whose files do not say their terms.
+    """
     recipe, source = json.loads((run / "recipe.json").read_text("utf-8")), FolderSource(data, "train")
+    if inherited is None and (others := [recipe[name] for name in ("start", "teacher") if recipe[name]]):
+        raise InputError(f"{run}: was trained with {' and '.join(others)}: state the terms of these weights, --license")
+    own = f"trained on {source.name}: {source.license}" if source.license else ""
     model = build_segformer(
         recipe["variant"],
         labels=source.labels,
-        license=source.license,
+        license="; ".join(dict.fromkeys(filter(None, (inherited, own)))),
         drop_path_rate=recipe["drop_path"],
         dropout_rate=recipe["dropout"],
     )
@@ -43,5 +56,6 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--license", help='terms of the weights that it began with or learned from, "" for none')
     given = parser.parse_args()
-    export_keras(read_model(given.run, given.data), given.out)
+    export_keras(read_model(given.run, given.data, given.license), given.out)

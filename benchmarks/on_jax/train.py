@@ -26,11 +26,14 @@ from PIL import Image
 
 from benchmarks.on_jax.augment import Augmentation, augment_batch
 from benchmarks.on_jax.network import STATISTICS, decode, features, fresh, resize
+from benchmarks.on_jax.pack import picture_in
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, SegFormerConfig, variant_config
+from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.labels import IGNORE_ID
 
 BLOCK = 20  # steps of one call to the accelerator
+HEADS = ("decoder/linear_pred/", "auxiliary/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,7 @@ def read(path: Path, splits: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, n
     with np.load(path) as data:
         for split in splits:
             for i in range(int(data[f"{split}/count"])):
-                images.append(np.asarray(Image.open(io.BytesIO(data[f"{split}/{i}/image"].tobytes())).convert("RGB")))
+                images.append(picture_in(data[f"{split}/{i}/image"].tobytes()))
                 masks.append(np.asarray(Image.open(io.BytesIO(data[f"{split}/{i}/mask"].tobytes()))))
     height, width = (max(mask.shape[axis] for mask in masks) for axis in (0, 1))
     every = (
@@ -123,6 +126,18 @@ def points_of(masks: np.ndarray, classes: int, count: int = 48) -> tuple[np.ndar
     return points, points[:, :, 0, 0] >= 0
 
 
+def _fitting(before: dict[str, np.ndarray], weights: dict[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
+    """The weights to begin with; the classifier alone may be of another shape, and stays fresh then.
+
+    Raises:
+        InputError: weights of another network.
+    """
+    fits = {name: each for name, each in before.items() if name in weights and each.shape == weights[name].shape}
+    if fresh := [name for name in weights if name not in fits and not name.startswith(HEADS)]:
+        raise InputError(f"{path}: weights of another network: {fresh[0]} is not there, or of another shape")
+    return fits
+
+
 class Training:
     """The state of a run and its compiled steps."""
 
@@ -140,7 +155,8 @@ class Training:
             weights["auxiliary/kernel"] = np.zeros((config.embed_dims[2], config.num_classes), "float32")
         if recipe.start:
             with np.load(recipe.start) as file:
-                weights |= {k: file[k] for k in file.files if k in weights and file[k].shape == weights[k].shape}
+                before = {name: file[name] for name in file.files}
+            weights |= _fitting(before, weights, recipe.start)
         self.teacher, self.teacher_config = None, config
         if recipe.teacher:
             self.teacher_config = variant_config(recipe.teacher_variant, num_classes=config.num_classes)
@@ -270,6 +286,7 @@ class Training:
 
 
 def mean_iou(matrix: np.ndarray) -> float:
+    """Over the classes that occur in truth or prediction, 0..1."""
     both = np.diag(matrix)
     either = matrix.sum(0) + matrix.sum(1) - both
     return float((both[either > 0] / either[either > 0]).mean())
@@ -286,9 +303,7 @@ class Score:
 
     def __call__(self, weights: Any) -> tuple[float, np.ndarray]:
         matrix = np.asarray(sum(self.training.validate(weights, *pair) for pair in self.pairs))
-        both = np.diag(matrix)
-        either = matrix.sum(0) + matrix.sum(1) - both
-        return float((both[either > 0] / either[either > 0]).mean()), matrix
+        return mean_iou(matrix), matrix
 
 
 def train(recipe: Recipe, data: Path, out: Path, test: Path | None = None) -> Iterator[str]:
