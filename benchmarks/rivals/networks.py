@@ -116,7 +116,7 @@ NETWORKS = (
     ),
     Network(
         "deeplab_mobilenet_v2", "DeepLabv3+, MobileNetV2", "torch", TORCH, "deeplab",
-        {"name": "mobilenetv2_100", "low": 12, "near": 1}, _mmseg(34.02, "mobilenet_v2/README.md"),
+        {"name": "mobilenetv2_100", "low": 48, "near": 1}, _mmseg(34.02, "mobilenet_v2/README.md"),
     ),
     Network(
         "deeplab_resnet50", "DeepLabv3+, ResNet-50", "torch", TORCH, "deeplab",
