@@ -25,8 +25,12 @@ def versions(*packages: str) -> str:
 
 def made_by(path: Path) -> str:
     """The versions that made a file of `make_once`, or "" if there is none."""
-    note = path.with_suffix(".txt")
-    return note.read_text("utf-8").strip() if note.is_file() and path.is_file() else ""
+    return path.with_suffix(".txt").read_text("utf-8").strip() if is_made(path) else ""
+
+
+def is_made(path: Path) -> bool:
+    """Whether there is a whole file of `make_once`: its note is removed first, and written last."""
+    return path.with_suffix(".txt").is_file() and path.is_file()
 
 
 def make_once(write: Callable[[Path], None], path: Path, packages: tuple[str, ...], parts: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from benchmarks.rivals import chart, heads, keras_networks, torch_networks
 from benchmarks.rivals import race as racing
 from benchmarks.rivals.engine import Facts, pixels_for
 from benchmarks.rivals.networks import NETWORKS
-from benchmarks.rivals.page import update_page
+from benchmarks.rivals.page import BEGIN, END, update_page
 from benchmarks.rivals.results import Row, ahead_of, frontier, read_results, verdict, write_results
 from benchmarks.rivals.table import failures, sources, table
 from segformer_tf.errors import InputError
@@ -123,6 +123,7 @@ def test_the_command_keeps_failures_and_goes_on(
             path = command.path_of(network, form, cache)
             path.write_bytes(bytes(1_500_000))
             path.with_suffix(".json").write_text('{"parameters": 3000000, "how": "static"}')
+            path.with_suffix(".txt").write_text("timm 1")
 
         def close(self) -> None:
             pass
@@ -134,6 +135,7 @@ def test_the_command_keeps_failures_and_goes_on(
     monkeypatch.setattr(command, "Remote", Maker)
     monkeypatch.setattr(command, "race", fill)
     keys = ["ours_b0", "pvtv2_b0"]
+    (tmp_path / "pvtv2_b0_fp32.tflite").touch()  # by other packages than those that fail
     (page := tmp_path / "page.md").write_text("# Before\n<!-- results -->\nold\n<!-- end of results -->\nafter\n")
     command.main(only=keys, cache=tmp_path, picture=tmp_path / "rivals.png", page=page)
     written = page.read_text()
@@ -142,6 +144,10 @@ def test_the_command_keeps_failures_and_goes_on(
     assert "| SegFormer-B0 | fp32 | 3.00 | 4.1 | 1.5 | 30.0 | 50.0 | 60 | 9 | 37.4 |" in written
     assert "- PVTv2-B0, Semantic FPN, fp32: `ValueError: cannot convert timm/pvt.py" in written
     assert "old" not in written
+    assert "medians of 2 interleaved turns" in written
+    page.write_text(f"{BEGIN}{END}")
+    update_page(page, [BROKEN], {"threads": 1, "date": "2026", "processor": "", "cores": 1, "litert": "2"})
+    assert "| Broken | int8 | | | | error |" in page.read_text()
     page.write_text("no marks")
     with pytest.raises(InputError, match="expected a line <!-- results -->"):
         update_page(page, [B0], {})

@@ -19,6 +19,7 @@ from cyclopts import Parameter, run
 from rich.progress import track
 from rich.text import Text
 
+from benchmarks.files import is_made
 from benchmarks.remote import Remote
 from benchmarks.rivals.chart import draw
 from benchmarks.rivals.make_files import FORMS, facts_of, make_file, path_of, short
@@ -129,7 +130,7 @@ def _make(jobs: Sequence[Job], cache: Path) -> None:
         if error.is_file() and error.read_text("utf-8").startswith(packages + "\n"):
             continue
         name, reason = f"{network.name}, {form}", ""
-        if form != "fp32" and network.road != "ours" and not path_of(network, "fp32", cache).is_file():
+        if form != "fp32" and network.road != "ours" and not is_made(path_of(network, "fp32", cache)):
             continue  # the row says why its float file is missing
         with console.status(Text(name)):
             try:
@@ -162,7 +163,8 @@ def _race(
 ) -> tuple[list[Row], dict[str, Any]]:
     entries: dict[tuple[str, str], Entry] = {}
     for network, form in jobs:
-        if (path := path_of(network, form, cache)).is_file():
+        path = path_of(network, form, cache)
+        if is_made(path):  # and not one whose making anew failed
             entries[network.key, form] = Entry(path, network.road == "ours")
     if not entries:
         raise InputError(f"{cache}: there is no file to measure; leave out --no-make")

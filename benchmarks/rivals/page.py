@@ -51,10 +51,11 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
             ("-" if row.mean_iou is None else f"{row.mean_iou:.1f}") if first else "",
         ]
         lines.append(_line(cells))
-    turns = sorted({row.turns for row in rows if row.turns})
+    turns = [row.turns for row in rows if row.turns] or [0]
+    counts = " to ".join(str(count) for count in dict.fromkeys((min(turns), max(turns))))
     lines += [
         "",
-        f"512x512, 150 classes, {about['threads']} threads, medians of {' to '.join(map(str, (turns[0], turns[-1])))} "
+        f"512x512, 150 classes, {about['threads']} threads, medians of {counts} "
         f"interleaved turns, random weights ({about['date'][:10]}, {about['processor']}, {about['cores']} cores, "
         f"LiteRT {about['litert']}). CPU: time of all processors to the logits, little changed by other work.",
         "",
