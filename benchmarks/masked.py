@@ -7,13 +7,14 @@ the same. It is scored once, at its end, so that nothing is selected on the test
     pip install '.[train]'
     python -m benchmarks.masked data/nuclei data/clothing --out runs/masked
 
-Each row is written as soon as it is scored; rows that the CSV has already are not trained again.
+Each row is written as soon as it is scored; rows that the CSV has already, of the same options, are not trained again.
 """
 
 from __future__ import annotations
 
 import csv
 import shutil
+import sys
 from pathlib import Path
 from statistics import mean
 from time import process_time
@@ -21,13 +22,15 @@ from time import process_time
 from cyclopts import run
 from rich.table import Table
 
+from benchmarks.trained import trained
+from segformer_tf.errors import InputError
 from segformer_tf.files import atomic, make_folder
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import plain_console
 from training.config import PretrainConfig, TrainConfig
 
 Row = dict[str, str]
-SCRATCH, MASKED, LONGER = "scratch", "masked", "scratch, longer"
+PRETRAINING, SCRATCH, MASKED, LONGER = "pretraining", "scratch", "masked", "scratch, longer"
 
 
 def main(
@@ -53,7 +56,8 @@ def main(
     more
         More folders to pretrain on.
     out
-        Folder for runs and masked.csv; an encoder that was pretrained there is taken again.
+        Folder for runs and masked.csv; an encoder that was pretrained there, on the same folders in any order and with
+        the same options, is taken again.
     variant
         Of the network.
     crop
@@ -83,28 +87,30 @@ def main(
             writer.writeheader()
             writer.writerows(rows)
 
-    encoder = out / "pretrained"
-    if not (encoder / "weights" / "best.keras").exists():
-        began = process_time()
-        train(
-            PretrainConfig(
-                variant=variant,
-                crop=(crop, crop),
-                data=str(data),
-                more_data=tuple(map(str, more)),
-                masked=True,
-                batch_size=pretrain_batch,
-                steps=pretrain_steps,
-                epoch_steps=pretrain_steps,
-                learning_rate=1e-3,
-                drop_path=0.0,
-                out=encoder,
-            )
+    encoder, began = out / "pretrained", process_time()
+    first, *others = sorted(str(place.resolve()) for place in (data, *more))
+    trained(
+        PretrainConfig(
+            variant=variant,
+            crop=(crop, crop),
+            data=first,
+            more_data=tuple(others),
+            masked=True,
+            batch_size=pretrain_batch,
+            steps=pretrain_steps,
+            epoch_steps=pretrain_steps,
+            learning_rate=1e-3,
+            drop_path=0.0,
+            out=encoder,
         )
-        record(data="all", kind="pretraining", steps=pretrain_steps, seconds=round(process_time() - began))
+    )
+    if not any(row["kind"] == PRETRAINING for row in rows):
+        record(data="all", kind=PRETRAINING, steps=pretrain_steps, seconds=round(process_time() - began))
     for kind, length in ((SCRATCH, steps), (MASKED, steps), (LONGER, long_steps)):
         for seed in range(seeds if length else 0):
-            if any((row["data"], row["kind"], row.get("seed")) == (data.name, kind, str(seed)) for row in rows):
+            names = {"data": data.name, "kind": kind, "steps": length, "eval_size": eval_size or "", "seed": seed}
+            key = {name: str(value) for name, value in names.items()}
+            if any(key.items() <= row.items() for row in rows):
                 continue
             began, root = process_time(), out / "row"
             shutil.rmtree(root, ignore_errors=True)
@@ -126,20 +132,24 @@ def main(
             )
             score = float(list(csv.DictReader(final.history.open(newline="")))[-1]["val_mean_iou"])
             seconds = round(process_time() - began)
-            record(data=data.name, kind=kind, steps=length, seconds=seconds, seed=seed, mean_iou=f"{score:.4f}")
+            record(**key, seconds=seconds, mean_iou=f"{score:.4f}")
     _print(rows)
 
 
 def _print(rows: list[Row]) -> None:
     table = Table("data", "training", "steps", "processor s", "mean IoU, each seed", "mean")
-    for data, kind in dict.fromkeys((row["data"], row["kind"]) for row in rows):
-        own = [row for row in rows if (row["data"], row["kind"]) == (data, kind)]
+    alike = ("data", "kind", "steps", "eval_size")
+    for values in dict.fromkeys(tuple(row.get(name, "") for name in alike) for row in rows):
+        own = [row for row in rows if tuple(row.get(name, "") for name in alike) == values]
         seconds = f"{mean(float(row['seconds']) for row in own):.0f}"
         scores = [row["mean_iou"] for row in own if row.get("mean_iou")]
         average = f"{mean(map(float, scores)):.4f}" if scores else ""
-        table.add_row(data, kind, own[0]["steps"], seconds, " ".join(scores), average)
+        table.add_row(*values[:3], seconds, " ".join(scores), average)
     plain_console().print(table)
 
 
 if __name__ == "__main__":
-    run(main)
+    try:
+        run(main)
+    except InputError as error:
+        sys.exit(f"masked: {error}")

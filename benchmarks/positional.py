@@ -15,6 +15,7 @@ variant would have to know it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -217,4 +218,7 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    try:
+        run(main)
+    except InputError as error:
+        sys.exit(f"positional: {error}")

@@ -9,6 +9,7 @@ on.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from statistics import mean, stdev
 from time import process_time
@@ -18,11 +19,12 @@ import keras
 from cyclopts import run
 from rich.table import Table
 
+from benchmarks.trained import trained
+from segformer_tf.errors import InputError
 from segformer_tf.terminal import plain_console
 from training.config import TrainConfig
 from training.data.open import open_source
 from training.evaluate import evaluate, open_predictor
-from training.train import resume, train
 
 STUDENTS: dict[str, dict[str, Any]] = {
     "alone": {},
@@ -32,7 +34,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
 EPOCH_STEPS = 300
 
 
-def trained(out: Path, data: str, **options: Any) -> tuple[float, float]:
+def scored(out: Path, data: str, **options: Any) -> tuple[float, float]:
     """Test mean IoU of a run, made or finished first, and the processor seconds that took, or 0."""
     config = TrainConfig(
         data=data,
@@ -46,12 +48,9 @@ def trained(out: Path, data: str, **options: Any) -> tuple[float, float]:
         **options,
     )
     keras.backend.clear_session()
-    before, seconds = process_time(), 0.0
-    if not out.exists():
-        train(config)
-        seconds = process_time() - before
-    elif not (out / "backup" / f"worker0-epoch{config.total_steps // config.epoch_length}.json").exists():
-        resume(out)
+    before, new = process_time(), not out.exists()
+    trained(config)
+    seconds = process_time() - before if new else 0.0
     test = open_source(data, "test")
     with open_predictor(out, runtime=None, labels=test.labels) as predict:
         return evaluate(predict, test, indices=range(len(test))).mean_iou, seconds
@@ -73,13 +72,13 @@ def main(*, data: str, out: Path, seeds: int = 3, steps: int = 300, teacher_step
     teacher_steps
         Optimizer steps of the teacher, a multiple of 300.
     """
-    teacher, _ = trained(out / "teacher", data, variant="b0", steps=teacher_steps)
+    teacher, _ = scored(out / "teacher", data, variant="b0", steps=teacher_steps)
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in STUDENTS}
     for seed in range(seeds):  # one of each kind after another: what disturbs the machine disturbs all of them
         for name, options in STUDENTS.items():
             taught = {"teacher": str(out / "teacher"), **options} if options else {}
             folder = out / f"{name.replace(' ', '-')}-{seed}"
-            results[name].append(trained(folder, data, variant="tiny", steps=steps, seed=seed, **taught))
+            results[name].append(scored(folder, data, variant="tiny", steps=steps, seed=seed, **taught))
             print(f"{folder.name}: {results[name][-1][0]:.4f}", flush=True)
     table = Table("student", "test mean IoU of each seed", "mean", "deviation", "CPU s", title=f"teacher {teacher:.4f}")
     for name, rows in results.items():
@@ -95,4 +94,7 @@ def main(*, data: str, out: Path, seeds: int = 3, steps: int = 300, teacher_step
 
 
 if __name__ == "__main__":
-    run(main)
+    try:
+        run(main)
+    except InputError as error:
+        sys.exit(f"teacher: {error}")

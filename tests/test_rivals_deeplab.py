@@ -13,6 +13,8 @@ from benchmarks.rivals.deeplab_task import DeepLabConfig, deeplab_quarter, inner
 from benchmarks.rivals.keras_networks import batch_norms, deeplab_mobilenet
 from segformer_tf.errors import InputError
 from tests.helpers import noise, within
+from training.config import TrainConfig
+from training.runs.folder import write_json
 from training.train import TASKS
 
 SIZE = (64, 96)
@@ -41,6 +43,11 @@ def test_the_classifier_may_come_before_the_resize(tmp_path: Path) -> None:
 
 def test_settings(tmp_path: Path) -> None:
     assert TASKS[DeepLabConfig.task].__name__ == "DeepLab"
-    assert DeepLabConfig(out=tmp_path).resume_command(tmp_path) == "the same command"
+    config = DeepLabConfig(data="data", out=tmp_path, steps=20)
+    assert config.resume_command(tmp_path) == "the same command"
+    write_json(tmp_path / "config.json", config.to_dict())
+    assert DeepLabConfig.read(tmp_path) == config
+    with pytest.raises(InputError, match="a run of segformer rivals"):
+        TrainConfig.read(tmp_path)
     with pytest.raises(InputError, match="multiples of 32"):
         camvid.main(data=tmp_path, size=(100, 128))

@@ -19,6 +19,7 @@ from cyclopts import run
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.trained import trained
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 from segformer_tf.load_tensorflow import import_tensorflow
@@ -91,26 +92,16 @@ def main(
 def _train(runs: dict[str, Path], data: Path, steps: int, size: tuple[int, int]) -> None:
     from benchmarks.rivals.deeplab_task import DeepLabConfig
     from training.config import TrainConfig
-    from training.runs.folder import Run
-    from training.train import resume, train
 
     for (name, root), kind in zip(runs.items(), (TrainConfig, DeepLabConfig), strict=True):
-        if not Run(root).root.exists():
-            print(f"{name}: training")
-            train(
-                kind(
-                    data=str(data), variant="b0", out=root, steps=steps, epoch_steps=max(1, steps // 4),
-                    batch_size=4, crop=size, eval_size=size, scale=(0.4, 0.9), learning_rate=6e-4,
-                    head_multiplier=1.0, drop_path=0.0, warmup_steps=min(100, steps // 10),
-                )
-            )  # fmt: skip
-            continue
-        before = kind.read(root)
-        if (before.total_steps, tuple(before.crop)) != (steps, size):
-            raise InputError(
-                f"{root}: was trained with {before.total_steps} steps of {before.crop}; give another --out"
+        print(f"{name}: training")
+        trained(
+            kind(
+                data=str(data), variant="b0", out=root, steps=steps, epoch_steps=max(1, steps // 4),
+                batch_size=4, crop=size, eval_size=size, scale=(0.4, 0.9), learning_rate=6e-4,
+                head_multiplier=1.0, drop_path=0.0, warmup_steps=min(100, steps // 10),
             )
-        resume(root, kind)
+        )  # fmt: skip
 
 
 def _open_ours(root: Path) -> Any:

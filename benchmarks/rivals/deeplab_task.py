@@ -20,6 +20,7 @@ class DeepLabConfig(TrainConfig):
     """Options of `segformer train` for DeepLabv3+; `variant` does not matter."""
 
     task: ClassVar[str] = "deeplab"
+    verb: ClassVar[str] = "rivals"  # no run of `segformer train`, which would build another network
 
     def resume_command(self, root: Path) -> str:
         return "the same command"
