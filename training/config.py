@@ -341,6 +341,11 @@ class TrainConfig(RunConfig):
                 "--distill must be two weights, of logits and of features, not negative and not both 0. "
                 f"Received: {self.distill}"
             )
+        if self.teacher and self.freeze == "encoder" and self.distill[1]:
+            raise InputError(
+                "--freeze encoder leaves no feature that could learn from the --teacher: give --distill 1 0. "
+                f"Received: --distill {self.distill[0]:g} {self.distill[1]:g}"
+            )
         for name in ("temperature", "distill"):
             if self.teacher is None and getattr(self, name) != getattr(TrainConfig, name):
                 raise InputError(f"{option(name)} is for a --teacher. Received: {option(name)} and no --teacher")

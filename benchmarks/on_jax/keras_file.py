@@ -12,6 +12,7 @@ from convert.interchange.to_keras import export_keras
 from segformer_tf.errors import InputError
 from segformer_tf.model import SegFormer, build_segformer
 from training.data.folder.source import FolderSource
+from training.tasks.segmentation import joined_terms
 
 
 def read_model(run: Path, data: Path, inherited: str | None = None) -> SegFormer:
@@ -32,7 +33,7 @@ def read_model(run: Path, data: Path, inherited: str | None = None) -> SegFormer
     model = build_segformer(
         recipe["variant"],
         labels=source.labels,
-        license="; ".join(dict.fromkeys(filter(None, (inherited, own)))),
+        license=joined_terms([inherited or "", own]),
         drop_path_rate=recipe["drop_path"],
         dropout_rate=recipe["dropout"],
     )

@@ -256,4 +256,14 @@ def _refuse_other_classes(run: Run, source: Source) -> None:
 def _license(source: Source, inherited: Sequence[str]) -> str:
     """License of the weights: those of the weights they start from and of their teacher, and that of the data."""
     own = f"trained on {source.name}: {source.license}" if source.license else ""
-    return "; ".join(dict.fromkeys(filter(None, [*(part for each in inherited for part in each.split("; ")), own])))
+    return joined_terms([*inherited, own])
+
+
+def joined_terms(texts: Sequence[str]) -> str:
+    """Licenses as one text, without those that stand in another whole."""
+    each = list(dict.fromkeys(filter(None, texts)))
+
+    def stands_in(text: str, other: str) -> bool:
+        return text != other and f"; {text}; " in f"; {other}; "
+
+    return "; ".join(text for text in each if not any(stands_in(text, other) for other in each))

@@ -30,6 +30,7 @@ from training.distillation.teacher import Teacher, TeacherFile, find_teacher
 from training.distributed.strategy import make_strategy
 from training.optim.accumulate import accumulate
 from training.runs.folder import Run
+from training.tasks.segmentation import joined_terms
 from training.train import resume, train
 
 LABELS = as_labels(NAMES)
@@ -204,6 +205,13 @@ def test_a_run_with_a_teacher_is_killed_goes_on_and_saves_the_student_alone(
         resume(killed.root)
 
 
+def test_no_terms_are_lost_and_none_come_twice() -> None:
+    start, teacher, own = "trained on a: X; Y", "trained on b: Z; Y", "trained on b: Z; Y"
+    assert joined_terms([start, teacher, own]) == "trained on a: X; Y; trained on b: Z; Y"
+    assert joined_terms([joined_terms([start, own]), own]) == "trained on a: X; Y; trained on b: Z; Y"
+    assert joined_terms(["CC", "trained on c: CC-BY", ""]) == "CC; trained on c: CC-BY"
+
+
 def test_a_teacher_that_does_not_fit_is_refused_in_one_line(
     teacher_path: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -229,6 +237,7 @@ def test_a_teacher_that_does_not_fit_is_refused_in_one_line(
     for words, message in (
         (["--distill", "0", "0"], "--distill must be two weights"),
         (["--distill", "-1", "1"], "--distill must be two weights"),
+        (["--weights", "w.keras", "--freeze", "encoder"], "give --distill 1 0. Received: --distill 1 1"),
         (["--temperature", "0"], "--temperature must be positive. Received: 0.0"),
     ):
         assert message in refused(capsys, "train", "--data", "data", "--teacher", "t.keras", *words)
