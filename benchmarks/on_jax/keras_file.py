@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,4 +60,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--license", help='terms of the weights that it began with or learned from, "" for none')
     given = parser.parse_args()
-    export_keras(read_model(given.run, given.data, given.license), given.out)
+    try:
+        export_keras(read_model(given.run, given.data, given.license), given.out)
+    except InputError as error:
+        sys.exit(f"keras_file: {error}")

@@ -13,6 +13,7 @@ import argparse
 import csv
 import io
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -376,8 +377,11 @@ def main() -> None:
     spec: dict[str, Any] = json.loads(given.spec if given.spec.startswith("{") else Path(given.spec).read_text("utf-8"))
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()}
     recipe = Recipe(**values)
-    for line in train(recipe, given.data, given.out, given.test):
-        print(given.out.name, line, flush=True)
+    try:
+        for line in train(recipe, given.data, given.out, given.test):
+            print(given.out.name, line, flush=True)
+    except InputError as error:
+        sys.exit(f"train: {error}")
 
 
 if __name__ == "__main__":
