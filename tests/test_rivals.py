@@ -18,7 +18,7 @@ from benchmarks.rivals.engine import Facts, pixels_for
 from benchmarks.rivals.networks import NETWORKS
 from benchmarks.rivals.page import BEGIN, END, update_page
 from benchmarks.rivals.results import Row, ahead_of, frontier, read_results, verdict, write_results
-from benchmarks.rivals.table import failures, sources, table
+from benchmarks.rivals.table import cells, failures, sources, table
 from segformer_tf.errors import InputError
 
 B0 = Row("ours_b0", "SegFormer-B0", "int8", mean_iou=37.4, source="paper", logits_ms=30.0, mask_ms=50.0, cpu_ms=60.0)
@@ -57,6 +57,8 @@ def test_the_table_fits_into_80_columns(capsys: pytest.CaptureFixture) -> None:
     assert "…" not in shown
     assert "dyn8" in shown
     assert "error" in shown
+    crashed = replace(B0, form="fp32", error="crashed", parameters=None)
+    assert [line[2] for line in cells([crashed, replace(B0, parameters=3.75)])] == ["3.75", ""]
     lines = sources(ROWS)
     assert lines[0] == "SegFormer-B0: 37.4 % by paper"
     assert "Unknown: not published on ADE20K" in lines

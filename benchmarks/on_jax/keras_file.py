@@ -28,7 +28,7 @@ def read_model(run: Path, data: Path, inherited: str | None = None) -> SegFormer
         InputError: there are such weights, whose files do not say their terms.
     """
     recipe, source = json.loads((run / "recipe.json").read_text("utf-8")), FolderSource(data, "train")
-    if inherited is None and (others := [recipe[name] for name in ("start", "teacher") if recipe[name]]):
+    if inherited is None and (others := [recipe[name] for name in ("start", "teacher") if recipe.get(name)]):
         raise InputError(f"{run}: was trained with {' and '.join(others)}: state the terms of these weights, --license")
     own = f"trained on {source.name}: {source.license}" if source.license else ""
     model = build_segformer(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rivals.results import TIMES, Row, verdict
-from benchmarks.rivals.table import failures, label, number, sources
+from benchmarks.rivals.table import cells, failures, sources
 from segformer_tf.errors import InputError
 from segformer_tf.files import atomic
 
@@ -35,22 +35,7 @@ def update_page(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
 def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
     """Table, conditions, what is ahead of our b0, sources and failures."""
     lines = [_line(_HEADER), _line(["---"] * len(_HEADER))]
-    last = ""
-    for row in rows:
-        first, last = row.key != last, row.key
-        cells = [
-            row.name if first else "",
-            label(row),
-            number(row.parameters, 2) if first else "",
-            number(row.gmac, 1) if first else "",
-            number(row.megabytes, 1),
-            "error" if row.error else number(row.logits_ms, 1),
-            number(row.mask_ms, 1),
-            number(row.cpu_ms, 0),
-            number(row.memory, 0),
-            ("-" if row.mean_iou is None else f"{row.mean_iou:.1f}") if first else "",
-        ]
-        lines.append(_line(cells))
+    lines += map(_line, cells(rows))
     turns = [row.turns for row in rows if row.turns] or [0]
     counts = " to ".join(str(count) for count in dict.fromkeys((min(turns), max(turns))))
     lines += [

@@ -14,35 +14,44 @@ NOT_PUBLISHED = "not published"
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """A line for each file; a network's numbers that its files share stand in its first line."""
+    """The rows in 80 columns."""
     result = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     result.add_column("network", overflow="fold", max_width=22)
     for column in ("", "M par.", "GMAC", "MB", "logits\nms", "mask\nms", "CPU\nms", "peak\nMB", "mIoU"):
         result.add_column(column, justify="right", no_wrap=True)
-    last = ""
-    for row in rows:
-        first, last = row.key != last, row.key
-        result.add_row(
-            Text(row.name if first else ""),
-            label(row),
-            number(row.parameters, 2) if first else "",
-            number(row.gmac, 1) if first else "",
-            number(row.megabytes, 1),
-            number(row.logits_ms, 0 if (row.logits_ms or 0) >= 100 else 1) if not row.error else "error",
-            number(row.mask_ms, 0 if (row.mask_ms or 0) >= 100 else 1),
-            number(row.cpu_ms, 0),
-            number(row.memory, 0),
-            ("" if not first else "-" if row.mean_iou is None else f"{row.mean_iou:.1f}"),
-        )
+    for line in cells(rows):
+        result.add_row(*map(Text, line))
     return result
 
 
-def label(row: Row) -> str:
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Ten cells for each file; a network's numbers that its files share stand in its first line."""
+    lines, last = [], ""
+    for row in rows:
+        shared = ["", "", "", ""]  # name, parameters, GMAC, accuracy
+        if row.key != last:
+            own = [each for each in rows if each.key == row.key]
+            parameters = next((each.parameters for each in own if each.parameters is not None), None)
+            gmac = next((each.gmac for each in own if each.gmac is not None), None)
+            accuracy = "-" if row.mean_iou is None else f"{row.mean_iou:.1f}"
+            shared = [row.name, _number(parameters, 2), _number(gmac, 1), accuracy]
+        last = row.key
+        times = "error" if row.error else _milliseconds(row.logits_ms), _milliseconds(row.mask_ms)
+        sizes = [_number(row.megabytes, 1), *times, _number(row.cpu_ms, 0), _number(row.memory, 0)]
+        lines.append([shared[0], _label(row), *shared[1:3], *sizes, shared[3]])
+    return lines
+
+
+def _label(row: Row) -> str:
     """The form in four letters: dyn8 where activations are quantized as they come."""
     return "dyn8" if row.how.startswith("dynamic") else row.form
 
 
-def number(value: float | None, digits: int) -> str:
+def _milliseconds(value: float | None) -> str:
+    return _number(value, 0 if (value or 0) >= 100 else 1)
+
+
+def _number(value: float | None, digits: int) -> str:
     """With so many digits, or nothing."""
     return "" if value is None else f"{value:.{digits}f}"
 
