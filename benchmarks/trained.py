@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segformer_tf.errors import InputError
 from training.config import RunConfig, option
-from training.runs.folder import Run
+
+if TYPE_CHECKING:
+    from training.runs.folder import Run
 
 _OTHERWISE = ("out", "teacher", "weights")  # out is the same, and a run looks at the others itself
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,17 @@ def test_the_classifier_may_come_before_the_resize(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(quarter(image, training=False)), np.asarray(logits))
     shapes = {name: tuple(value.shape[1:3]) for name, value in inner_outputs(quarter)(image).items()}
     assert shapes == {"encoder, 1/4": (16, 24), "encoder, 1/16": (4, 6), "decoder": (16, 24)}
+
+
+def test_a_file_is_written_once_for_its_weights(tmp_path: Path) -> None:
+    file, weights = tmp_path / "model.tflite", tmp_path / "best.keras"
+    weights.touch()
+    assert camvid.is_older(file, weights)
+    file.touch()
+    os.utime(weights, (1, 1))
+    assert not camvid.is_older(file, weights)
+    os.utime(file, (0, 0))
+    assert camvid.is_older(file, weights)
 
 
 def test_settings(tmp_path: Path) -> None:

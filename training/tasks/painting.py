@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from segformer_tf.errors import printable
 from segformer_tf.image import Pixels
 from segformer_tf.reconstructor import MixTransformerReconstructor, build_reconstructor
 from segformer_tf.sampling import evenly_spaced
@@ -50,7 +51,7 @@ class Painting:
         )
         if run is None and this_place().chief:
             for note in self.source.notes:
-                print(note)
+                print(printable(note))
         self.config = config.resolved(
             f"{self.source.name}-masked",
             images=len(self.source),
