@@ -39,6 +39,7 @@ FOREIGN_OPTIONS = {
     "--only",
     "--page",
     "--no-race",
+    "--test",
 }
 
 
