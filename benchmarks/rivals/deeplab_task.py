@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from benchmarks.rivals.keras_networks import batch_norms, deeplab_mobilenet
 from training.config import VERBS, TrainConfig
+from training.runs.folder import Run
 from training.tasks.segmentation import Segmentation
 from training.train import TASKS
 
@@ -31,6 +32,9 @@ class DeepLab(Segmentation):
 
     def model(self) -> Any:
         return deeplab_quarter(len(self.source.labels.names), self.config.crop)
+
+    def refuse_other_classes(self, run: Run) -> None:
+        """Its files hold no names."""
 
 
 TASKS[DeepLabConfig.task] = DeepLab

@@ -77,7 +77,7 @@ class Segmentation:
         self.source = open_source(data, config.train_split, manifest)
         self.validation = open_source(data, config.val_split, manifest)
         if run:
-            _refuse_other_classes(run, self.source)
+            self.refuse_other_classes(run)
         if config.weights:  # a resumed run has its own weights in the backup, and needs the sizes alone
             kept = run.last if run and Backup(run.backup).exists() else None
             self._resumed = kept is not None
@@ -118,6 +118,18 @@ class Segmentation:
         images = len(self.source)
         self.config = config.resolved(self.source.name, images=images, bits=bits, eval_size=eval_size)
         return self.config  # chose a free folder, and so comes last
+
+    def refuse_other_classes(self, run: Run) -> None:
+        """Raises InputError if the data no longer has the classes that the run began with."""
+        if not run.last.is_file():
+            return
+        before, now = read_config(run.last).labels, self.source.labels
+        if before and before.names != now.names:
+            names = " and ".join(", ".join(labels.names) for labels in (before, now))
+            raise InputError(
+                f"{run.root}: was begun with other classes than the data has now: {names}; bring the manifest back, or "
+                f"start a new run with --weights {run.root}"
+            )
 
     def _default_size(self) -> tuple[int, int]:
         own = self.validation[0][0].shape
@@ -238,19 +250,6 @@ class Segmentation:
         context: tf.distribute.InputContext | None = None,
     ) -> tf.data.Dataset:
         return eval_batches(source, size=self._size, batch_size=batch_size, context=context, normalize=self._normalize)
-
-
-def _refuse_other_classes(run: Run, source: Source) -> None:
-    """Raises InputError if the data no longer has the classes that the run began with."""
-    if not run.last.is_file():
-        return
-    before = read_config(run.last).labels
-    if before and before.names != source.labels.names:
-        names = " and ".join(", ".join(labels.names) for labels in (before, source.labels))
-        raise InputError(
-            f"{run.root}: was begun with other classes than the data has now: {names}; bring the manifest back, or "
-            f"start a new run with --weights {run.root}"
-        )
 
 
 def _license(source: Source, inherited: Sequence[str]) -> str:
