@@ -228,6 +228,37 @@ def test_what_is_no_run_is_refused(tmp_path: Path, tiny_files: dict, capsys: pyt
         read_run(tmp_path)
 
 
+def test_what_was_asked_for_and_is_not_there_is_no_report(
+    trained: Path, tiny_files: dict, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    shutil.copytree(trained, run)
+    (run / "report.html").write_text("of before")
+    assert "gone: no such folder" in refused(capsys, "report", run, "--data", tmp_path / "gone")
+    assert "splits here" in refused(capsys, "report", run, "--split", "tset")
+    assert (run / "report.html").read_text() == "of before"
+    file = tiny_files["fp32"]
+    assert "a .tflite sees its own size" in refused(
+        capsys, "report", file, "--data", toy_folder, "--out", page, "--size", 64, 64
+    )
+    (tmp_path / "cut.keras").write_bytes((trained / "weights" / "best.keras").read_bytes()[:3000])
+    assert "cut.keras" in refused(capsys, "report", tmp_path / "cut.keras", "--data", toy_folder, "--out", page)
+    assert not page.exists()
+
+
+def test_a_card_has_no_path_and_takes_what_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"data": "/home/me/data", "weights": "/home/me/runs/first"}')
+    (tmp_path / "history.csv").write_text("epoch,val_mean_iou\n0,nan\n1,0.25\n2,0.125\n")
+    (tmp_path / "environment.json").write_text("{")
+    run = read_run(tmp_path)
+    card = dict(run_card(run))
+    assert card["options"] == "weights first"
+    assert "0.2500 after epoch 2; at last 0.1250" in card["best validation"]
+    assert "/" not in str(card.values()) + str(run.missing)
+    (tmp_path / "config.json").write_text('{"weights": "hf://nvidia/mit-b0"}')
+    assert dict(run_card(read_run(tmp_path)))["options"] == "weights hf://nvidia/mit-b0"
+
+
 def test_a_model_of_other_classes_leaves_the_first_ones_report(
     trained: Path, tiny_files: dict, toy_folder: Path, tmp_path: Path
 ) -> None:
