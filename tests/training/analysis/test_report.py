@@ -29,7 +29,7 @@ from training.analysis.report.run_files import read_run
 from training.analysis.report.scan import Differences, Findings, predict, scan
 from training.analysis.report.tables import borders, calibration, class_scores, confusion, differences, totals
 from training.data.open import open_source
-from training.evaluate import ImageScore, Scores, open_predictor
+from training.evaluate import ImageScore, Scores, evaluate, open_predictor
 
 HOSTILE = "<script>alert(1)</script>&\"'\x1b\u202e"
 RNG = np.random.default_rng(7)
@@ -143,8 +143,11 @@ def test_no_image_is_shown_twice(count: int) -> None:
         assert groups["The best images"][0].mean_iou == order[-1]
 
 
-def test_the_mask_of_a_page_is_that_of_evaluate(trained: Path, toy_folder: Path) -> None:
+def test_the_mask_of_a_page_is_that_of_evaluate(trained: Path, tiny_files: dict, toy_folder: Path) -> None:
     source = open_source(str(toy_folder), "val")
+    with open_predictor(tiny_files["int8"], runtime=None, labels=source.labels) as predictor:
+        (found,), _ = scan([predictor], source, indices=range(3))
+        np.testing.assert_array_equal(found.scores.matrix, evaluate(predictor, source, indices=range(3)).matrix)
     with open_predictor(trained, runtime=None, labels=source.labels) as predictor:
         for image, _ in (source[0], source[2]):
             cut = image[:61, :97]
