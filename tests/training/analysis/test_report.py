@@ -112,6 +112,15 @@ def test_calibration_error_by_hand() -> None:
     assert own.error == pytest.approx((abs(3 - 3.6) + abs(1 - 0.5) + 0) / 6)
     assert own.pixels[BINS - 1] == 1  # a confidence of 1 is in the last bin
     assert np.nanmax(own.accuracy) == 1
+    many = RNG.random((1100, 1001), np.float32)  # more than are counted at once
+    whole, rows = Calibration(), Calibration()
+    whole.add(many, many > 0.5)
+    for row in many:
+        rows.add(row, row > 0.5)
+    np.testing.assert_array_equal(whole.pixels, rows.pixels)
+    np.testing.assert_array_equal(whole.right, rows.right)
+    np.testing.assert_allclose(whole.confidence, rows.confidence)
+    assert whole.pixels.sum() == many.size
     empty = Calibration()
     assert np.isnan(empty.error)
     assert np.isnan(empty.accuracy).all()
