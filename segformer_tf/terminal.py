@@ -23,7 +23,7 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 def narrow_table(words: Sequence[str], numbers: Sequence[str] = (), *, title: str = "", caption: str = "") -> Table:
-    """A table for 80 columns: words fold where there is no room, numbers are never cut.
+    """A table for 80 columns: words fold where there is no room, numbers are not cut as long as they fit without words.
 
     Args:
         words, numbers: titles of its columns; those of numbers are to the right, and break at line feeds alone.

@@ -133,7 +133,7 @@ def test_the_tables_of_benchmark_plan_and_data_check_fit_80_columns() -> None:
     texts = dict.fromkeys(("image", "machine", "system", "date", "python", "numpy", "pillow", "segformer_tf"), "a text")
     result = Benchmark([timing], Conditions(gmac_counted=None, **numbers, **texts))
     estimate = Estimate("b5", "dynamic_int8", (1024, 2048), True, 12000.5, 12185.3, 123.4, 2240.0, 107.25)
-    splits = ("train", "val", "test")
+    splits = ("train", "val", "test", "another_split")
     row = ClassRow("a class", dict.fromkeys(splits, 0.25), dict.fromkeys(splits, 25210), 123456, 78901, 12345.6, 0.57)
     checked = class_tables(Report({split: {} for split in splits}, [row], [], []))
     for table, cells in (
@@ -142,7 +142,8 @@ def test_the_tables_of_benchmark_plan_and_data_check_fit_80_columns() -> None:
         (runtimes_table(result), ("2240", "105", "OPERATION_8")),
         (_plan_table([estimate], "a title"), ("1024x2048", "*12185.3", "123.4", "2240", "107.25")),
         (checked[0], ("a class", "25.00", "25210")),
-        (checked[1], ("a class", "123456", "78901", "12345.6", "0.57")),
+        (checked[1], ("a class", "another_split, %", "25210")),
+        (checked[2], ("a class", "123456", "78901", "12345.6", "0.57")),
     ):
         lines = printed(table)
         assert max(map(len, lines)) <= 80

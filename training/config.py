@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 from pathlib import Path
+from shlex import quote
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
@@ -122,7 +123,7 @@ class RunConfig:
 
     def resume_command(self, root: Path) -> str:
         """The command that goes on with the run in `root`."""
-        return f"segformer {self.verb} --resume {root}"
+        return f"segformer {self.verb} --resume {quote(str(root))}"
 
     @property
     def total_steps(self) -> int:

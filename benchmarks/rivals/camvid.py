@@ -1,6 +1,6 @@
 """SegFormer-B0 and DeepLabv3+ trained alike, from scratch: accuracy, receptive fields and robustness side by side.
 
-pip install '.[train,convert,rivals,analysis]'
+pip install '.[train,convert,rivals,robustness]'
 python -m benchmarks.rivals.camvid --data data/camvid
 """
 

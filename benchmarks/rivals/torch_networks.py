@@ -136,6 +136,8 @@ def settle(model: nn.Module) -> nn.Module:
         for norm in norms:
             norm.train()
             norm.momentum = 1.0
+            if not norm.weight.any():  # a branch that adds nothing at first, which the converter would leave out
+                nn.init.ones_(norm.weight)
         with torch.no_grad():
             model(torch.cat([torch.from_numpy(normalized(seed)) for seed in (1, 2)]))
     return model.eval()

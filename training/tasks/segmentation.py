@@ -223,7 +223,8 @@ class Segmentation:
             rows[-1].append(errors(image, truth, prediction))
             name = shortened(sample_name(self.validation, index))
             first = f"worst: {name}" if index == worst else name
-            titles.append((first, "truth", f"prediction, mean IoU {score:.2f}", "errors red"))
+            scored = f"mean IoU {score:.2f}" if score == score else "nothing counts"
+            titles.append((first, "truth", f"prediction, {scored}", "errors red"))
             masks += [truth.ravel(), prediction.ravel()]
         legend = [(labels.names[i], labels.colors[i]) for i in class_ids(np.concatenate(masks))]
         plot_panel(rows, out, titles=titles, legend=legend)

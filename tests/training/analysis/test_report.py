@@ -29,7 +29,7 @@ from training.analysis.report.run_files import read_run
 from training.analysis.report.scan import Differences, Findings, predict, scan
 from training.analysis.report.tables import borders, calibration, class_scores, confusion, differences, totals
 from training.data.open import open_source
-from training.evaluate import ImageScore, Scores, open_predictor
+from training.evaluate import ImageScore, Scores, evaluate, open_predictor
 
 HOSTILE = "<script>alert(1)</script>&\"'\x1b\u202e"
 RNG = np.random.default_rng(7)
@@ -112,6 +112,15 @@ def test_calibration_error_by_hand() -> None:
     assert own.error == pytest.approx((abs(3 - 3.6) + abs(1 - 0.5) + 0) / 6)
     assert own.pixels[BINS - 1] == 1  # a confidence of 1 is in the last bin
     assert np.nanmax(own.accuracy) == 1
+    many = RNG.random((1100, 1001), np.float32)  # more than are counted at once
+    whole, rows = Calibration(), Calibration()
+    whole.add(many, many > 0.5)
+    for row in many:
+        rows.add(row, row > 0.5)
+    np.testing.assert_array_equal(whole.pixels, rows.pixels)
+    np.testing.assert_array_equal(whole.right, rows.right)
+    np.testing.assert_allclose(whole.confidence, rows.confidence)
+    assert whole.pixels.sum() == many.size
     empty = Calibration()
     assert np.isnan(empty.error)
     assert np.isnan(empty.accuracy).all()
@@ -143,8 +152,11 @@ def test_no_image_is_shown_twice(count: int) -> None:
         assert groups["The best images"][0].mean_iou == order[-1]
 
 
-def test_the_mask_of_a_page_is_that_of_evaluate(trained: Path, toy_folder: Path) -> None:
+def test_the_mask_of_a_page_is_that_of_evaluate(trained: Path, tiny_files: dict, toy_folder: Path) -> None:
     source = open_source(str(toy_folder), "val")
+    with open_predictor(tiny_files["int8"], runtime=None, labels=source.labels) as predictor:
+        (found,), _ = scan([predictor], source, indices=range(3))
+        np.testing.assert_array_equal(found.scores.matrix, evaluate(predictor, source, indices=range(3)).matrix)
     with open_predictor(trained, runtime=None, labels=source.labels) as predictor:
         for image, _ in (source[0], source[2]):
             cut = image[:61, :97]
@@ -226,6 +238,37 @@ def test_what_is_no_run_is_refused(tmp_path: Path, tiny_files: dict, capsys: pyt
     (tmp_path / "config.json").write_text('{"task": "classification"}')
     with pytest.raises(InputError, match="a pretrained encoder has no masks"):
         read_run(tmp_path)
+
+
+def test_what_was_asked_for_and_is_not_there_is_no_report(
+    trained: Path, tiny_files: dict, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    shutil.copytree(trained, run)
+    (run / "report.html").write_text("of before")
+    assert "gone: no such folder" in refused(capsys, "report", run, "--data", tmp_path / "gone")
+    assert "splits here" in refused(capsys, "report", run, "--split", "tset")
+    assert (run / "report.html").read_text() == "of before"
+    file = tiny_files["fp32"]
+    assert "a .tflite sees its own size" in refused(
+        capsys, "report", file, "--data", toy_folder, "--out", page, "--size", 64, 64
+    )
+    (tmp_path / "cut.keras").write_bytes((trained / "weights" / "best.keras").read_bytes()[:3000])
+    assert "cut.keras" in refused(capsys, "report", tmp_path / "cut.keras", "--data", toy_folder, "--out", page)
+    assert not page.exists()
+
+
+def test_a_card_has_no_path_and_takes_what_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"data": "/home/me/data", "weights": "/home/me/runs/first"}')
+    (tmp_path / "history.csv").write_text("epoch,val_mean_iou\n0,nan\n1,0.25\n2,0.125\n")
+    (tmp_path / "environment.json").write_text("{")
+    run = read_run(tmp_path)
+    card = dict(run_card(run))
+    assert card["options"] == "weights first"
+    assert "0.2500 after epoch 2; at last 0.1250" in card["best validation"]
+    assert "/" not in str(card.values()) + str(run.missing)
+    (tmp_path / "config.json").write_text('{"weights": "hf://nvidia/mit-b0"}')
+    assert dict(run_card(read_run(tmp_path)))["options"] == "weights hf://nvidia/mit-b0"
 
 
 def test_a_model_of_other_classes_leaves_the_first_ones_report(

@@ -15,9 +15,10 @@ from segformer_tf.cli import main
 from segformer_tf.config import variant_config
 from segformer_tf.errors import InputError
 from tests.helpers import refused
+from training.analysis.resolution import cli
 from training.analysis.resolution.measure import Row, read_sizes
 from training.analysis.resolution.picture import charts
-from training.data.open import open_source
+from training.data.open import Source, open_source
 from training.evaluate import evaluate, open_predictor
 from training.protocols import EvalProtocol
 
@@ -40,6 +41,7 @@ def test_every_size_is_scored_and_timed(
     picture = tmp_path / "sizes.png"
     main(["resolution", *models, *options, "--sizes", "64x97", "33x64", "--picture", str(picture), "--json"])
     captured = capsys.readouterr()
+    assert captured.out.startswith("{")
     rows = json.loads(captured.out)["rows"]
     assert [(row["height"], row["width"]) for row in rows] == [(33, 64), (64, 97), (97, 161)]
     assert "sees 97x161, no other size" in captured.err
@@ -53,6 +55,24 @@ def test_every_size_is_scored_and_timed(
     assert 10 < rows[2]["megabytes"] < rows[0]["megabytes"]  # no TensorFlow in it
     with Image.open(picture) as drawn:
         assert drawn.width == 750
+
+
+def test_a_model_does_not_leave_its_bits_to_the_next(
+    tiny_files: dict[str, Path], toy_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    seen = []
+
+    def score(model: Path, name: str, sizes: object, source: Source, *_: object) -> list:
+        seen.append(source.bits)
+        if seen[1:]:
+            raise InputError("two")
+        source.bits = 12
+        return []
+
+    monkeypatch.setattr(cli, "_score_model", score)
+    files = (tiny_files["fp32"], tiny_files["int8"])
+    assert "two" in refused(capsys, "resolution", *files, "--data", toy_folder)
+    assert seen == [None, None]
 
 
 def test_the_chart_has_a_line_for_each_model() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from training.analysis.robustness.record import Record, Score
 from training.analysis.robustness.run import open_models, score_missing
 from training.analysis.robustness.summary import summarize, tables
 from training.data.open import open_source
+from training.protocols import EvalProtocol
 
 FOG = [Cell("fog", 1), Cell("fog", 5)]
 
@@ -130,6 +132,17 @@ def test_a_file_of_another_setting_is_refused(tmp_path: Path) -> None:
             Record.open(path, setting)
 
 
+def test_results_of_another_runtime_are_not_gone_on_with(tiny_files: dict[str, Path]) -> None:
+    predictors = [SimpleNamespace(protocol=EvalProtocol(size=(97, 161)))]
+    files = [tiny_files["fp32"]]
+    ours, theirs, chosen = (
+        run.setting_of(files, predictors, Halves(), [0, 2], by="a package", runtime=runtime)
+        for runtime in ("litert", "tflite-runtime", None)
+    )
+    assert ours == chosen
+    assert {name for name in ours if ours[name] != theirs[name]} == {"runtime"}
+
+
 def test_a_stopped_run_goes_on_by_the_same_command(
     tiny: SegFormer,
     toy_folder: Path,
@@ -214,6 +227,7 @@ def test_keras_and_tflite_side_by_side_see_the_same_size(
         (["a.keras", "--size", "20", "64"], "--size height must be at least 29"),
         (["a.keras", "--corruptions", "mist"], "Received: mist"),
         (["a.keras"], "a.keras: no such model file"),
+        (["a.tflite", "--size", "33", "64"], "a .tflite sees its own size"),
     ],
 )
 def test_bad_options_are_one_line(

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.progress import track
-from rich.table import Table
 
 from segformer_tf.config import check_image_shape
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.sampling import evenly_spaced
-from segformer_tf.terminal import plain_console
+from segformer_tf.terminal import narrow_table, plain_console
 
 if TYPE_CHECKING:
     from training.analysis.erf.field import Field
@@ -147,12 +146,10 @@ def _to_dict(fields: Fields) -> dict[str, Any]:
 
 
 def _print(title: str, fields: Fields) -> None:
-    console, table = plain_console(), Table()
+    console = plain_console()
     console.print(title)
-    table.add_column("")
-    for network in fields:
-        for heading in (f"{network}\n50 %, px", "\n90 %, px", "\nmiddle, %"):
-            table.add_column(heading, justify="right")
+    headings = ("50 %, px", "90 %, px", "middle, %")
+    table = narrow_table(("",), [f"{network}\n{heading}" for network in fields for heading in headings])
     for name in next(iter(fields.values())):
         numbers = [_numbers(own[name]) for own in fields.values()]
         cells = ((str(half), str(most), f"{100 * share:.1f}") for half, most, share in numbers)

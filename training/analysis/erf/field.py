@@ -102,9 +102,8 @@ class FieldMean:
             if not 0 < length.sum() < np.inf:
                 kind = "zero everywhere" if length.sum() == 0 else "not of finite numbers"
                 raise InputError(f"the gradient of {name} is {kind} for image {self.images}, counted from 0")
-        for name, length in lengths.items():
-            self._total[name] = self._total.get(name, 0.0) + length / length.sum()
-        self.images += 1
+        total = {name: self._total.get(name, 0.0) + length / length.sum() for name, length in lengths.items()}
+        self._total, self.images = total, self.images + 1  # at once: Ctrl-C may come anywhere
 
     def fields(self) -> dict[str, Field]:
         """The fields so far; raises InputError without an image."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segformer_tf.config import check_image_shape
+from segformer_tf.config import check_bits, check_image_shape
 from segformer_tf.errors import InputError
 from segformer_tf.files import make_folder, refuse_existing
 from segformer_tf.image import fit_image, load_image, read_head
@@ -55,6 +55,7 @@ def features(
     x, y = pixel or (width // 2, height // 2)
     if not (0 <= x < width and 0 <= y < height):
         raise InputError(f"--pixel must be inside {image}, x below {width} and y below {height}. Received: {x} {y}")
+    check_bits(bits, name="--bits")
     if size:
         check_image_shape((None, *size, 3), "--size")
     pictures = [out / "features.png", out / "attention.png"]

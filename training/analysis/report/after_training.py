@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 
 from segformer_tf.errors import first_line
 
@@ -27,12 +28,13 @@ def report_after_training(root: Path) -> None:
         return
     from training.analysis.report.build import Request, write_report
 
+    again = f"segformer report {quote(str(root))}"
     try:
         write_report(Request(model=root, images=_IMAGES, checked=_CHECKED), root / REPORT)
     except KeyboardInterrupt:
-        print(f"\nthe training is done; for its report: segformer report {root}", file=sys.stderr)
+        print(f"\nthe training is done; for its report: {again}", file=sys.stderr)
         raise
     except Exception as error:
-        print(f"no report ({first_line(error)}); once more: segformer report {root}", file=sys.stderr)
+        print(f"no report ({first_line(error)}); once more: {again}", file=sys.stderr)
     else:
         print(f"report: {root / REPORT}")

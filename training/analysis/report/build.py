@@ -58,7 +58,8 @@ def build(request: Request) -> Page:
     """Everything that can be shown of a model.
 
     Raises:
-        InputError: no model, or one that is not of this project; whatever else is wrong becomes a line on the page.
+        InputError: no model, or one that is not of this project; data or a split that the request names and that is not
+            there; a file that cannot be scored. Whatever else is wrong becomes a line on the page.
     """
     date = datetime.now().astimezone().isoformat(timespec="minutes")
     page = Page(title=request.model.resolve().name, date=date, version=__version__)
@@ -72,14 +73,13 @@ def build(request: Request) -> Page:
         with page.part("Curves"):
             page.curves = curves(run.history) if run.history else []
     data, split = request.data or (run and run.data), request.split or (run.validation_split if run else "test")
-    source = None
+    source = open_source(data, split) if data and (request.data or request.split) else None
     with page.part("Scores and pictures"):
         if not data:
             raise InputError("the run does not say what data it was trained on; --data DATA does")
-        source = open_source(data, split)
-    if source:
-        with page.part("Scores and pictures"):
-            _score(page, request, source, split)
+        _score(page, request, source or open_source(data, split), split)
+    if not run and not page.totals:
+        raise InputError(page.missing[-1][1])  # of a file there is nothing else to say
     with page.part("Data check"):
         page.data = _check(data, request.checked)
     with page.part("Times"):

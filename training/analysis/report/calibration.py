@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 15
+_AT_ONCE = 1 << 20  # pixels; a photo of 24 megapixels would take half a gigabyte in one piece
 
 
 class Calibration:
@@ -24,11 +25,14 @@ class Calibration:
 
     def add(self, confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> None:
         """Count pixels, of any one shape; confidences are 0..1."""
-        sure = confidence.ravel().astype(np.float64)
-        place = np.minimum((sure * BINS).astype(np.intp), BINS - 1)
-        self.pixels += np.bincount(place, minlength=BINS)
-        self.right += np.bincount(place[right.ravel()], minlength=BINS)
-        self.confidence += np.bincount(place, sure, minlength=BINS)
+        flat, hits = confidence.ravel(), right.ravel()
+        for start in range(0, flat.size, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            sure = flat[part].astype(np.float64)
+            place = np.minimum((sure * BINS).astype(np.intp), BINS - 1)
+            self.pixels += np.bincount(place, minlength=BINS)
+            self.right += np.bincount(place[hits[part]], minlength=BINS)
+            self.confidence += np.bincount(place, sure, minlength=BINS)
 
     @property
     def accuracy(self) -> NDArray[np.float64]:

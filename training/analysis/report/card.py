@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,17 @@ def run_card(run: RunFiles) -> Card:
     """How a run was trained, and its best validation."""
     card, config = Card(), run.config
     if config:
-        data = Path(str(config.get("data"))).name  # a page that is sent around tells no path
+        data = _name(str(config.get("data")))
         card.append(("trained on", f"{data}, split {config.get('train_split')}"))
         epochs = (
             f"{len(run.history)} of {_count(config.get('steps'), config.get('epoch_steps'))}" if run.history else "?"
         )
         card.append(("steps", f"{config.get('steps')}, a validation every {config.get('epoch_steps')}: {epochs} done"))
         options = {name: config[name] for name in _OPTIONS if config.get(name) not in (None, 0, 0.0)}
+        if "weights" in options:
+            options["weights"] = _name(str(options["weights"]))
         card.append(("options", ", ".join(f"{name} {_text(value)}" for name, value in options.items())))
-    scored = [row for row in run.history if "val_mean_iou" in row]
+    scored = [row for row in run.history if isfinite(row.get("val_mean_iou", nan)) and isfinite(row["epoch"])]
     if scored:
         best = max(scored, key=lambda row: row["val_mean_iou"])
         card.append(
@@ -66,6 +69,11 @@ def model_card(model: Path, protocol: EvalProtocol, license: str) -> Card:
         card.append(("network", f"{config.parameter_count:,} parameters, blocks {blocks}{work}"))
     card.append(("terms", license or "none stated"))
     return card
+
+
+def _name(place: str) -> str:
+    """A page that is sent around tells no path of this machine."""
+    return place if "://" in place else Path(place).name
 
 
 def _count(steps: Any, length: Any) -> str:

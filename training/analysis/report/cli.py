@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segformer_tf.config import check_image_shape
 from segformer_tf.errors import InputError
-from segformer_tf.files import refuse_existing
+from segformer_tf.files import make_folder, refuse_existing
 from segformer_tf.load_tensorflow import import_tensorflow
 from training.analysis.report.after_training import REPORT
 
@@ -70,6 +70,8 @@ def report(
         raise InputError(f"--images must be positive. Received: {images}")
     if size:
         check_image_shape((None, *size, 3), "--size")
+        if all(each.suffix == ".tflite" for each in (model, against) if each):
+            raise InputError("--size is for a .keras file or a run; a .tflite sees its own size")
     if not model.exists():
         raise InputError(f"{model}: no such model file or run folder")
     if against and not against.exists():
@@ -91,6 +93,8 @@ def report(
         import_tensorflow()
     from training.analysis.report.build import Request, write_report
 
+    if out:
+        make_folder(out.parent)  # to fail now, and not after the scoring
     request = Request(model=model, data=data, split=split, against=against, size=size, images=images)
     out = out or model / REPORT
     for part, reason in write_report(request, out):

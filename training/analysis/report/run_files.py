@@ -63,9 +63,9 @@ def read_run(root: Path) -> RunFiles:
                 raise ValueError(f"more than {_LARGEST >> 20} MiB")
             return parse(path)
         except FileNotFoundError:
-            missing.append((part, f"{path} is not there"))
+            missing.append((part, f"{name} is not there"))
         except (OSError, AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
-            missing.append((part, f"{path} cannot be read ({first_line(error)})"))
+            missing.append((part, f"{name} cannot be read ({first_line(error)})"))
         return default
 
     config = read("config.json", "Options of the training", _mapping, {})

@@ -12,13 +12,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.progress import track
-from rich.table import Table
 
 from segformer_tf.errors import InputError, counted
 from segformer_tf.files import refuse_existing
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.sampling import evenly_spaced
-from segformer_tf.terminal import plain_console
+from segformer_tf.terminal import narrow_table, plain_console
 from training.analysis.notes import model_names, prepare
 from training.analysis.resolution.measure import Row, open_stopwatches, read_sizes, score, time_rows
 from training.data.open import Source, open_source
@@ -105,17 +104,21 @@ def resolution(
     title = f"{counted(len(indices), 'image')} of {split} of {source.name}, {counted(threads, 'thread')}"
     rows: list[Row] = []
     own_sizes: list[list[Size]] = []
+    console, bits = plain_console(stderr=True), source.bits
+    quiet = not console.is_terminal
     try:
         for model, name in zip(models, model_names(models), strict=True):
+            source.bits = bits  # of the manifest: the model before may have set its own
             own_sizes.append(_score_model(model, name, chosen, source, indices, runtime, rows))
-        console = plain_console()
         with open_stopwatches(models, own_sizes, threads=threads, runtime=runtime) as stopwatches:
             # No thread that draws during timing.
             rows = time_rows(
                 rows,
                 stopwatches,
                 repeats=repeats,
-                watch=lambda turns: track(turns, "timing", console=console, transient=True, auto_refresh=False),
+                watch=lambda turns: track(
+                    turns, "timing", console=console, transient=True, auto_refresh=False, disable=quiet
+                ),
             )
     except (KeyboardInterrupt, SystemExit):
         if rows:
@@ -163,10 +166,7 @@ def _score_model(
 def _print(rows: Sequence[Row], title: str) -> None:
     console = plain_console()
     console.print(title)
-    table = Table()
-    table.add_column("model", overflow="fold", max_width=28)
-    for name in ("size", "mean IoU", "ms", "peak MB"):
-        table.add_column(name, justify="right")
+    table = narrow_table(("model",), ("size", "mean IoU", "ms", "peak MB"))
     for i, row in enumerate(rows):
         numbers = ((row.mean_iou, ".4f"), (row.milliseconds, ".1f"), (row.megabytes, ".0f"))
         last = i + 1 < len(rows) and rows[i + 1].model != row.model

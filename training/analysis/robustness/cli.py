@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segformer_tf.config import check_image_shape
 from segformer_tf.errors import InputError, counted
-from segformer_tf.files import make_folder
+from segformer_tf.files import make_folder, refuse_existing
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.sampling import evenly_spaced
 from segformer_tf.terminal import plain_console
@@ -62,7 +62,7 @@ def robustness(
         segformer robustness int8.tflite --data data --images 5 --corruptions weather jpeg_compression --severities 3
 
     The folder gets results.json (with the IoU of each class), chart.png, and sheet.png: one image under each
-    corruption, with the masks. It needs '.[analysis]'.
+    corruption, with the masks. It needs '.[robustness]'.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def robustness(
     runtime
         litert, tflite-runtime, litert-gpu or litert-fp16, for a .tflite. Default: the faster installed one on the CPU.
     out
-        Folder for the results. One that holds results of the same models and images is gone on with; of others it
-        is refused.
+        Folder for the results. One that holds results of the same models, images and runtime is gone on with; of others
+        it is refused.
     overwrite
         Begin anew in that folder.
     as_json
@@ -97,6 +97,8 @@ def robustness(
         raise InputError(f"--images must be positive. Received: {images}")
     if size:
         check_image_shape((None, *size, 3), "--size")
+        if all(path.suffix == ".tflite" for path in models):
+            raise InputError("--size is for .keras files and runs; a .tflite sees its own size")
     cells = choose_cells(corruptions, severities)
     package = load_package()
     if data.startswith("tfds:") or any(path.suffix != ".tflite" for path in models):
@@ -109,10 +111,12 @@ def robustness(
     make_folder(out)
     with open_models(models, labels=source.labels, size=size, runtime=runtime) as predictors:
         prepare(models, predictors, source)
-        setting = setting_of(models, predictors, source, indices, by=package)
+        setting = setting_of(models, predictors, source, indices, by=package, runtime=runtime)
         with locked(out / ".lock", when_busy=lambda: _refuse_busy(out)):
             if overwrite:
                 (out / "results.json").unlink(missing_ok=True)
+            elif not (out / "results.json").exists():
+                refuse_existing([out / "chart.png", out / "sheet.png"])
             record = Record.open(out / "results.json", setting)
             _score(cells, predictors, source, indices, record)
             summaries = summarize(names, cells, record)

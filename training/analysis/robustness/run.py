@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from segformer_tf.edge.runtime import choose_runtime, runtime_version
 from segformer_tf.errors import InputError
 from segformer_tf.labels import Labels
 from segformer_tf.metrics import confusion_matrix, mean_iou, per_class_iou
@@ -52,9 +53,17 @@ def open_models(
 
 
 def setting_of(
-    paths: Sequence[Path], predictors: Sequence[Predictor], source: Source, indices: Sequence[int], *, by: str
+    paths: Sequence[Path],
+    predictors: Sequence[Predictor],
+    source: Source,
+    indices: Sequence[int],
+    *,
+    by: str,
+    runtime: str | None = None,
 ) -> dict[str, Any]:
     """What scores depend on, see `Record`; `by` is the package that corrupts, with its version."""
+    files = any(path.suffix == ".tflite" for path in paths)
+    own = choose_runtime(runtime) if files else None  # int8 files differ a little from one to the next
     return {
         "models": [file_digest(_file(path)) for path in paths],
         "sizes": [list(each.protocol.size) if each.protocol.size else None for each in predictors],
@@ -62,6 +71,7 @@ def setting_of(
         "images": list(indices),
         "pixels and masks": sample_digest(source, indices),
         "corrupted by": by,
+        "runtime": f"{own} {runtime_version(own)}" if own else None,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from segformer_tf.terminal import narrow_table
 from training.analysis.robustness.corruptions import CLEAN, GROUPS, Cell
 from training.analysis.robustness.record import Record
 
@@ -81,10 +82,8 @@ def tables(summaries: Sequence[Summary]) -> list[Table]:
 
 
 def _table(summaries: Sequence[Summary]) -> Table:
-    table = Table()
-    table.add_column("corruption")
-    table.add_column("severity")
-    taken = 16 + 8 + 3 * (len(summaries) + 2) + 1  # both columns, and the lines between all
+    table = narrow_table(("corruption", "severity"))
+    taken = 16 + 8 + 2 * (len(summaries) + 2) + 1  # both columns, and the gaps between all
     for each in summaries:
         width = (_LINE - taken) // len(summaries)
         table.add_column(each.name, justify="right", overflow="fold", max_width=width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from segformer_tf.files import atomic, refuse_existing
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import narrow_table, plain_console
 from training.data.quality.report import Report
+
+_ACROSS = 3  # splits side by side, in 80 columns
 
 
 def check(
@@ -102,17 +105,24 @@ def _print(report: Report, notes: list[str]) -> None:
         print(f"suggestion for {each.verb}: {each.options}  ({each.reason})")
 
 
-def class_tables(report: Report) -> tuple[Table, Table]:
-    """How much of each split the classes are, and how large their regions."""
-    shares = narrow_table(("class",), [title for split in report.splits for title in (f"{split}, %", "images")])
+def class_tables(report: Report) -> list[Table]:
+    """How much of each split the classes are, a few splits side by side, and how large their regions."""
+    splits = list(report.splits)
+    shares = [_class_shares(report, splits[i : i + _ACROSS]) for i in range(0, len(splits), _ACROSS)]
     regions = narrow_table(("class",), ("regions", "specks", "median, cells", "IoU at 1/4"))
     for row in report.classes:
-        cells = [text for split in report.splits for text in (_percent(row.share[split]), str(row.images[split]))]
-        shares.add_row(row.name, *cells)
         median = "-" if row.median_cells is None else f"{row.median_cells:.1f}"
         kept = "-" if row.iou_at_quarter is None else f"{row.iou_at_quarter:.2f}"
         regions.add_row(row.name, str(row.regions), str(row.specks), median, kept)
-    return shares, regions
+    return [*shares, regions]
+
+
+def _class_shares(report: Report, splits: Sequence[str]) -> Table:
+    table = narrow_table(("class",), [title for split in splits for title in (f"{split}, %", "images")])
+    for row in report.classes:
+        cells = [text for split in splits for text in (_percent(row.share[split]), str(row.images[split]))]
+        table.add_row(row.name, *cells)
+    return table
 
 
 def _percent(share: float) -> str:
