@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, printable
 from segformer_tf.keras_file import load_segformer
 from segformer_tf.model import STAGES, SegFormer
 
@@ -13,7 +14,7 @@ STAGE_NAMES = tuple(f"stage {i}" for i in range(1, len(STAGES) + 1))
 
 
 def open_network(model: Path) -> SegFormer:
-    """A ``.keras`` file, or the best weights of a run folder, in float32, for RGB of 0..255.
+    """A ``.keras`` file, or the best weights of a run folder, in float32, for RGB of 0..255; prints its terms.
 
     Raises:
         InputError: a ``.tflite``, which shows neither gradients nor features, or anything else that is no such file.
@@ -23,7 +24,10 @@ def open_network(model: Path) -> SegFormer:
             f"{model}: a .tflite shows neither gradients nor what is inside; expected the .keras file or the run "
             "folder that it was exported from"
         )
-    return load_segformer(model, preprocess=True, dtype="float32")
+    loaded = load_segformer(model, preprocess=True, dtype="float32")
+    if loaded.config.license:
+        print(f"{model}: {printable(loaded.config.license)}", file=sys.stderr)
+    return loaded
 
 
 def stage_outputs(model: SegFormer, pixels: Any) -> dict[str, Any]:
