@@ -61,14 +61,16 @@ def make_once(write: Callable[[Path], None], path: Path, packages: tuple[str, ..
         part.write_text(makers + "\n", "utf-8")
 
 
-def write_keras(model: Any, serve: Callable[[Any], Any], out: Path, size: tuple[int, int] = SIZE) -> None:
+def write_keras(
+    model: Any, serve: Callable[[Any], Any], out: Path, size: tuple[int, int] = SIZE, dtype: str = "float32"
+) -> None:
     """A Keras model as a ``.tflite`` by TensorFlow's converter: an image of `size` in, what `serve` gives out."""
     import keras
     import tensorflow as tf
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serve", serve, input_signature=[tf.TensorSpec((1, *size, 3), tf.float32)])
+    archive.add_endpoint("serve", serve, input_signature=[tf.TensorSpec((1, *size, 3), dtype)])
     with tempfile.TemporaryDirectory() as folder:
         archive.write_out(folder, verbose=False)
         out.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())

@@ -139,11 +139,16 @@ def _export_ours(model: Any, file: Path, data: Path, size: tuple[int, int]) -> N
 
 
 def _export_deeplab(model: Any, file: Path, _: Path, size: tuple[int, int]) -> None:
+    import tensorflow as tf
+
     from benchmarks.files import write_keras
     from segformer_tf.config import normalize
 
+    def serve(image: Any) -> Any:
+        return model(normalize(tf.cast(image, tf.float32)), training=False)
+
     with atomic(file) as part:
-        write_keras(model, lambda image: model(normalize(image), training=False), part, size=size)
+        write_keras(model, serve, part, size=size, dtype="uint8")  # integers say their range, floats do not
 
 
 _EXPORT = {OURS: _export_ours, THEIRS: _export_deeplab}
