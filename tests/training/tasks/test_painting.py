@@ -26,6 +26,7 @@ from training.config import PretrainConfig
 from training.data import class_augment as aug
 from training.data.hidden_blocks import hidden_blocks, hide_blocks
 from training.data.unlabeled import open_images
+from training.distributed.strategy import make_strategy
 from training.optim.losses import Explained, HiddenPixelLoss
 from training.runs.folder import Run
 from training.tasks.painting import Painting
@@ -126,7 +127,7 @@ def test_two_replicas_make_the_step_of_one() -> None:
     images, targets = noise(4, 32, 45, 3), noise(4, 32, 45, 4)
     targets[..., 3] = np.arange(4)[:, None, None] * 10 > np.arange(45)
     ends = []
-    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    for strategy in (tf.distribute.get_strategy(), make_strategy(2)):
         with strategy.scope():
             keras.utils.set_random_seed(0)
             model = build_reconstructor("tiny")
