@@ -20,7 +20,7 @@ from benchmarks.on_jax.augment import Augmentation, augment_batch  # noqa: E402
 from benchmarks.on_jax.keras_file import fill, read_model  # noqa: E402
 from benchmarks.on_jax.network import decode, features, fresh, shapes  # noqa: E402
 from benchmarks.on_jax.pack import pack  # noqa: E402
-from benchmarks.on_jax.train import _fitting, read  # noqa: E402
+from benchmarks.on_jax.train import _fitting, read, read_recipe  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,20 @@ def test_weights_of_another_network_are_refused():
         _fitting(other, here, "b0.npz")
     fewer = fresh(variant_config("tiny", num_classes=3), seed=2)
     assert set(here) - set(_fitting(fewer, here, "x")) == {"decoder/linear_pred/kernel", "decoder/linear_pred/bias"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [('{"crops": 3}', "no field 'crops'"), ("no.json", "no.json: not a recipe"), ('{"crop": [1', "not a recipe")],
+)
+def test_a_recipe_that_cannot_be_read_is_refused(spec, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=says):
+        read_recipe(spec)
+
+
+def test_a_recipe():
+    assert read_recipe('{"crop": [64, 96], "mix": 0.5}').crop == (64, 96)
 
 
 def test_images_stay_under_their_masks():

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,24 @@ class Recipe:
     def augmentation(self, classes: int) -> Augmentation:
         names = set(Augmentation.__dataclass_fields__) - {"classes"}
         return Augmentation(classes=classes, **{name: getattr(self, name) for name in names})
+
+
+def read_recipe(spec: str) -> Recipe:
+    """The recipe of a JSON object, or of a file with one.
+
+    Raises:
+        InputError: no such file, no JSON object, or a field that `Recipe` does not have.
+    """
+    try:
+        fields = json.loads(spec if spec.startswith("{") else Path(spec).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{spec}: not a recipe ({error})") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"{spec}: not a recipe; expected a JSON object")
+    known = Recipe.__dataclass_fields__
+    if unknown := [name for name in fields if name not in known]:
+        raise InputError(f"{spec}: a recipe has no field {unknown[0]!r}; it has {', '.join(known)}")
+    return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
 
 def read(path: Path, splits: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -335,6 +354,8 @@ def train(recipe: Recipe, data: Path, out: Path, test: Path | None = None) -> It
         slope = pace / recipe.seconds if recipe.seconds else 1 / recipe.steps
         state, loss = training.run(state, step, done, slope, training.data, training.teacher, count=BLOCK)
         loss, step = float(loss), step + BLOCK
+        if not isfinite(loss):
+            raise InputError(f"{out}: the loss is {loss} after step {step}; try a lower learning_rate")
         pace = (time.time() - begin) / BLOCK
         done = (time.time() - began) / recipe.seconds if recipe.seconds else step / recipe.steps
         if min(done, 1) < (len(rows) + 1) / recipe.evaluations:
@@ -374,11 +395,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--test", type=Path, help="file of pack with a split test, to score the kept weights on")
     given = parser.parse_args()
-    spec: dict[str, Any] = json.loads(given.spec if given.spec.startswith("{") else Path(given.spec).read_text("utf-8"))
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()}
-    recipe = Recipe(**values)
     try:
-        for line in train(recipe, given.data, given.out, given.test):
+        for line in train(read_recipe(given.spec), given.data, given.out, given.test):
             print(given.out.name, line, flush=True)
     except InputError as error:
         sys.exit(f"train: {error}")
