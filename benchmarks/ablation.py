@@ -33,7 +33,7 @@ from training.data.open import open_source
 from training.evaluate import evaluate, open_predictor
 from training.protocols import EvalProtocol
 
-STEPS, BATCH, CROP = 1000, 8, (192, 192)
+STEPS, BATCH, CROP = 700, 8, (192, 192)
 SIZE = (288, 384)  # that validation and test images are stretched to
 
 BASELINE: dict[str, Any] = {
@@ -45,7 +45,7 @@ BASELINE: dict[str, Any] = {
     "learning_rate": 6e-4,
     "head_multiplier": 1.0,
     "weight_decay": 0.05,
-    "warmup_steps": 100,
+    "warmup_steps": 70,
     "drop_path": 0.0,
     "class_weights": 0.25,
     "ema": 0.99,
@@ -55,7 +55,6 @@ BASELINE: dict[str, Any] = {
 ROWS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "twice": {"steps": 2 * STEPS},
-    "crop": {"crop": (256, 288), "batch_size": BATCH // 2},  # the same number of pixels per step
     "jitter": {"scale": (0.35, 1.6)},
     "ohem": {"loss": "ohem"},
     "lovasz": {"loss": "ce+lovasz"},
