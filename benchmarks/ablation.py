@@ -61,6 +61,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "dice": {"loss": "ce+dice"},
     "balance": {"balance": 0.3},
     "drop-path": {"drop_path": 0.1},
+    "mix": {"mix": 0.5},
+    "color": {"color": 1.6, "stretch": 1.25},
+    "auxiliary": {"auxiliary": 0.4},
 }
 Row = dict[str, Any]
 

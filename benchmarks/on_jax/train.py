@@ -110,7 +110,8 @@ def read_recipe(spec: str) -> Recipe:
     known = Recipe.__dataclass_fields__
     if unknown := [name for name in fields if name not in known]:
         raise InputError(f"{spec}: a recipe has no field {unknown[0]!r}; it has {', '.join(known)}")
-    return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Recipe(**values)
 
 
 def read(path: Path, splits: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
