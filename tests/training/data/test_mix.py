@@ -12,8 +12,9 @@ import tensorflow as tf
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
 from tests.training.small import SMALL
-from training.data.augment import mix_classes
+from training.data.augment import augment, mix_classes
 from training.data.pipeline import train_batches
+from training.tasks.segmentation import Segmentation
 
 RNG = np.random.default_rng(2)
 # Sample n shows classes 7 n to 7 n + 6, no class twice, and ignored pixels; its image is its number and its mask.
@@ -122,3 +123,16 @@ def test_a_replica_needs_two_samples_to_mix() -> None:
     with pytest.raises(InputError, match=r"--mix .* --batch-size must be at least 8\. Received: 4"):
         config.check_replicas(4)
     replace(config, mix=0.0).check_replicas(4)
+
+
+def test_the_options_reach_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Segmentation, "source", SAMPLES, raising=False)
+    monkeypatch.setattr("training.tasks.segmentation.train_batches", lambda _, **options: options)
+    options: dict[str, Any] = {"mix": 0.5, "color": 1.6, "stretch": 1.25}
+    passed: Any = Segmentation(replace(SMALL, **options)).train_batches(0, tf.distribute.InputContext())
+    assert {name: passed[name] for name in options} == options
+    image, mask = SAMPLES[0]
+    plain = augment(image, mask, (1, 2), crop=(33, 48), scale=(1.0, 1.0))[0]
+    for name in ("color", "stretch"):
+        changed = augment(image, mask, (1, 2), crop=(33, 48), scale=(1.0, 1.0), **{name: options[name]})[0]
+        assert not np.array_equal(changed, plain)
