@@ -39,6 +39,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         (augment.random_flip, (FLOATS, MASK, SEED), {}),
         (augment.photometric_distortion, (FLOATS, SEED), {}),
         (augment.pad, (FLOATS, MASK), {"crop": (99, 98)}),
+        (augment.mix_classes, (FLOATS[None], MASK[None], SEED[None]), {"share": 0.5}),
         (augment.coin, (SEED,), {}),
         (class_augment.training_view, (IMAGE, SEED), {"size": CROP}),
         (class_augment.evaluation_view, (IMAGE,), {"size": CROP}),

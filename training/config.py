@@ -152,6 +152,14 @@ class RunConfig:
             raise InputError(f"--seed must be from 0 to 4294967295. Received: {self.seed}")
         check_image_shape((None, *self.crop, 3), "--crop")
 
+    def check_replicas(self, count: int) -> None:
+        """Raises InputError for a batch that cannot be split over `count` replicas."""
+        if self.batch_size % (count * self.accumulate):
+            raise InputError(
+                f"--batch-size must be a multiple of replicas times --accumulate "
+                f"({count} x {self.accumulate}). Received: {self.batch_size}"
+            )
+
     def _check_length(self) -> None:
         self._check_positive("steps", "epochs", "epoch_steps")
         if self.epochs is not None:
@@ -271,6 +279,16 @@ class TrainConfig(RunConfig):
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the scale jitter, as a factor on that size."""
 
+    stretch: float = 1.0
+    """Largest factor between the scales of width and height, either way, drawn log-uniformly. 1 keeps the ratio."""
+
+    color: float = 1.0
+    """Factor on the ranges of the changes of brightness, contrast, saturation and hue, 0..2. 0 leaves colors alone."""
+
+    mix: float = 0.0
+    """Probability, 0..1, that half of the classes of another sample of the batch, image and mask, are pasted over a
+    sample (ClassMix)."""
+
     learning_rate: float = 6e-5
     """Peak rate of the encoder (the authors' 6e-5 is for pretrained weights; from scratch 6e-4 is better)."""
 
@@ -319,8 +337,8 @@ class TrainConfig(RunConfig):
         self._check_positive("head_multiplier", "layer_decay")
         if self.loss not in LOSSES:
             raise InputError(f"--loss must be one of {', '.join(LOSSES)}. Received: {self.loss}")
-        self._check_not_negative("class_weights", "balance")
-        for name in ("layer_decay", "balance"):
+        self._check_not_negative("class_weights", "balance", "mix")
+        for name in ("layer_decay", "balance", "mix"):
             if getattr(self, name) > 1:
                 raise InputError(f"{option(name)} must be at most 1. Received: {getattr(self, name)}")
         if self.freeze not in (None, *FROZEN_STAGES):
@@ -332,8 +350,20 @@ class TrainConfig(RunConfig):
             raise InputError(f"--base must be a long and a short side, in pixels. Received: {self.base}")
         if not 0 < self.scale[0] <= self.scale[1] < inf:
             raise InputError(f"--scale must be two positive factors, the smaller first. Received: {self.scale}")
+        if not 1 <= self.stretch < inf:
+            raise InputError(f"--stretch must be at least 1, which is none. Received: {self.stretch}")
+        if not 0 <= self.color <= 2:
+            raise InputError(f"--color must be from 0, no change, to 2, twice the usual one. Received: {self.color}")
         if self.eval_size is not None:
             check_image_shape((None, *self.eval_size, 3), "--eval-size")
+
+    def check_replicas(self, count: int) -> None:
+        super().check_replicas(count)
+        if self.mix and self.batch_size < 2 * count:
+            raise InputError(
+                f"--mix takes from another sample of the same replica: --batch-size must be at least {2 * count}. "
+                f"Received: {self.batch_size}"
+            )
 
     def _check_teaching(self) -> None:
         self._check_positive("temperature")

@@ -127,11 +127,7 @@ def train(config: RunConfig, before: RunConfig | None = None) -> Run:
     if before is None and config.out and place.chief:  # again once the data is read, by `Run.create`
         Run.refuse_existing(config.out)
     strategy = make_strategy(config.devices)  # before anything makes TensorFlow look at its devices
-    if config.batch_size % (strategy.num_replicas_in_sync * config.accumulate):
-        raise InputError(
-            f"--batch-size must be a multiple of replicas times --accumulate "
-            f"({strategy.num_replicas_in_sync} x {config.accumulate}). Received: {config.batch_size}"
-        )
+    config.check_replicas(strategy.num_replicas_in_sync)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)

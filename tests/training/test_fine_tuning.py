@@ -58,6 +58,7 @@ def test_what_is_frozen_stays_as_it_was_and_a_kill_changes_no_bit(
     perturb(build_segformer("tiny", num_classes=6)).save(start)
     config = replace(EXACT, data=str(toy_folder), weights=start, crop=(48, 48), eval_size=(48, 48), epoch_steps=1)
     config = replace(config, steps=2, freeze="2", layer_decay=0.7, balance=0.5, patience=5, accumulate=2, clip_norm=1.0)
+    config = replace(config, mix=0.5, color=1.6, stretch=1.25)
     alone = train(replace(config, out=tmp_path / "alone"))
 
     frozen = ("encoder/stage1/", "encoder/stage2/")

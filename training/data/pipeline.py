@@ -1,4 +1,7 @@
-"""From a source to tf.data batches. The i-th training sample (order, crop, colors) depends on (seed, i) alone."""
+"""From a source to tf.data batches. The i-th training sample (order, crop, colors) depends on (seed, i) alone.
+
+Mixing adds the samples that are in one batch with it, and no state.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from segformer_tf.config import normalize
 from segformer_tf.errors import InputError
 from segformer_tf.image import fit_image
 from segformer_tf.labels import IGNORE_ID
-from training.data.augment import Normalize, augment
+from training.data.augment import Normalize, augment, mix_classes
 from training.data.masks import Sample
 from training.data.open import Source
 from training.data.order import ClassBalance, shuffled
@@ -30,6 +33,9 @@ def train_batches(
     crop: tuple[int, int],
     scale: tuple[float, float],
     base: tuple[int, int] | None = None,
+    stretch: float = 1.0,
+    color: float = 1.0,
+    mix: float = 0.0,
     batch_size: int,
     seed: int,
     start: int = 0,
@@ -42,7 +48,9 @@ def train_batches(
     Args:
         source: the training split.
         crop: (height, width) of the samples.
-        scale, base: see `training.data.augment.scale_jitter`.
+        scale, base, stretch: see `training.data.augment.scale_jitter`.
+        color: see `training.data.augment.photometric_distortion`.
+        mix: share of the samples to mix, see `training.data.augment.mix_classes`; a replica's batch then has 2 or more.
         batch_size: samples per step, over all replicas.
         seed: of order and augmentation.
         start: number of samples already seen.
@@ -57,10 +65,20 @@ def train_batches(
     def load(index: Any, key: Any, held: Any = None) -> Any:
         image, mask = tf.numpy_function(lambda i: source[int(i)], [index], (tf.uint8, tf.uint8), stateful=False)
         image, mask = tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(mask, (None, None))
-        return augment(image, mask, key, crop=crop, scale=scale, base=base, normalize=normalize, held=held)
+        changes: dict[str, Any] = {"scale": scale, "base": base, "stretch": stretch, "color": color}
+        sample = augment(image, mask, key, crop=crop, **changes, normalize=normalize, held=held)
+        return (*sample, key) if mix else sample
 
-    draw = partial(balance.draw, seed=seed) if balance else None
-    return endless_batches(len(source), load, batch_size=batch_size, seed=seed, start=start, context=context, draw=draw)
+    return endless_batches(
+        len(source),
+        load,
+        batch_size=batch_size,
+        seed=seed,
+        start=start,
+        context=context,
+        draw=partial(balance.draw, seed=seed) if balance else None,
+        combine=partial(mix_classes, share=mix) if mix else None,
+    )
 
 
 def eval_batches(
@@ -134,6 +152,7 @@ def endless_batches(
     start: int,
     context: tf.distribute.InputContext | None,
     draw: Callable[[Any], tuple[Any, ...]] | None = None,
+    combine: Callable[..., Any] | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of `count` samples, each epoch in its own order.
 
@@ -141,13 +160,14 @@ def endless_batches(
         load: gives a sample for its index and the (2,) int64 seed of its augmentation.
         batch_size, seed, start, context: see `train_batches`.
         draw: another order: gives the index of sample number i, and what else `load` takes.
+        combine: makes a replica's batch of what `load` gave.
     """
 
     def numbered(i: Any) -> Any:
         index, *rest = draw(i) if draw else (shuffled(i, count, [seed]),)
         return load(index, tf.stack([tf.constant(seed, tf.int64), i]), *rest)
 
-    return batches(tf.data.Dataset.range(start, np.iinfo(np.int64).max), numbered, batch_size, context)
+    return batches(tf.data.Dataset.range(start, np.iinfo(np.int64).max), numbered, batch_size, context, combine)
 
 
 def batches(
@@ -155,6 +175,7 @@ def batches(
     load: Callable[[Any], Any],
     batch_size: int,
     context: tf.distribute.InputContext | None,
+    combine: Callable[..., Any] | None = None,
 ) -> tf.data.Dataset:
     """Load samples by number in batches of one replica; every worker loads its own part of each global batch."""
     context = context or tf.distribute.InputContext()
@@ -162,4 +183,7 @@ def batches(
     first = own * context.input_pipeline_id
     numbers = numbers.batch(batch_size).map(lambda batch: batch[first : first + own]).unbatch()
     samples = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return samples.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    data = samples.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True)
+    if combine:
+        data = data.map(combine, num_parallel_calls=tf.data.AUTOTUNE)
+    return data.prefetch(tf.data.AUTOTUNE)

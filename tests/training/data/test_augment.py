@@ -53,6 +53,31 @@ def test_shrinking_does_not_antialias() -> None:
     assert np.std(image) > 60
 
 
+def test_stretching_keeps_the_area_and_is_log_uniform_either_way() -> None:
+    image, mask = np.zeros((300, 401, 3), np.float32), np.zeros((300, 401), np.uint8)
+
+    def ratio(seed: tuple[int, int], **options: float) -> float:
+        height, width = aug.scale_jitter(image, mask, seed, scale=(1.0, 1.0), **options)[1].shape
+        assert height * width == pytest.approx(mask.size, rel=0.005)
+        return width / 401 / (height / 300)
+
+    logs = np.log([ratio(seed, stretch=1.8) for seed in seeds(150)]) / np.log(1.8)
+    assert np.abs(logs).max() <= 1.01
+    np.testing.assert_allclose(np.quantile(logs, [0.1, 0.5, 0.9]), [-0.8, 0.0, 0.8], atol=0.2)
+    assert {ratio(seed) for seed in seeds(5)} == {1.0}
+
+
+def test_stretching_moves_image_and_mask_together_and_draws_the_same_scale() -> None:
+    mask = np.kron(RNG.integers(0, 5, (6, 9)), np.ones((20, 20))).astype(np.uint8)
+    image = np.repeat(mask[..., None] * 50.0, 3, -1).astype(np.float32)
+    for seed in seeds(10):
+        _, plain = aug.scale_jitter(image, mask, seed, scale=(0.5, 2.0), base=(200, 100))
+        stretched, moved = aug.scale_jitter(image, mask, seed, scale=(0.5, 2.0), base=(200, 100), stretch=1.5)
+        assert (np.round(stretched[..., 0] / 50) == moved).numpy().mean() > 0.9  # all but borders of blocks
+        assert moved.shape != plain.shape
+        assert np.prod(moved.shape) == pytest.approx(np.prod(plain.shape), rel=0.03)
+
+
 def share_of_largest(mask: np.ndarray) -> float:
     counts = np.bincount(np.ravel(mask), minlength=256)[:IGNORE_ID]
     return counts.max() / max(counts.sum(), 1)
@@ -77,11 +102,12 @@ def test_ignored_pixels_do_not_count_and_a_hopeless_mask_ends() -> None:
         assert aug.random_crop(np.zeros((40, 40, 3)), alone, (1, 1), crop=(20, 20))[1].shape == (20, 20)
 
 
-def distorted(image: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
+def distorted(image: np.ndarray, seed: tuple[int, int], color: float = 1.0) -> np.ndarray:
     """Photometric distortion pixel by pixel, by the standard library's HSV, with the draws of `seed`."""
     coins, values = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     do = (tf.random.stateless_uniform((5,), coins) < 0.5).numpy()
-    brightness, contrast, saturation, hue = tf.random.stateless_uniform((4,), values, -1.0, 1.0).numpy().tolist()
+    draws = color * tf.random.stateless_uniform((4,), values, -1.0, 1.0).numpy()
+    brightness, contrast, saturation, hue = np.maximum(draws, [-np.inf, -1.8, -1.8, -np.inf]).tolist()
 
     def more_contrast(x: np.ndarray) -> np.ndarray:
         return np.clip(x * (1 + 0.5 * contrast), 0, 255) if do[1] else x
@@ -101,6 +127,28 @@ def test_photometric_distortion_is_brightness_contrast_saturation_hue_in_order()
     image = RNG.uniform(0, 255, (3, 4, 3)).astype(np.float32)
     for seed in seeds(60):
         np.testing.assert_allclose(aug.photometric_distortion(image, seed), distorted(image, seed), atol=0.05)
+
+
+@pytest.mark.parametrize("color", [0.5, 2.0])
+def test_color_is_a_factor_on_every_range(color: float) -> None:
+    image = RNG.uniform(0, 255, (3, 4, 3)).astype(np.float32)
+    for seed in seeds(40):
+        changed = aug.photometric_distortion(image, seed, color=color)
+        np.testing.assert_allclose(changed, distorted(image, seed, color), atol=0.05)
+
+
+def test_without_color_no_bit_changes() -> None:
+    image = RNG.uniform(0, 255, (3, 4, 3)).astype(np.float32)
+    for seed in seeds(20):
+        np.testing.assert_array_equal(aug.photometric_distortion(image, seed, color=0.0), image)
+
+
+def test_twice_the_color_leaves_a_trace_of_contrast_and_saturation() -> None:
+    image = np.tile(np.array([220, 60, 90], np.float32), (2, 2, 1))
+    for seed in seeds(150):
+        red, green, blue = aug.photometric_distortion(image, seed, color=2.0)[0, 0].numpy()
+        assert max(red, green, blue) > 0
+        assert not red == green == blue
 
 
 def test_padding_comes_after_normalization() -> None:
