@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.errors import InputError
 from segformer_tf.keras_file import load_encoder
 from tests.helpers import noise
-from tests.training.small import SMALL
+from tests.training.small import SMALL, lighten_networks
 from training import train as training
 from training.config import PretrainConfig, TrainConfig
 from training.data import class_augment as aug
@@ -78,6 +79,15 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(replace(PRETRAIN, data=str(photos), out=tmp_path_factory.mktemp("runs") / "pre"))
 
 
+@pytest.fixture(scope="module")
+def light_run(photos: Path, tmp_path_factory: pytest.TempPathFactory, train_quickly: Callable) -> Run:
+    """Two epochs of a step each, as under `quick` and `light`; do not change it."""
+    config = replace(PRETRAIN, data=str(photos), steps=2, epoch_steps=1, warmup_steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        lighten_networks(patch.setattr)
+        return train_quickly(replace(config, out=tmp_path_factory.mktemp("light") / "pre"))
+
+
 def history(run: Run) -> list[dict[str, str]]:
     with run.history.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -103,7 +113,9 @@ def test_a_run_learns_and_its_folder_is_as_any(run: Run) -> None:
     assert sum(np.size(v) for v in model.trainable_variables) == model.config.classifier_parameter_count
 
 
-def test_a_run_that_goes_on_ends_as_one_left_alone(run: Run, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("quick", "light")
+def test_a_run_that_goes_on_ends_as_one_left_alone(light_run: Run, tmp_path: Path) -> None:
+    run = light_run
     other = Run(shutil.copytree(run.root, tmp_path / "other"))
     (other.backup / "worker0-epoch2.npz").unlink()
     for path in (other.history, other.last, other.best):
@@ -119,11 +131,11 @@ def test_a_run_that_goes_on_ends_as_one_left_alone(run: Run, tmp_path: Path) -> 
             assert ours[name] == theirs[name]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "light")
 def test_the_segmenter_starts_from_the_encoder(
-    run: Run, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    light_run: Run, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    before, fit = [], training._fit
+    run, before, fit = light_run, [], training._fit
 
     def watched(model: keras.Model, *rest: object) -> None:
         before.append((model.config, [np.array(v) for v in model.encoder.weights]))
