@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import typing
 from functools import cache, wraps
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import keras
 from keras.src.saving import saving_lib
 from tensorflow.python.ops import gen_resource_variable_ops as variables
 
+from segformer_tf.edge import runtime
+
 
 def make_cheaper() -> None:
     """For all tests of this process."""
     _predict_without_a_graph()
     _handles_without_a_name()
+    _try_a_file_once()
     # Keras keeps it under one name and looks for it under another: each layer saved or read makes a layer to look at.
     saving_lib.get_attr_skipset = cache(saving_lib.get_attr_skipset)
     # Python before 3.12 lists a protocol's members at each isinstance, of which TensorFlow has several an operation.
@@ -49,3 +54,17 @@ def _handles_without_a_name() -> None:
         return handle(*arguments, **options)
 
     variables.var_handle_op = var_handle_op
+
+
+def _try_a_file_once() -> None:
+    """What has run in a process of its own, which takes 0.4 s to start, is not tried there again. Failures are."""
+    try_elsewhere, tried = runtime._try_elsewhere, set()
+
+    @wraps(try_elsewhere)
+    def once(path: str | Path, name: str, shape: tuple[int, ...] | None) -> None:
+        content = Path(path).read_bytes() if Path(path).is_file() else b""
+        if (key := (sha256(content).digest(), name, shape)) not in tried:
+            try_elsewhere(path, name, shape)
+            tried.add(key)
+
+    runtime._try_elsewhere = once

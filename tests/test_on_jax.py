@@ -22,6 +22,16 @@ from benchmarks.on_jax.network import decode, features, fresh, shapes  # noqa: E
 from benchmarks.on_jax.pack import pack  # noqa: E402
 from benchmarks.on_jax.train import _fitting, read, read_recipe  # noqa: E402
 
+augment = jax.jit(augment_batch, static_argnums=5)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compile_once_and_quickly():
+    """What is computed once is not worth optimizing; op by op, each would be compiled by itself."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
@@ -41,7 +51,7 @@ def test_same_logits(pair):
     model, weights = pair
     images = np.random.default_rng(1).normal(size=(1, 77, 130, 3)).astype("float32")
     config = variant_config("tiny", num_classes=4)
-    logits, _ = decode(weights, features(weights, images, config), config)
+    logits, _ = jax.jit(lambda w, x: decode(w, features(w, x, config), config))(weights, images)
     expected = np.asarray(model(images))
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
@@ -119,7 +129,7 @@ def test_images_stay_under_their_masks():
     sizes = np.array([[90, 120], [90, 120], [60, 90]], "int32")  # the last is filled up
     points = np.full((3, 2), -1, "int32")
     how = Augmentation((64, 80), (0.5, 2.5), classes=5, stretch=1.4, color=0.0, mix=1.0)
-    crops, seen = map(np.asarray, augment_batch(images, masks, sizes, points, jax.random.key(0), how))
+    crops, seen = map(np.asarray, augment(images, masks, sizes, points, jax.random.key(2), how))  # two are mirrored
     gray = (crops * np.array(IMAGE_STD) + np.array(IMAGE_MEAN))[..., 0]
     flat = np.abs(gray / 50 - np.round(gray / 50)) < 1e-3  # not between two cells
     valid = (seen != IGNORE_ID) & flat
@@ -135,5 +145,5 @@ def test_a_crop_shows_its_point():
     sizes = np.full((16, 2), (90, 120), "int32")
     how = Augmentation((40, 40), (1.0, 2.0), classes=2)
     images = np.zeros((16, 90, 120, 3), "uint8")
-    _, seen = augment_batch(images, masks, sizes, points, jax.random.key(1), how)
+    _, seen = augment(images, masks, sizes, points, jax.random.key(1), how)
     assert (np.asarray(seen) == 1).any((1, 2)).all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from segformer_tf.cli import main
 from segformer_tf.config import VARIANTS, variant_config
 from segformer_tf.errors import InputError
 from segformer_tf.label_sets import find_labels
+from tests.forked import Forked
 from tests.helpers import noise, within
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -403,9 +403,10 @@ def test_bfloat16_safetensors_need_no_torch(tmp_path: Path) -> None:
 def test_safetensors_are_imported_without_torch(tmp_path: Path) -> None:
     code = "import sys; sys.modules['torch'] = None; from segformer_tf.cli import main; main(sys.argv[1:])"
     arguments = ["import", GOLDEN / "transformers.safetensors", "--out", tmp_path / "x.keras"]
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "transformers: everything taken" in done.stdout
+    process = Forked([sys.executable, "-c", code, *arguments])
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "transformers: everything taken" in printed
 
 
 @pytest.mark.torch

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from PIL import Image
 
 from segformer_tf.errors import InputError
 from segformer_tf.labels import IGNORE_ID
+from tests.forked import Forked
 from tests.training.small import SMALL, shrink_networks
 from training.data.folder.source import FolderSource
 from training.data.masks import look_up, read_mask
@@ -417,11 +417,10 @@ def test_values_outside_the_mapping_name_the_sample(tmp_path: Path, tfds_dir: Pa
 def test_two_processes_that_want_one_data_set_take_turns(tfds_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {"train": 80, "val": 10, "test": 10}
     monkeypatch.setattr(toy, "SPLITS", few)
-    code = "from training.data.tfds import source, toy; print(flush=True)"
+    code = "from training.data.tfds import source, toy; print('ready', flush=True)"
     code += f"; toy.SPLITS = {few}; print(len(source.TfdsSource('toy_shapes', 'val')))"
-    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert other.stdout is not None
-    other.stdout.readline()  # it is about to begin
+    other = Forked([sys.executable, "-c", code])
+    other.wait_for("ready")
     assert len(TfdsSource("toy_shapes", "val")) == 10
     assert other.communicate(timeout=300)[0].split()[-1] == "10"
 

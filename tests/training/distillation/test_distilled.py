@@ -40,8 +40,7 @@ MASKS = np.random.default_rng(1).choice([0, 1, 5, 255], (4, 45, 61), p=[0.3, 0.2
 MASKS[0, 10:] = MASKS[3, :, :50] = 255
 
 
-@pytest.fixture(scope="module")
-def teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_teacher(path: Path) -> Path:
     """Of other sizes, normalization and order of classes than the student."""
     config = SegFormerConfig(
         num_classes=6,
@@ -54,9 +53,13 @@ def teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image_std=(50.0, 60.0, 70.0),
         license="of the teacher",
     )
-    path = tmp_path_factory.mktemp("teacher") / "teacher.keras"
     perturb(SegFormer(config, preprocess=True), seed=5).save(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.keras")
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +147,10 @@ def one_step(file: TeacherFile, devices: int, parts: int) -> tuple[dict[str, flo
     return {name: values[0] for name, values in logs.items()}, gradients
 
 
-@pytest.mark.usefixtures("quick")
-def test_devices_and_parts_of_a_batch_have_one_loss_and_one_gradient(file: TeacherFile) -> None:
+@pytest.mark.usefixtures("quick", "light")
+def test_devices_and_parts_of_a_batch_have_one_loss_and_one_gradient(tmp_path: Path) -> None:
+    path = write_teacher(tmp_path / "teacher.keras")
+    file = find_teacher(str(path), LABELS, variant_config("tiny", num_classes=6))
     logs, gradients = one_step(file, 1, 1)
     assert set(logs) == {"loss", *PARTS}
     assert all(np.abs(gradient).max() > 1e-7 for gradient in gradients)  # of everything, projections too
@@ -164,11 +169,11 @@ def contents(path: Path) -> tuple[dict, list[tuple[str, tuple[int, ...]]]]:
         return json.loads(archive.read("config.json"))["config"], shapes
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "light")
 def test_a_run_with_a_teacher_is_killed_goes_on_and_saves_the_student_alone(
-    teacher_path: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    teacher = shutil.copy(teacher_path, tmp_path / "teacher.keras")
+    teacher = write_teacher(tmp_path / "teacher.keras")
     config = replace(EXACT, data=str(toy_folder), crop=(48, 48), eval_size=(48, 48), steps=2, epoch_steps=1)
     config = replace(config, teacher=str(teacher), balance=0.5, class_weights=0.5, clip_norm=1.0)
     alone = train(replace(config, out=tmp_path / "alone"))

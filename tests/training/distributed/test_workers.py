@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ import tensorflow as tf
 from segformer_tf import build_segformer
 from segformer_tf.cli import main
 from segformer_tf.errors import InputError
+from tests.forked import Forked
 from tests.helpers import perturb
 from tests.training.small import COMMAND, QUICK, SMALL, held, shrink_networks
 from training.data.open import open_source
@@ -57,18 +57,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start_workers(*words: object, commands: Sequence[list[str]] = (QUICK, QUICK)) -> list[subprocess.Popen]:
+def start_workers(*words: object, commands: Sequence[list[str]] = (QUICK, QUICK)) -> list[Forked]:
     ports = free_ports(2)
-    return [
-        subprocess.Popen(
-            [*commands[i], *map(str, words)],
-            env={**os.environ, "TF_CONFIG": cluster(i, ports)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
+    return [Forked([*commands[i], *words], {**os.environ, "TF_CONFIG": cluster(i, ports)}) for i in range(2)]
 
 
 def options(data: Path, out: Path, *, steps: int) -> list[object]:
@@ -156,17 +147,10 @@ def test_when_a_worker_is_lost_the_other_says_so_and_both_go_on_to_the_curve_of_
 
 def test_a_worker_waits_for_the_others_by_name_and_can_be_stopped(toy_folder: Path, tmp_path: Path) -> None:
     ports = free_ports(2)
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, options(toy_folder, tmp_path / "run", steps=6))],
-        env={**os.environ, "TF_CONFIG": cluster(0, ports)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line == f"worker 0 of 2: waiting for localhost:{ports[1]}\n":
-            break
-    process.terminate()  # Ctrl-C ends it too, but is ignored by what a shell put in the background
+    command = [*COMMAND, *options(toy_folder, tmp_path / "run", steps=6)]
+    process = Forked(command, {**os.environ, "TF_CONFIG": cluster(0, ports)})
+    process.wait_for(f"worker 0 of 2: waiting for localhost:{ports[1]}")
+    process.send_signal(signal.SIGTERM)  # Ctrl-C ends it too, but is ignored by what a shell put in the background
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     with (

@@ -20,6 +20,7 @@ import pytest
 
 from segformer_tf import build_segformer, load_segformer
 from segformer_tf.errors import InputError
+from tests.forked import Forked
 from tests.training.small import COMMAND, EAGER, SMALL, held
 from training.optim.optimizer import SegFormerAdamW
 from training.runs.backup import Backup, Progress
@@ -27,14 +28,8 @@ from training.runs.folder import Run, alone_in, write_json
 from training.train import resume, train
 
 
-def start(*words: object, command: Sequence[str] = COMMAND, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [*command, *map(str, words)],
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(*words: object, command: Sequence[str] = COMMAND, **environment: str) -> Forked:
+    return Forked([*command, *words], {**os.environ, **environment})
 
 
 def options(data: Path, out: Path, *, epochs: int) -> list[object]:

@@ -21,8 +21,8 @@ from segformer_tf.cli import main
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD
 from segformer_tf.errors import InputError
 from segformer_tf.keras_file import load_encoder
-from tests.helpers import noise
-from tests.training.small import SMALL
+from tests.helpers import noise, perturb
+from tests.training.small import SMALL, lighten_networks
 from training import train as training
 from training.config import PretrainConfig, TrainConfig
 from training.data import class_augment as aug
@@ -75,7 +75,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(replace(PRETRAIN, data=str(photos), out=tmp_path_factory.mktemp("runs") / "pre"))
+    """As under `light`; do not change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        lighten_networks(patch.setattr)
+        return train(replace(PRETRAIN, data=str(photos), out=tmp_path_factory.mktemp("runs") / "pre"))
 
 
 def history(run: Run) -> list[dict[str, str]]:
@@ -83,6 +86,7 @@ def history(run: Run) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.usefixtures("light")
 def test_a_run_learns_and_its_folder_is_as_any(run: Run) -> None:
     rows = history(run)
     assert float(rows[-1]["val_top_1"]) > 0.8  # chance is 1/3
@@ -96,13 +100,20 @@ def test_a_run_learns_and_its_folder_is_as_any(run: Run) -> None:
     assert isinstance(model, MixTransformerClassifier)
     assert model.labels == tuple(COLORS)
     image = noise(1, 64, 96, 3)
-    again = keras.models.load_model(run.best)
-    np.testing.assert_array_equal(again(image), model(image))
+    np.testing.assert_array_equal(keras.models.load_model(run.best)(image), model(image))
+
+
+def test_a_class_is_one_linear_map_of_the_mean_of_c4(tmp_path: Path) -> None:
+    model = perturb(build_classifier("tiny", labels=["a", "b", "c"]))
+    model.save(tmp_path / "model.keras")
+    image = noise(1, 64, 96, 3)
+    np.testing.assert_array_equal(load_encoder(tmp_path / "model.keras")(image), model(image))
     c4 = np.asarray(model.encoder(image)["c4"])
     np.testing.assert_allclose(model(image), c4.mean((1, 2)) @ model.head.kernel + model.head.bias, atol=1e-5)
     assert sum(np.size(v) for v in model.trainable_variables) == model.config.classifier_parameter_count
 
 
+@pytest.mark.usefixtures("light")
 def test_a_run_that_goes_on_ends_as_one_left_alone(run: Run, tmp_path: Path) -> None:
     other = Run(shutil.copytree(run.root, tmp_path / "other"))
     (other.backup / "worker0-epoch2.npz").unlink()
@@ -119,7 +130,7 @@ def test_a_run_that_goes_on_ends_as_one_left_alone(run: Run, tmp_path: Path) -> 
             assert ours[name] == theirs[name]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "light")
 def test_the_segmenter_starts_from_the_encoder(
     run: Run, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
