@@ -265,7 +265,7 @@ def _print(cases: Sequence[Case], scored: Sequence[dict[tuple[str, str], Row]], 
         if where == runtime:
             rows = [case[recipe, where] for case in scored]
             values = [float(row["mean_iou"]) for row in rows]
-            cells = (f"{value:.4f} {value - base:+.4f}" for value, base in zip(values, keras, strict=True))
+            cells = (f"{value:.4f} {value - base:+z.4f}" for value, base in zip(values, keras, strict=True))
             table.add_row(recipe, rows[0]["megabytes"], *cells)
     plain_console().print(table)
 

@@ -155,7 +155,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_scored(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("page", "most"), [("benchmarks.md", 1), ("onnx.md", 1)])
+@pytest.mark.parametrize(("page", "most"), [("benchmarks.md", 3), ("onnx.md", 1)])
 def test_the_printed_commands_are_understood(page: str, most: int) -> None:
     text = (ROOT / "docs" / page).read_text("utf-8").replace("\\\n", " ")
     printed = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("python benchmarks/accuracy.py")]
