@@ -98,7 +98,8 @@ LONG = (
     *("test_gpu_delegate", "test_notebook", "test_kept", "test_fuzz", "test_benchmark", "test_peers", "test_gpu"),
     *("test_memory", "test_distilled", "test_preprocessor", "test_losses", "test_hub", "test_forms"),
     *("test_onnx", "test_doctor", "test_wrong_on_a_delegate", "test_painting", "test_rivals_deeplab"),
-    *("test_corruptions", "test_robustness", "test_resolution", "test_accuracy", "test_erf", "test_on_jax", "test_features"),
+    *("test_corruptions", "test_robustness", "test_resolution", "test_erf", "test_on_jax", "test_features"),
+    "test_accuracy",
 )
 
 
