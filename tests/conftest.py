@@ -99,6 +99,7 @@ LONG = (
     *("test_memory", "test_distilled", "test_preprocessor", "test_losses", "test_hub", "test_forms"),
     *("test_onnx", "test_doctor", "test_wrong_on_a_delegate", "test_painting", "test_rivals_deeplab"),
     *("test_corruptions", "test_robustness", "test_resolution", "test_erf", "test_on_jax", "test_features"),
+    "test_accuracy",
 )
 
 

@@ -30,6 +30,7 @@ FOREIGN_OPTIONS = {
     "--long-steps",
     "--ours",
     "--recipes",
+    "--runtimes",
     "--board",
     "--help",
     "--build",
