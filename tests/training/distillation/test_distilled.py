@@ -37,7 +37,7 @@ LABELS = as_labels(NAMES)
 # Odd sizes; the replicas and the parts of a step have unlike numbers of valid pixels.
 IMAGES = noise(4, 45, 61, 3)
 MASKS = np.random.default_rng(1).choice([0, 1, 5, 255], (4, 45, 61), p=[0.3, 0.2, 0.1, 0.4]).astype(np.uint8)
-MASKS[0, 10:] = MASKS[3, :, :50] = 255
+MASKS[0, 10:] = MASKS[2, :, :30] = 255  # replicas have 0 and 1, 2 and 3; parts 0 and 2, 1 and 3
 
 
 def write_teacher(path: Path) -> Path:
