@@ -63,7 +63,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "drop-path": {"drop_path": 0.1},
     "mix": {"mix": 0.5},
     "color": {"color": 1.6, "stretch": 1.25},
-    "auxiliary": {"auxiliary": 0.4},
     "teacher": {"teacher": "models/camvid_b0.keras", "distill": (1.0, 1.0)},  # trained for two hours, at twice the size
 }
 Row = dict[str, Any]
