@@ -40,6 +40,7 @@ FOREIGN_OPTIONS = {
     "--only",
     "--page",
     "--no-race",
+    "--rows",
     "--test",
 }
 
