@@ -7,8 +7,8 @@ split, so that nothing is selected on either while a row is trained.
     python -m benchmarks.ablation --data data/camvid --out runs/ablation
     taskset -c 1 python -m benchmarks.ablation --data data/camvid --out runs/ablation --rows lovasz --seeds 1 2
 
-Rows are written as they are finished, each in a folder of its own: several processes may share `--out`, a row that is
-there is not trained again, and one that was stopped goes on.
+Rows are written as they are finished: one that is there is not trained again, one that was stopped begins again.
+Several processes may share `--out` if they have other rows or seeds.
 """
 
 from __future__ import annotations
@@ -69,18 +69,31 @@ Row = dict[str, Any]
 
 
 def score(name: str, seed: int, data: str, out: Path) -> Row:
-    """Train a row, or finish it, and score it."""
+    """A row, trained and scored unless it is there.
+
+    Raises:
+        InputError: a row of other options or data is there, or for the same reasons as `training.train.train`.
+    """
     options = BASELINE | ROWS[name]
+    place, asked = out / f"{name}-{seed}.json", {"row": name, "seed": seed, "data": Path(data).name, "options": options}
+    asked = json.loads(json.dumps(asked))
+    if place.exists():
+        row: Row = json.loads(place.read_text("utf-8"))
+        if row | asked != row:
+            raise InputError(f"{place}: a row of other options or data is there. Give another --out, or remove it")
+        return row
     keras.backend.clear_session()
     config = TrainConfig(data=data, out=out / f"{name}-{seed}", epoch_steps=options["steps"], seed=seed, **options)
-    before = process_time()
+    before, new = process_time(), not (out / f"{name}-{seed}").exists()
     done = trained(config)
-    row: Row = {"row": name, "seed": seed, "processor_seconds": round(process_time() - before)}
+    row = asked | {"processor_seconds": round(process_time() - before) if new else None}
     for split in ("val", "test"):
         source = open_source(data, split)
         with open_predictor(done.root, runtime=None, labels=source.labels, protocol=EvalProtocol(size=SIZE)) as predict:
             result = evaluate(predict, source, indices=range(len(source)))
         row[split] = round(result.mean_iou, 5)
+    with atomic(place) as part:
+        part.write_text(json.dumps(row), "utf-8")
     return row
 
 
@@ -109,13 +122,8 @@ def main(
     make_folder(out)
     for seed in seeds:
         for name in rows:
-            place = out / f"{name}-{seed}.json"
-            if place.exists():
-                continue
             row = score(name, seed, data, out)
-            with atomic(place) as part:
-                part.write_text(json.dumps(row), "utf-8")
-            print(row, flush=True)
+            print(f"{name}, seed {seed}: val {row['val']:.4f}, test {row['test']:.4f}", flush=True)
     _print([json.loads(place.read_text("utf-8")) for place in sorted(out.glob("*-*.json"))])
 
 
@@ -125,10 +133,12 @@ def _print(results: list[Row]) -> None:
         own = sorted((row for row in results if row["row"] == name), key=lambda row: row["seed"])
         if not own:
             continue
-        minutes, val, test = (mean(row[key] for row in own) for key in ("processor_seconds", "val", "test"))
+        val, test = (mean(row[key] for row in own) for key in ("val", "test"))
+        seconds = [row["processor_seconds"] for row in own if row["processor_seconds"]]
+        minutes = f"{mean(seconds) / 60:.0f}" if seconds else "-"
         options = ", ".join(f"{key} {value}" for key, value in changed.items())
         each = " ".join(f"{row['test']:.4f}" for row in own)
-        table.add_row(name, options, f"{minutes / 60:.0f}", f"{val:.4f}", f"{test:.4f}", each)
+        table.add_row(name, options, minutes, f"{val:.4f}", f"{test:.4f}", each)
     plain_console().print(table)
 
 

@@ -14,6 +14,7 @@ Each score is written as soon as it is there, and what is there is not scored ag
 from __future__ import annotations
 
 import csv
+import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from cyclopts import Parameter, run
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.progress import track
 
 from segformer_tf.errors import InputError
@@ -115,15 +117,16 @@ def main(
         To score on; a file is verified on all that are installed and that it is for. Default: all of these.
     out
         Has a folder for each model, data set and size, by their names, with the files and a CSV of the scores. What is
-        there is not made again: give another folder for a model that was trained on.
+        there is not made again.
     """
     if not models or not len(models) == len(data) == len(size):
         given = f"{len(models)} models, {len(data)} data sets and {len(size)} sizes"
         raise InputError(f"expected a data set and a size (two numbers) for each model. Received: {given}")
     import_tensorflow()
     files = {"tflite": tflite_format, "onnx": onnx_format}[format]()
-    fitting = [runtime for recipe in files.recipes for runtime in files.runtimes(recipe)]
-    chosen = _of("--recipes", recipes, files.recipes), _of("--runtimes", runtimes, list(dict.fromkeys(fitting)))
+    named = _of("--recipes", recipes, files.recipes)
+    fitting = [runtime for recipe in named for runtime in files.runtimes(recipe)]
+    chosen = named, _of("--runtimes", runtimes, list(dict.fromkeys(fitting)))
     cases = [_open(*each, split, out) for each in zip(models, data, size, strict=True)]
     if len({case.folder for case in cases}) < len(cases):
         raise InputError("two models have the same name, data and size; score them in two calls, with an --out each")
@@ -163,6 +166,7 @@ def _scored(
     from training.protocols import EvalProtocol
 
     make_folder(case.folder)
+    _refuse_another(case)
     table = case.folder / f"{split}.csv"
     rows = _read(table)
 
@@ -172,7 +176,7 @@ def _scored(
         if path and not path.exists():
             files.export(case, recipe, path)
         with opened() as predict:
-            name = f"{case.folder.name}, {recipe} on {runtime}"
+            name = escape(f"{case.folder.name}, {recipe} on {runtime}")
             indices = track(range(len(case.source)), name, console=plain_console(stderr=True))
             mean_iou = evaluate(predict, case.source, indices=indices).mean_iou
         megabytes = f"{path.stat().st_size / 1e6:.2f}" if path else ""
@@ -235,6 +239,19 @@ def onnx_format() -> Format:
         export=lambda case, recipe, path: export_onnx(case.network, path, recipe=recipe, **_options(case)),
         open=predictor,
     )
+
+
+def _refuse_another(case: Case) -> None:
+    """Raises InputError if the folder has the files and scores of other weights of the same name."""
+    weights = hashlib.sha256()
+    for value in case.network.get_weights():
+        weights.update(value.tobytes())
+    record = case.folder / "weights.sha256"
+    if not record.exists():
+        with atomic(record) as part:
+            part.write_text(weights.hexdigest(), "utf-8")
+    elif record.read_text("utf-8") != weights.hexdigest():
+        raise InputError(f"{case.folder}: has the scores of other weights. Give another --out, or remove it")
 
 
 def _options(case: Case) -> dict[str, Any]:

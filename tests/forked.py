@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import multiprocessing.util
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
+from unittest import SkipTest
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tensorflow", "keras", "matplotlib.figure"])
+
+@cache
+def _server() -> Any:
+    """Raises SkipTest where there is no fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        raise SkipTest("this system cannot fork processes")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tensorflow", "keras", "matplotlib.figure"])
+    return context
 
 
 class Forked:
@@ -32,8 +43,10 @@ class Forked:
         for path in (self.output, self.errors):
             path.touch()
         arguments = (program, words, dict(environment or os.environ), self.output, self.errors)
-        self._process = _SERVER.Process(target=_run, args=arguments, daemon=True)
+        self._process = _server().Process(target=_run, args=arguments, daemon=True)
         self._process.start()
+        # At its end Python asks those that are left with SIGTERM and waits, however long they take.
+        multiprocessing.util.Finalize(None, self._process.kill, exitpriority=0)
         self.pid = self._process.pid
 
     @property
@@ -63,7 +76,7 @@ class Forked:
 
     def wait_for(self, line: str) -> None:
         """Until it has printed a line, to either."""
-        while line not in [*self.output.read_text().splitlines(), *self.errors.read_text().splitlines()]:
+        while line.encode() not in [*self.output.read_bytes().splitlines(), *self.errors.read_bytes().splitlines()]:
             assert self.poll() is None, self.errors.read_text()
             time.sleep(0.02)
 
@@ -73,7 +86,7 @@ def _run(program: str, words: list[str], environment: dict[str, str], output: Pa
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     if sys.platform == "linux":  # a thread would be missing here, perhaps with a lock that it held
         assert len(os.listdir(f"/proc/{os.getppid()}/task")) == 1
-    ours = [name for name in sys.modules if name.startswith(("segformer_tf.", "training.", "torch."))]
+    ours = [name for name in sys.modules if name.split(".")[0] in ("segformer_tf", "training", "convert", "torch")]
     assert not ours, ours
     gc.freeze()
     os.environ.clear()

@@ -80,7 +80,7 @@ def test_what_is_scored_is_not_scored_again(
     accuracy.main(*models, **both, out=out)
     assert calls == ["export fp32", "score", "score", "export fp32", "score", "export int8", "score"]
     first, second = (out / f"{name}_{toy_folder.name}_29x45" for name in ("first", "second"))
-    assert {path.name for path in first.iterdir()} == {"fp32.tflite", "int8.tflite", "test.csv"}
+    assert {path.name for path in first.iterdir()} == {"fp32.tflite", "int8.tflite", "test.csv", "weights.sha256"}
     assert [row["recipe"] for row in rows(first / "test.csv")] == ["Keras", "int8", "fp32"]
     assert sorted(rows(first / "test.csv"), key=str) == sorted(rows(second / "test.csv"), key=str)
     calls.clear()
@@ -98,6 +98,20 @@ def test_what_is_scored_is_not_scored_again(
         )),
     ]  # fmt: skip
     assert len({keras, *files}) == 3
+
+
+def test_scores_of_other_weights_are_not_taken(
+    tiny: SegFormer, models: tuple[Path, Path], toy_folder: Path, tmp_path: Path, calls: list[str]
+) -> None:
+    options: dict[str, Any] = {"data": [toy_folder], "size": [SIZE], "recipes": ("int8",), "out": tmp_path / "out"}
+    accuracy.main(models[0], **options)
+    variable = tiny.trainable_variables[0]
+    before = variable.numpy()
+    variable.assign_add(np.ones_like(before))
+    tiny.save(models[0])
+    variable.assign(before)
+    with pytest.raises(InputError, match=r"first_toy_folder_29x45: has the scores of other weights"):
+        accuracy.main(models[0], **options)
 
 
 def test_a_file_is_exported_and_scored(tiny: SegFormer, toy_folder: Path, tmp_path: Path) -> None:

@@ -286,8 +286,8 @@ class TrainConfig(RunConfig):
     """Factor on the ranges of the changes of brightness, contrast, saturation and hue, 0..2. 0 leaves colors alone."""
 
     mix: float = 0.0
-    """Probability, 0..1, that half of the classes of another sample of the batch, image and mask, are pasted over a
-    sample (ClassMix)."""
+    """Probability, 0..1, that half of the classes of another sample of the replica's batch, image and mask, are pasted
+    over a sample (ClassMix)."""
 
     learning_rate: float = 6e-5
     """Peak rate of the encoder (the authors' 6e-5 is for pretrained weights; from scratch 6e-4 is better)."""

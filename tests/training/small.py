@@ -131,15 +131,11 @@ Figure.savefig = lambda self, path, **_: Path(path).touch()
 """
 # Workers look for one another every second rather than every 30.
 _QUICK = """
-import gc
-gc.disable()  # until TensorFlow is imported
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 CollectiveAllReduceExtended._check_health_interval = 1
 """
 # As under the fixtures `quick` and, with what follows below, `shrunk`.
 _EAGER = """
-import gc
-gc.disable()  # until TensorFlow is imported
 import keras
 keras.Model.run_eagerly = property(lambda self: True, lambda self, value: None)
 """
@@ -148,7 +144,6 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from tests.training.small import shrink_networks
 shrink_networks()
-gc.enable()
 """
 QUICK = [sys.executable, "-c", _QUICK + _NO_PLOTS + _SHRUNK + _COMMAND, "train"]
 EAGER = [sys.executable, "-c", _EAGER + _NO_PLOTS + _SHRUNK + _COMMAND, "train"]

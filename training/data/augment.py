@@ -78,7 +78,7 @@ def scale_jitter(
     base: tuple[int, int] | None = None,
     stretch: float = 1.0,
 ) -> NewPair:
-    """Resize both by one factor that keeps the aspect ratio; bilinear image without antialiasing, nearest mask.
+    """Resize both by one factor, or by one for each side; bilinear image without antialiasing, nearest mask.
 
     The factor is uniform in `scale`. With `base` it is the largest that fits into `base` times a factor uniform in
     `scale`, as in mmcv's ``Resize(img_scale=base, ratio_range=scale)``. With a `stretch` above 1 the scale of the width

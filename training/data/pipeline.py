@@ -1,6 +1,6 @@
 """From a source to tf.data batches. The i-th training sample (order, crop, colors) depends on (seed, i) alone.
 
-Mixing adds the samples that are in one batch with it, and no state.
+Mixing adds the samples that are in one replica's batch with it, and no state.
 """
 
 from __future__ import annotations

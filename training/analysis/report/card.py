@@ -16,7 +16,8 @@ Card = list[tuple[str, str]]
 
 _OPTIONS = (
     *("variant", "weights", "precision", "loss", "learning_rate", "head_multiplier", "layer_decay", "freeze"),
-    *("batch_size", "crop", "scale", "class_weights", "balance", "ema", "drop_path", "dropout", "seed"),
+    *("batch_size", "crop", "scale", "stretch", "color", "mix", "balance"),
+    *("class_weights", "ema", "drop_path", "dropout", "seed"),
 )
 
 
@@ -30,7 +31,8 @@ def run_card(run: RunFiles) -> Card:
             f"{len(run.history)} of {_count(config.get('steps'), config.get('epoch_steps'))}" if run.history else "?"
         )
         card.append(("steps", f"{config.get('steps')}, a validation every {config.get('epoch_steps')}: {epochs} done"))
-        options = {name: config[name] for name in _OPTIONS if config.get(name) not in (None, 0, 0.0)}
+        usual = {"stretch": 1.0, "color": 1.0}
+        options = {name: config[name] for name in _OPTIONS if config.get(name) not in (None, usual.get(name, 0))}
         if "weights" in options:
             options["weights"] = _name(str(options["weights"]))
         card.append(("options", ", ".join(f"{name} {_text(value)}" for name, value in options.items())))
