@@ -33,14 +33,14 @@ from training.data.open import open_source
 from training.evaluate import evaluate, open_predictor
 from training.protocols import EvalProtocol
 
-STEPS, BATCH, CROP = 700, 8, (192, 192)
+STEPS = 700
 SIZE = (288, 384)  # that validation and test images are stretched to
 
 BASELINE: dict[str, Any] = {
     "variant": "b0",
-    "crop": CROP,
+    "crop": (192, 192),
     "scale": (0.5, 1.1),
-    "batch_size": BATCH,
+    "batch_size": 8,
     "steps": STEPS,
     "learning_rate": 6e-4,
     "head_multiplier": 1.0,

@@ -10,6 +10,7 @@ from typing import Any
 from segformer_tf.complexity import complexity
 from segformer_tf.edge.metadata import read_model_info
 from training.analysis.report.run_files import RunFiles
+from training.config import TrainConfig
 from training.protocols import EvalProtocol
 
 Card = list[tuple[str, str]]
@@ -31,7 +32,7 @@ def run_card(run: RunFiles) -> Card:
             f"{len(run.history)} of {_count(config.get('steps'), config.get('epoch_steps'))}" if run.history else "?"
         )
         card.append(("steps", f"{config.get('steps')}, a validation every {config.get('epoch_steps')}: {epochs} done"))
-        usual = {"stretch": 1.0, "color": 1.0}
+        usual = {"stretch": TrainConfig.stretch, "color": TrainConfig.color}
         options = {name: config[name] for name in _OPTIONS if config.get(name) not in (None, usual.get(name, 0))}
         if "weights" in options:
             options["weights"] = _name(str(options["weights"]))
