@@ -186,4 +186,8 @@ def batches(
     data = samples.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True)
     if combine:
         data = data.map(combine, num_parallel_calls=tf.data.AUTOTUNE)
-    return data.prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    # As many threads as cores. Tuning is slower where every core is busy, and at an iterator's end it is waited for:
+    # a second or two, or half a minute of small images.
+    options.autotune.enabled = False
+    return data.prefetch(2).with_options(options)
