@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import multiprocessing
 import typing
 from functools import cache, wraps
 from hashlib import sha256
 from pathlib import Path
+from types import MethodType, SimpleNamespace
 from typing import Any
 
+import h5py
 import keras
+from keras.src.layers import layer
+from keras.src.ops import operation
 from keras.src.saving import saving_lib
 from tensorflow.python.ops import gen_resource_variable_ops as variables
 
-from segformer_tf.edge import runtime
+from segformer_tf.edge import child_process, runtime
 
 
 def make_cheaper() -> None:
@@ -20,6 +26,10 @@ def make_cheaper() -> None:
     _predict_without_a_graph()
     _handles_without_a_name()
     _try_a_file_once()
+    _fork_children()
+    _keep_plain_attributes()
+    _list_a_file_once()
+    _read_signatures_once()
     # Keras keeps it under one name and looks for it under another: each layer saved or read makes a layer to look at.
     saving_lib.get_attr_skipset = cache(saving_lib.get_attr_skipset)
     # Python before 3.12 lists a protocol's members at each isinstance, of which TensorFlow has several an operation.
@@ -68,3 +78,60 @@ def _try_a_file_once() -> None:
             tried.add(key)
 
     runtime._try_elsewhere = once
+
+
+def _fork_children() -> None:
+    """But those of tests that undo it: `real_children`."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        from tests import children
+
+        child_process.subprocess = children
+
+
+def _keep_plain_attributes() -> None:
+    """Keras and TensorFlow each look for layers, variables and lists in what a layer's attribute is set to, and wrap.
+
+    In numbers, strings and None there are none: they are set as in any object, in a third of a model's making.
+    """
+    plain = frozenset((bool, int, float, str, type(None)))
+    tracked = keras.layers.Layer.__setattr__
+
+    @wraps(tracked)
+    def __setattr__(owner: keras.layers.Layer, name: str, value: Any) -> None:
+        if type(value) in plain and "_tracker" in owner.__dict__:
+            object.__setattr__(owner, name, value)
+        else:
+            tracked(owner, name, value)
+
+    keras.layers.Layer.__setattr__ = __setattr__
+
+
+def _list_a_file_once() -> None:
+    """For each attribute of each layer Keras asks the file whether it holds such a group."""
+
+    class Listed(h5py.File):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self._names: set[str] | None = None
+
+        def __contains__(self, name: str) -> bool:
+            if self.mode != "r":
+                return super().__contains__(name)
+            if self._names is None:
+                self._names = set()
+                self.visit_links(self._names.add)
+            return name.strip("/") in self._names
+
+    saving_lib.h5py = SimpleNamespace(**{**vars(h5py), "File": Listed})
+
+
+def _read_signatures_once() -> None:
+    """Keras reads those of a class anew for each layer."""
+    of_function, arguments = cache(inspect.signature), cache(inspect.getfullargspec)
+    of_method = cache(lambda function: inspect.signature(MethodType(function, layer)))
+
+    def signature(of: Any) -> inspect.Signature:
+        return of_method(of.__func__) if isinstance(of, MethodType) else of_function(of)
+
+    once = SimpleNamespace(**{**vars(inspect), "signature": signature, "getfullargspec": arguments})
+    layer.inspect = operation.inspect = once

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -265,6 +266,14 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
 
     monkeypatch.setattr(keras.Model, "make_predict_function", keras.Model.make_predict_function.__wrapped__)
+
+
+@pytest.fixture
+def real_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children of the device library start anew, as they do for users."""
+    from segformer_tf.edge import child_process
+
+    monkeypatch.setattr(child_process, "subprocess", subprocess)
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from PIL import Image
 from segformer_tf.edge.runtime import _try_elsewhere, installed_runtimes
 from segformer_tf.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("real_children")
+
 BLOCKED = "import sys\nfor n in ('tensorflow', 'keras', 'torch', 'matplotlib', 'av'): sys.modules[n] = None\n"
 
 

@@ -64,6 +64,7 @@ def test_tflite_runtime_beside_tensorflow_is_refused_in_a_line(tiny_files: dict)
         Segmenter(tiny_files["fp32"], runtime="tflite-runtime")
 
 
+@pytest.mark.usefixtures("real_children")
 def test_worker_tells_a_crash_a_hang_and_a_refusal(
     tiny_files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +78,7 @@ def test_worker_tells_a_crash_a_hang_and_a_refusal(
         IsolatedModel(tiny_files["fp32"], seconds=0.01)
 
 
+@pytest.mark.usefixtures("real_children")
 def test_a_call_that_is_broken_off_is_never_the_answer_to_the_next(tiny_files: dict) -> None:
     def stop(*_: object) -> None:
         raise TimeoutError
@@ -104,6 +106,7 @@ def test_a_child_that_died_says_why_every_time(tiny_files: dict) -> None:
                 worker.logits(np.zeros((97, 161, 3), np.uint8))
 
 
+@pytest.mark.usefixtures("real_children")
 def test_a_child_that_takes_nothing_is_not_waited_for(tiny_files: dict) -> None:
     with IsolatedModel(tiny_files["fp32"], runtime="litert", seconds=10) as worker:
         worker._seconds = 0.5

@@ -176,7 +176,7 @@ def test_a_run_keeps_the_average_and_goes_on_from_the_weights(toy_folder: Path, 
     assert not np.array_equal(mean, plain.weights[0])
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "light")
 def test_every_option_at_once_trains_on_two_devices(toy_folder: Path, tmp_path: Path) -> None:
     """Op by op; the test of every option of a step traces them."""
     start = build_segformer("tiny", num_classes=6)
