@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import keras
+import tensorflow as tf
 from keras.src.layers import layer
 from keras.src.ops import operation
 from keras.src.saving import saving_lib
@@ -25,6 +26,7 @@ def make_cheaper() -> None:
     """For all tests of this process."""
     _predict_without_a_graph()
     _handles_without_a_name()
+    _tune_no_data()
     _try_a_file_once()
     _fork_children()
     _keep_plain_attributes()
@@ -64,6 +66,13 @@ def _handles_without_a_name() -> None:
         return handle(*arguments, **options)
 
     variables.var_handle_op = var_handle_op
+
+
+def _tune_no_data() -> None:
+    """The thread that tunes an iterator, of `fit` on arrays too, is waited for at its end: up to 20 s."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    tf.data.Dataset._apply_debug_options = lambda data: data.with_options(options)  # of each iterator's data set
 
 
 def _try_a_file_once() -> None:

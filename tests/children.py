@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import context, forkserver, popen_forkserver, reduction
 from typing import IO, Any
@@ -65,10 +66,8 @@ class _Child:
     def communicate(self) -> None:
         """Close its ends and wait for it."""
         for stream in (self.stdin, self.stdout):
-            try:
+            with suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
         self.wait()
 
 
