@@ -94,10 +94,10 @@ settings.load_profile("few")
 
 # Files of many seconds, the longest first, so that two workers end at about the same time.
 LONG = (
-    *("test_workers", "test_parity", "test_export", "test_scaling", "test_keras_page", "test_segformer"),
-    *("test_pretrain", "test_import", "test_train", "test_fine_tuning", "test_resume", "test_datasets"),
+    *("test_workers", "test_parity", "test_export", "test_scaling", "test_keras_doors", "test_keras_page"),
+    *("test_segformer", "test_pretrain", "test_import", "test_train", "test_fine_tuning", "test_resume"),
     *("test_gpu_delegate", "test_notebook", "test_kept", "test_fuzz", "test_benchmark", "test_peers", "test_gpu"),
-    *("test_memory", "test_distilled", "test_preprocessor", "test_losses", "test_hub", "test_forms"),
+    *("test_datasets", "test_memory", "test_distilled", "test_preprocessor", "test_losses", "test_hub", "test_forms"),
     *("test_onnx", "test_doctor", "test_wrong_on_a_delegate", "test_painting", "test_rivals_deeplab"),
     *("test_corruptions", "test_robustness", "test_resolution", "test_erf", "test_on_jax", "test_features"),
     "test_accuracy",
