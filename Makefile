@@ -10,8 +10,8 @@ demo: .venv/demo
 # A process for each of WORKERS cores, each with its own files of tests.
 WORKERS ?= 2
 # Memory that was freed is kept for the next model; to get it anew from Linux takes a twentieth of the time.
-# And a module that was read once is compiled: hundreds of processes are started.
 MALLOC = MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TOP_PAD_=67108864
+# Compiled modules are kept, even where PYTHONDONTWRITEBYTECODE is set: hundreds of processes are started.
 PYTEST = $(MALLOC) PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: .venv/test
 	$(PYTEST)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import multiprocessing
+import sys
 import typing
 from functools import cache, wraps
 from hashlib import sha256
@@ -91,23 +91,24 @@ def _try_a_file_once() -> None:
 
 def _fork_children() -> None:
     """But those of tests that undo it: `real_children`."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
+    if sys.platform == "linux":  # elsewhere a forked process may not load every library
         from tests import children
 
         child_process.subprocess = children
 
 
 def _keep_plain_attributes() -> None:
-    """Keras and TensorFlow each look for layers, variables and lists in what a layer's attribute is set to, and wrap.
+    """Keras and TensorFlow each look for layers, variables and lists in what a layer's attribute is set to.
 
-    In numbers, strings and None there are none: they are set as in any object, in a third of a model's making.
+    In numbers, strings and None there are none: they are set as in any object, and a model takes four fifths of the time.
+    What the class has under that name, such as the property `trainable`, is Keras' to set.
     """
     plain = frozenset((bool, int, float, str, type(None)))
     tracked = keras.layers.Layer.__setattr__
 
     @wraps(tracked)
     def __setattr__(owner: keras.layers.Layer, name: str, value: Any) -> None:
-        if type(value) in plain and "_tracker" in owner.__dict__:
+        if type(value) in plain and "_tracker" in owner.__dict__ and not hasattr(type(owner), name):
             object.__setattr__(owner, name, value)
         else:
             tracked(owner, name, value)
@@ -116,7 +117,10 @@ def _keep_plain_attributes() -> None:
 
 
 def _list_a_file_once() -> None:
-    """For each attribute of each layer Keras asks the file whether it holds such a group."""
+    """For each attribute of each layer Keras asks the file whether it holds such a group.
+
+    A damaged file may be listed in part: tests of them undo this.
+    """
 
     class Listed(h5py.File):
         def __init__(self, *arguments: Any, **options: Any) -> None:

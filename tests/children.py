@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing import context, forkserver, popen_forkserver, reduction
+from threading import Lock
 from typing import IO, Any
 from unittest.mock import patch
 
@@ -22,7 +23,7 @@ PIPE = subprocess.PIPE
 _MAINS = ("segformer_tf.edge.isolated", "main"), ("segformer_tf.edge.runtime", "run_once")
 
 # Beside the one of `tests.forked`, which has TensorFlow: tflite-runtime refuses to be in a process with it.
-_server = forkserver.ForkServer()
+_server, _turn = forkserver.ForkServer(), Lock()
 _server.set_forkserver_preload(["segformer_tf.edge", "tests.children"])
 
 
@@ -53,7 +54,7 @@ class _Child:
         self.pid = self._process.pid
         self.stdin, self.stdout = open(write, "wb"), open(answers, "rb")  # noqa: SIM115
         # At its end Python asks those that are left with SIGTERM and waits, however long they take.
-        multiprocessing.util.Finalize(None, self._process.kill, exitpriority=0)
+        multiprocessing.util.Finalize(self, self._process.kill, exitpriority=0)
 
     def kill(self) -> None:
         self._process.kill()
@@ -87,7 +88,7 @@ def _received(duplicate: Any) -> int:
 
 class _Popen(popen_forkserver.Popen):
     def _launch(self, process: Any) -> None:
-        with patch.object(forkserver, "connect_to_new_process", _server.connect_to_new_process):
+        with _turn, patch.object(forkserver, "connect_to_new_process", _server.connect_to_new_process):
             super()._launch(process)
 
 

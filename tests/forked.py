@@ -46,7 +46,7 @@ class Forked:
         self._process = _server().Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         # At its end Python asks those that are left with SIGTERM and waits, however long they take.
-        multiprocessing.util.Finalize(None, self._process.kill, exitpriority=0)
+        multiprocessing.util.Finalize(self, self._process.kill, exitpriority=0)
         self.pid = self._process.pid
 
     @property

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras.src.saving import saving_lib
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -320,7 +322,16 @@ def rewrite(whole: Path, member: str, change: Callable[[bytes], bytes]) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def asked_each_time() -> Iterator[None]:
+    """Keras asks a weights file for each group, as it does for users; see `tests.cheaper`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving_lib, "h5py", h5py)
+        yield
+
+
 @SOME
+@pytest.mark.usefixtures("asked_each_time")
 @given(damage=DAMAGES, victim=st.sampled_from(["", "config.json", "metadata.json", "model.weights.h5"]))
 def test_damaged_keras_files(damage: Damage, victim: str, whole_keras: Path) -> None:
     if victim:

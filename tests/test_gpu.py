@@ -43,7 +43,6 @@ def fit_and_export(strategy: tf.distribute.Strategy, variant: str, *, data: Path
         assert exported.verdicts[0].error < {"fp32": 1e-4, "int8": 0.2}[recipe]
 
 
-@pytest.mark.usefixtures("quick")
 def test_mixed_precision_on_the_cpu(toy_folder: Path, tmp_path: Path) -> None:
     fit_and_export(tf.distribute.OneDeviceStrategy("/cpu:0"), "tiny", data=toy_folder, folder=tmp_path)
 

@@ -115,6 +115,7 @@ def test_a_child_that_takes_nothing_is_not_waited_for(tiny_files: dict) -> None:
             worker.write(bytes(1 << 22))  # more than a pipe holds
 
 
+@pytest.mark.usefixtures("real_children")
 def test_children_start_where_warnings_are_errors(tiny_files: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONWARNINGS", "error::RuntimeWarning")
     with IsolatedModel(tiny_files["fp32"], runtime="litert") as worker:

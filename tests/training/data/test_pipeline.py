@@ -104,6 +104,14 @@ def batches(folder: Path, *, start: int, count: int) -> list:
     return [tuple(np.asarray(x) for x in batch) for batch in data.take(count)]
 
 
+def test_reading_is_not_tuned(toy_folder: Path) -> None:
+    """The end of tuning would be waited for; in these tests no data set is tuned anyway."""
+    source = open_source(str(toy_folder), "train")
+    train = train_batches(source, crop=(32, 48), scale=(0.5, 2.0), batch_size=2, seed=5)
+    assert train.options().autotune.enabled is False
+    assert eval_batches(source, size=(64, 96), batch_size=1).options().autotune.enabled is False
+
+
 def test_a_stream_goes_on_where_it_was_left(toy_folder: Path) -> None:
     whole, rest = batches(toy_folder, start=0, count=5), batches(toy_folder, start=6, count=2)
     for a, b in zip(whole[3:], rest, strict=True):
