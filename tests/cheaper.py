@@ -100,7 +100,7 @@ def _fork_children() -> None:
 def _keep_plain_attributes() -> None:
     """Keras and TensorFlow each look for layers, variables and lists in what a layer's attribute is set to.
 
-    In numbers, strings and None there are none: they are set as in any object, and a model takes four fifths of the time.
+    In numbers, strings and None there are none: they are set as in any object. A model takes four fifths of the time.
     What the class has under that name, such as the property `trainable`, is Keras' to set.
     """
     plain = frozenset((bool, int, float, str, type(None)))

@@ -188,7 +188,7 @@ def batches(
     if combine:
         data = data.map(combine, num_parallel_calls=2)
     options = tf.data.Options()
-    # Tuning is waited for at an iterator's end: on two cores 1.3 s after 50 batches of 8 crops of 320x448, and 20 s beside
+    # Tuning is waited for at an iterator's end: on two cores 1.3 s after 50 batches of 8 crops of 320x448, 20 s beside
     # other work. Nor does it read more samples a second there.
     options.autotune.enabled = False
     return data.prefetch(2).with_options(options)
