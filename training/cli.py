@@ -215,6 +215,8 @@ def evaluate(
         raise InputError(f"--picture must end in .png. Received: {picture}")
     if (worst is None) != (out is None):
         raise InputError("--worst and --out go together: a number of images, and a folder for their pictures")
+    if runtime is not None and model.suffix != ".tflite":
+        raise InputError(f"{model}: runs in Keras; --runtime is for a .tflite. Received: {runtime}")
     if worst is not None and worst < 1:
         raise InputError(f"--worst must be positive. Received: {worst}")
     if not overwrite:

@@ -24,6 +24,7 @@ from segformer_tf.edge import logits_to_mask
 from segformer_tf.errors import InputError
 from segformer_tf.keras_file import load_segformer, run_size
 from segformer_tf.metrics import confusion_matrix, mean_iou, per_class_iou
+from tests.helpers import refused
 from tests.training.small import SMALL
 from training.config import TrainConfig, free_folder
 from training.data.open import open_source
@@ -125,6 +126,11 @@ def test_evaluate_scores_by_the_contract(
     names = [f"{rank}_{Path(image['image']).stem}.png" for rank, image in enumerate(worst[:2], 1)]
     assert sorted(path.name for path in (tmp_path / "sheet").iterdir()) == [*names, "sheet.png"]
     assert "pixel accuracy" in capsys.readouterr().out
+
+
+def test_evaluate_refuses_a_runtime_for_keras(capsys: pytest.CaptureFixture) -> None:
+    line = refused(capsys, "evaluate", "runs/mine", "--data", "data", "--runtime", "litert")
+    assert line == "segformer: runs/mine: runs in Keras; --runtime is for a .tflite. Received: litert"
 
 
 def test_evaluate_takes_tflite_on_every_runtime(

@@ -49,7 +49,10 @@ class FirstManifest:
                 "as --data from now on"
             )
             return record
-        print(f"what was assumed is written to {path}: change names and colors there")
+        print(
+            f"what was assumed is written to {path}: change names and colors there, names before a model is trained, "
+            "which keeps them"
+        )
         return None
 
 

@@ -59,7 +59,7 @@ def match_names(ours: Labels | None, theirs: Labels, *, count: int) -> Match:
     first = next(i for i, pair in enumerate(zip(model, data, strict=True)) if pair[0] != pair[1])
     raise InputError(
         f"has other classes than the data: class {first} is {ours.names[first]!r} there and {theirs.names[first]!r} "
-        "here; where they are the same under other names, change those of dataset.json, or `segformer import --labels`"
+        "here; where they are the same under other names, give them the model's in dataset.json"
     )
 
 

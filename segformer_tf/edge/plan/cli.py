@@ -128,10 +128,11 @@ def plan(
         with atomic(json_file) as part:
             part.write_text(json.dumps(content, indent=1), "utf-8")
     if not fitting:
-        raise InputError(_nothing_fits(estimates))
+        raise InputError(_nothing_fits(estimates, fps=fps, memory=memory))
     used = f"{threads} thread{'s' * (threads != 1)}"
     console.print(_table(fitting, f"{chosen} {runtime_version(chosen)}, {used}, {num_classes} classes"))
-    console.print(f"{processor()}, {used} on {cores()} cores; * timed, the rest predicted")
+    how = "* timed, the rest predicted" if any(e.timed for e in fitting) else "predicted from timed networks"
+    console.print(f"{processor()}, {used} on {cores()} cores; {how}")
     console.print("memory: MB of a process that runs it. ADE20K: published mean IoU in %, with ImageNet weights")
     if left_out := len(estimates) - len(fitting):
         limits = [f"{name} {limit:g}" for name, limit in (("--fps", fps), ("--memory", memory)) if limit is not None]
@@ -179,12 +180,14 @@ def _table(estimates: list[Estimate], title: str) -> Table:
     return table
 
 
-def _nothing_fits(estimates: Sequence[Estimate]) -> str:
+def _nothing_fits(estimates: Sequence[Estimate], *, fps: float | None, memory: float | None) -> str:
     fastest, smallest = min(estimates, key=lambda e: e.total), min(estimates, key=lambda e: e.memory)
-    return (
-        f"none of {len(estimates)} fits; the fastest is {_name(fastest)}, {fastest.total:.0f} ms an image, and the "
-        f"smallest {_name(smallest)}, {smallest.memory:.0f} MB of memory"
-    )
+    nearest = []
+    if fps is not None:
+        nearest.append(f"the fastest is {_name(fastest)}, {fastest.total:.0f} ms an image")
+    if memory is not None:
+        nearest.append(f"the smallest is {_name(smallest)}, {smallest.memory:.0f} MB of memory")
+    return f"none of {len(estimates)} fits; {', and '.join(nearest)}"
 
 
 def _name(e: Estimate) -> str:

@@ -86,7 +86,7 @@ def estimate(
     matrix = np.array([_work(variant_config(s.variant, num_classes=s.classes), s.size) for s in kin])
     rates = _not_negative(matrix, np.array([s.invoke for s in kin]))
     invoke = float(_work(config, size) @ rates)
-    picture = float(np.median([s.picture / (prod(s.size) * s.classes) for s in kin])) * prod(size) * num_classes
+    picture = float(np.median([s.picture / _picture(s.size, s.classes) for s in kin])) * _picture(size, num_classes)
     same = [s for s in kin if (s.variant, s.size, s.classes, s.recipe) == (variant, size, num_classes, recipe)]
     if same:
         invoke, picture = same[0].invoke, same[0].picture
@@ -113,6 +113,14 @@ def timed_variant(variant: str, timed: Iterable[str]) -> str:
 def _work(config: SegFormerConfig, size: tuple[int, int]) -> NDArray[np.float64]:
     work = complexity(config, size)
     return np.array([work.linear, work.attention], np.float64)
+
+
+def _picture(size: tuple[int, int], classes: int) -> float:
+    """What resizing and the mask cost, but for a factor.
+
+    A pixel costs as much as 80 of its classes: on a photo few of them meet in one place.
+    """
+    return prod(size) * (80 + classes)
 
 
 def _not_negative(matrix: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:

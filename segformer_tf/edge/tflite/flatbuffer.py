@@ -74,8 +74,12 @@ def read_flatfile(path: str | Path) -> FlatFile:
             tensors = graph.children(0)
             inputs = tuple(tensors[i].ints(7) or tensors[i].ints(0) for i in graph.ints(1))
             return FlatFile(inputs, _sources(model, graph), _normalization(model))
-    except (OSError, IndexError, struct.error, ValueError, OverflowError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
         raise InputError(f"{path}: a damaged TFLite file ({error})") from None
+    except (IndexError, struct.error, OverflowError):
+        raise InputError(f"{path}: a TFLite file that is cut off or damaged; copy it again") from None
 
 
 @dataclass

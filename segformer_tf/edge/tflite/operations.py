@@ -86,10 +86,14 @@ def read_operations(path: str | Path) -> list[Operation]:
             tensors = [_tensor(i, table, buffers) for i, table in enumerate(graph.children(0))]
             codes = [_code(code) for code in model.children(1)]
             operations = [_operation(op, codes, tensors) for op in graph.children(3)]
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: a damaged TFLite file ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
-    except (IndexError, struct.error, ValueError, OverflowError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: a damaged TFLite file ({error})") from None
+    except (IndexError, struct.error, OverflowError, ZeroDivisionError):
+        raise InputError(f"{path}: a TFLite file that is cut off or damaged; copy it again") from None
     if not operations:
         raise InputError(f"{path}: a TFLite file without operations")
     return operations
