@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 import sys
 import typing
 from functools import cache, wraps
@@ -17,6 +18,7 @@ import tensorflow as tf
 from keras.src.layers import layer
 from keras.src.ops import operation
 from keras.src.saving import saving_lib
+from tensorflow.python.eager.context import Context
 from tensorflow.python.ops import gen_resource_variable_ops as variables
 
 from segformer_tf.edge import child_process, runtime
@@ -26,6 +28,7 @@ def make_cheaper() -> None:
     """For all tests of this process."""
     _predict_without_a_graph()
     _handles_without_a_name()
+    _keep_kernels()
     _tune_no_data()
     _try_a_file_once()
     _fork_children()
@@ -66,6 +69,18 @@ def _handles_without_a_name() -> None:
         return handle(*arguments, **options)
 
     variables.var_handle_op = var_handle_op
+
+
+def _keep_kernels() -> None:
+    """Each test sets the seed, which forgets the kernels of all operations, a tenth of the time.
+
+    For the sake of TensorFlow's random operations with a state, which neither Keras nor this project has.
+    """
+
+    def _set_global_seed(self: Any, seed: int) -> None:
+        self._seed, self._rng = seed, random.Random(seed)
+
+    Context._set_global_seed = _set_global_seed
 
 
 def _tune_no_data() -> None:

@@ -180,12 +180,16 @@ def test_a_model_that_was_removed_since_is_missed(litert: Path, tmp_path: Path) 
 def test_ctrl_c_ends_it(litert: Path) -> None:
     """Without TensorFlow, Keras and torch, and without a traceback."""
     blocked = "import sys; sys.modules.update(dict.fromkeys(('tensorflow', 'keras', 'torch')))"
+    blocked += "; import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # off in the background
     run = f"{blocked}; from segformer_tf.cli import script; script()"
     command = [sys.executable, "-c", run, "serve", MODEL, "--litert", litert, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=20)
+        try:
+            output, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert "camvid_b0_int8.tflite on http://127.0.0.1:" in line
     assert (process.returncode, output, errors) == (0, "ended\n", "")
