@@ -7,6 +7,8 @@ which a device does not have.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -67,18 +69,26 @@ def read_flatfile(path: str | Path) -> FlatFile:
     Raises:
         InputError: not a ``.tflite``, or a damaged one.
     """
+    with plain_damage(path), Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        model = Table(data, indirect(data, 0))
+        graph = model.children(2)[0]
+        tensors = graph.children(0)
+        inputs = tuple(tensors[i].ints(7) or tensors[i].ints(0) for i in graph.ints(1))
+        return FlatFile(inputs, _sources(model, graph), _normalization(model))
+
+
+@contextmanager
+def plain_damage(path: str | Path) -> Iterator[None]:
+    """Raises InputError where reading a ``.tflite`` fails, whatever it fails by."""
     try:
-        with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            model = Table(data, indirect(data, 0))
-            graph = model.children(2)[0]
-            tensors = graph.children(0)
-            inputs = tuple(tensors[i].ints(7) or tensors[i].ints(0) for i in graph.ints(1))
-            return FlatFile(inputs, _sources(model, graph), _normalization(model))
+        yield
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:
         raise InputError(f"{path}: a damaged TFLite file ({error})") from None
-    except (IndexError, struct.error, OverflowError):
+    except (IndexError, struct.error, OverflowError, ZeroDivisionError):
         raise InputError(f"{path}: a TFLite file that is cut off or damaged; copy it again") from None
 
 

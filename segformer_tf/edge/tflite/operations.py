@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from segformer_tf.edge.tflite.flatbuffer import Table, indirect
+from segformer_tf.edge.tflite.flatbuffer import Table, indirect, plain_damage
 from segformer_tf.edge.tflite.graph_stats import multiply_adds
 from segformer_tf.edge.tflite.schema_names import OPERATIONS, TYPES
 from segformer_tf.errors import InputError, printable
@@ -76,24 +76,15 @@ def read_operations(path: str | Path) -> list[Operation]:
     Raises:
         InputError: not a ``.tflite``, or a damaged one.
     """
-    try:
-        with Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            if data[4:8] != _IDENTIFIER:
-                raise InputError(f"{path}: not a TFLite file; expected a .tflite")
-            model = Table(data, indirect(data, 0))
-            graph = model.children(2)[0]
-            buffers = model.children(4)
-            tensors = [_tensor(i, table, buffers) for i, table in enumerate(graph.children(0))]
-            codes = [_code(code) for code in model.children(1)]
-            operations = [_operation(op, codes, tensors) for op in graph.children(3)]
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{path}: a damaged TFLite file ({error})") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except (IndexError, struct.error, OverflowError, ZeroDivisionError):
-        raise InputError(f"{path}: a TFLite file that is cut off or damaged; copy it again") from None
+    with plain_damage(path), Path(path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        if data[4:8] != _IDENTIFIER:
+            raise InputError(f"{path}: not a TFLite file; expected a .tflite")
+        model = Table(data, indirect(data, 0))
+        graph = model.children(2)[0]
+        buffers = model.children(4)
+        tensors = [_tensor(i, table, buffers) for i, table in enumerate(graph.children(0))]
+        codes = [_code(code) for code in model.children(1)]
+        operations = [_operation(op, codes, tensors) for op in graph.children(3)]
     if not operations:
         raise InputError(f"{path}: a TFLite file without operations")
     return operations
