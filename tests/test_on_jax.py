@@ -20,7 +20,7 @@ from benchmarks.on_jax.augment import Augmentation, augment_batch  # noqa: E402
 from benchmarks.on_jax.keras_file import fill, read_model  # noqa: E402
 from benchmarks.on_jax.network import decode, features, fresh, shapes  # noqa: E402
 from benchmarks.on_jax.pack import pack  # noqa: E402
-from benchmarks.on_jax.train import _fitting, read, read_recipe  # noqa: E402
+from benchmarks.on_jax.train import Recipe, Training, _fitting, read, read_recipe  # noqa: E402
 
 augment = jax.jit(augment_batch, static_argnums=5)
 
@@ -71,11 +71,11 @@ def test_the_terms_of_other_weights_are_asked_for(pair, tmp_path):
     (data / "dataset.json").write_text(json.dumps({"name": "own", "license": "CC0", "classes": names}))
     run.mkdir()
     np.savez(run / "weights.npz", **pair[1])
-    recipe = {"variant": "tiny", "drop_path": 0.0, "dropout": 0.0, "start": None, "teacher": None}
-    for teacher, inherited, terms in ((None, None, "trained on own: CC0"), ("t.npz", "X", "X; trained on own: CC0")):
-        (run / "recipe.json").write_text(json.dumps({**recipe, "teacher": teacher}))
+    recipe = {"variant": "tiny", "drop_path": 0.0, "dropout": 0.0, "start": None}
+    for teachers, inherited, terms in (([], None, "trained on own: CC0"), (["t"], "X", "X; trained on own: CC0")):
+        (run / "recipe.json").write_text(json.dumps({**recipe, "teachers": teachers}))
         assert read_model(run, data, inherited).config.license == terms
-    with pytest.raises(InputError, match=r"was trained with t\.npz: state the terms"):
+    with pytest.raises(InputError, match="was trained with t: state the terms"):
         read_model(run, data)
 
 
@@ -147,3 +147,44 @@ def test_a_crop_shows_its_point():
     images = np.zeros((16, 90, 120, 3), "uint8")
     _, seen = augment(images, masks, sizes, points, jax.random.key(1), how)
     assert (np.asarray(seen) == 1).any((1, 2)).all()
+
+
+def test_same_gradients(pair):
+    """The gradients that are written by hand are those that TensorFlow finds."""
+    import tensorflow as tf
+
+    model, weights = pair
+    random = np.random.default_rng(2)
+    images = random.normal(size=(2, 96, 128, 3)).astype("float32")
+    config = variant_config("tiny", num_classes=4)
+    with tf.GradientTape() as tape:
+        logits = model(images)
+        direction = random.normal(size=logits.shape).astype("float32")
+        total = tf.reduce_sum(logits * direction)
+    theirs = dict(
+        zip(
+            [v.path for v in model.trainable_variables],
+            tape.gradient(total, [v.value for v in model.trainable_variables]),
+            strict=True,
+        )
+    )
+    ours = jax.jit(jax.grad(lambda w: (decode(w, features(w, images, config), config)[0] * direction).sum()))(weights)
+    for path, gradient in theirs.items():
+        scale = np.abs(gradient).max()
+        assert np.abs(ours[path] - gradient).max() <= 2e-4 * scale, path
+
+
+def test_every_second_pixel_counts_in_its_turn():
+    recipe = Recipe(variant="tiny", crop=(32, 48), class_weights=0.0)
+    random = np.random.default_rng(3)
+    masks = random.integers(0, 4, (2, 32, 48)).astype("uint8")
+    images = np.zeros((2, 32, 48, 3), "uint8")
+    config = variant_config("tiny", num_classes=4)
+    training = Training(recipe, config, images, masks, np.array([[32, 48]] * 2, "int32"))
+    logits = random.normal(size=(2, 8, 12, 4)).astype("float32")
+    loss = jax.jit(training._pixels)
+    parts = {float(loss(logits, masks, jax.random.key(i))) for i in range(30)}
+    full = np.asarray(jax.nn.log_softmax(jax.image.resize(logits, (2, 32, 48, 4), "bilinear")))
+    expected = -np.take_along_axis(full, masks[..., None].astype(int), -1).mean()
+    assert len(parts) == 4  # from the first or second row, and the first or second column
+    assert abs(np.mean(list(parts)) - expected) < 1e-5

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def read_model(run: Path, data: Path, inherited: str | None = None) -> SegFormer
         InputError: there are such weights, whose files do not say their terms.
     """
     recipe, source = json.loads((run / "recipe.json").read_text("utf-8")), FolderSource(data, "train")
-    if inherited is None and (others := [recipe[name] for name in ("start", "teacher") if recipe.get(name)]):
+    if inherited is None and (others := _others(recipe)):
         raise InputError(f"{run}: was trained with {' and '.join(others)}: state the terms of these weights, --license")
     own = f"trained on {source.name}: {source.license}" if source.license else ""
     model = build_segformer(
@@ -40,6 +41,11 @@ def read_model(run: Path, data: Path, inherited: str | None = None) -> SegFormer
     )
     fill(model, run / "weights.npz")
     return model
+
+
+def _others(recipe: dict[str, Any]) -> list[str]:
+    """What a run began with and learned from."""
+    return [*filter(None, [recipe.get("start")]), *recipe.get("teachers", [])]
 
 
 def fill(model: SegFormer, weights: Path) -> None:

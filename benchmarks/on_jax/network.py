@@ -107,7 +107,7 @@ def decode(weights: Weights, maps: Mapping[str, Any], config: SegFormerConfig, *
     size = maps["c1"].shape[1:3]
     for i, part in enumerate(parts):
         path, x = f"decoder/linear_c{i + 1}", maps[f"c{i + 1}"]
-        x = x @ (weights[f"{path}/kernel"] @ part).astype(x.dtype) + (weights[f"{path}/bias"] @ part).astype(x.dtype)
+        x = _product(x, weights[f"{path}/kernel"] @ part) + (weights[f"{path}/bias"] @ part).astype(x.dtype)
         fused = fused + resize(x, size)
     x, statistics = fused.astype(jnp.float32), None
     mean, variance = (weights[name] for name in STATISTICS)
@@ -123,7 +123,7 @@ def decode(weights: Weights, maps: Mapping[str, Any], config: SegFormerConfig, *
     if key is not None:
         keep = 1 - config.dropout_rate
         x = x * jax.random.bernoulli(key, keep, (x.shape[0], 1, 1, x.shape[3])) / keep
-    x = x.astype(fused.dtype) @ weights["decoder/linear_pred/kernel"][0, 0].astype(fused.dtype)
+    x = _product(x.astype(fused.dtype), weights["decoder/linear_pred/kernel"][0, 0])
     return x.astype(jnp.float32) + weights["decoder/linear_pred/bias"], statistics
 
 
@@ -147,7 +147,7 @@ def _block(weights: Weights, path: str, config: SegFormerConfig, i: int) -> Any:
         query = _linear(weights, f"{path}/attn/q", x) * (dim // heads) ** -0.5
         keys, values = jnp.split(_linear(weights, f"{path}/attn/kv", reduced), 2, axis=-1)
         query, keys, values = (each.reshape(batch, -1, heads, dim // heads) for each in (query, keys, values))
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, keys, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, keys).astype(jnp.float32)
         shares = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
         out = jnp.einsum("bhqk,bkhd->bqhd", shares, values).reshape(batch, height, width, dim)
         return _linear(weights, f"{path}/attn/proj", out)
@@ -169,12 +169,31 @@ def _block(weights: Weights, path: str, config: SegFormerConfig, i: int) -> Any:
 
 
 def _linear(weights: Weights, path: str, x: Any) -> Any:
-    return x @ weights[f"{path}/kernel"].astype(x.dtype) + weights[f"{path}/bias"].astype(x.dtype)
+    return _product(x, weights[f"{path}/kernel"]) + weights[f"{path}/bias"].astype(x.dtype)
+
+
+@jax.custom_vjp
+def _product(x: Any, kernel: Any) -> Any:
+    """`x @ kernel` in the dtype of `x`. On a GPU the plain gradient is one long sum, on a few of its processors."""
+    return x @ kernel.astype(x.dtype)
+
+
+def _product_gradient(saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
+    x, kernel = saved
+    tokens, parts = prod(x.shape[:-1]), 1
+    while parts < 128 and tokens % (2 * parts) == 0 and tokens // (2 * parts) >= 256:
+        parts *= 2
+    rows = (each.reshape(parts, tokens // parts, -1) for each in (x, gradient))
+    sums = jnp.einsum("pti,pto->pio", *rows, preferred_element_type=jnp.float32)
+    return gradient @ kernel.astype(x.dtype).T, sums.sum(0)
+
+
+_product.defvjp(lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_gradient)
 
 
 def _patches(weights: Weights, path: str, x: Any, stride: int, patch: int) -> Any:
     """A convolution padded by ``patch // 2``, as products: its kernel lies within 2x2 blocks of `stride` pixels."""
-    kernel, pad = weights[f"{path}/kernel"].astype(x.dtype), patch // 2
+    kernel, pad = weights[f"{path}/kernel"], patch // 2
     height, width = x.shape[1:3]
     rows, columns = -(-height // stride), -(-width // stride)
     border = [(pad, stride * (rows + 1) - height - pad), (pad, stride * (columns + 1) - width - pad)]
@@ -184,16 +203,16 @@ def _patches(weights: Weights, path: str, x: Any, stride: int, patch: int) -> An
     for i in range(2):
         for j in range(2):
             part = kernel[i * stride : (i + 1) * stride, j * stride : (j + 1) * stride]
-            total = total + x[:, i : i + rows, j : j + columns] @ part.reshape(-1, kernel.shape[3])
+            total = total + _product(x[:, i : i + rows, j : j + columns], part.reshape(-1, kernel.shape[3]))
     return total
 
 
 def _reduce(weights: Weights, path: str, x: Any, ratio: int) -> Any:
     """A convolution with kernel and stride `ratio`, remainders dropped, as one product."""
     rows, columns = (side // ratio for side in x.shape[1:3])
-    kernel = weights[f"{path}/kernel"].astype(x.dtype)
+    kernel = weights[f"{path}/kernel"]
     x = _blocks(x[:, : rows * ratio, : columns * ratio], ratio)
-    return x @ kernel.reshape(-1, kernel.shape[3]) + weights[f"{path}/bias"].astype(x.dtype)
+    return _product(x, kernel.reshape(-1, kernel.shape[3])) + weights[f"{path}/bias"].astype(x.dtype)
 
 
 def _blocks(x: Any, side: int) -> Any:
@@ -204,14 +223,37 @@ def _blocks(x: Any, side: int) -> Any:
 
 
 def _depthwise(weights: Weights, path: str, x: Any) -> Any:
-    """3x3, as nine products of shifted images, which XLA makes one kernel of."""
-    height, width = x.shape[1:3]
-    kernel, padded = weights[f"{path}/kernel"][..., 0], jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    total = weights[f"{path}/bias"].astype(jnp.float32)
-    for i in range(3):
-        for j in range(3):
-            total = total + padded[:, i : i + height, j : j + width] * kernel[i, j]
+    return _correlate(x, weights[f"{path}/kernel"][..., 0]) + weights[f"{path}/bias"].astype(x.dtype)
+
+
+@jax.custom_vjp
+def _correlate(x: Any, kernel: Any) -> Any:
+    """3x3 on each channel, as nine products of shifted images, which XLA makes one kernel of."""
+    total: Any = 0.0
+    for (i, j), shifted in _shifted(x):
+        total = total + shifted * kernel[i, j]
     return total.astype(x.dtype)
+
+
+def _correlate_gradient(saved: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
+    # Without the barrier, what the two are computed from would be computed nine times.
+    (x, kernel), gradient = lax.optimization_barrier((saved, gradient))
+    wide = gradient.astype(jnp.float32)
+    # Rows first: sums of many columns side by side are quick on a GPU.
+    taps = [(shifted * wide).sum((0, 1)).sum(0) for _, shifted in _shifted(x)]
+    return _correlate(gradient, kernel[::-1, ::-1]), jnp.stack(taps).reshape(kernel.shape)
+
+
+_correlate.defvjp(lambda x, kernel: (_correlate(x, kernel), (x, kernel)), _correlate_gradient)
+
+
+def _shifted(x: Any) -> list[tuple[tuple[int, int], Any]]:
+    """The nine images that a 3x3 kernel meets, in float32."""
+    height, width = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return [
+        ((i, j), padded[:, i : i + height, j : j + width].astype(jnp.float32)) for i in range(3) for j in range(3)
+    ]
 
 
 def _norm(weights: Weights, path: str, x: Any, epsilon: float) -> Any:

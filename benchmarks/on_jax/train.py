@@ -1,7 +1,8 @@
 """`python -m benchmarks.on_jax.train DATA.npz SPEC.json --out DIR`: one training by JAX.
 
 DATA.npz comes from `python -m benchmarks.on_jax.pack`. SPEC.json, a file or its content, holds fields of `Recipe`.
-DIR gets ``weights.npz`` (the best of the validations, or the last), ``history.csv`` and ``recipe.json``.
+DIR gets ``weights.npz`` (the best of the validations, or the last), ``history.csv``, ``recipe.json`` and, at its end,
+``result.json``.
 
 XLA tunes this network's kernels for many minutes, and compiles in one without: on a GPU, set XLA_FLAGS to
 ``--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false --xla_gpu_experimental_enable_fusion_autotuner=false``.
@@ -27,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.on_jax.augment import Augmentation, augment_batch
-from benchmarks.on_jax.network import STATISTICS, decode, features, fresh, resize
+from benchmarks.on_jax.network import STATISTICS, decode, features, fresh, resize, shapes
 from benchmarks.on_jax.pack import picture_in
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, SegFormerConfig, variant_config
 from segformer_tf.errors import InputError
@@ -50,8 +51,9 @@ class Recipe:
         smoothing: share of the target that is spread over all classes.
         overlap: weight of a soft Dice loss.
         hard: share of the pixels, the hardest, that count; 1 for all.
-        start: weights.npz of another run to begin with.
-        teacher: weights.npz of a teacher, of `teacher_variant`; its loss is times `distill`, at `temperature`.
+        start: folder of another run, whose weights are begun with; its end is waited for.
+        teachers: folders of other runs, of `teacher_variant`, waited for. The loss against the mean of their
+            probabilities, at `temperature`, is times `distill`.
         splits: that are trained on.
         evaluations: validations in all.
     """
@@ -81,8 +83,8 @@ class Recipe:
     overlap: float = 0.0
     hard: float = 1.0
     start: str | None = None
-    teacher: str | None = None
-    teacher_variant: str = "b2"
+    teachers: tuple[str, ...] = ()
+    teacher_variant: str = "b0"
     temperature: float = 1.0
     distill: float = 1.0
     precision: str = "bfloat16"
@@ -147,6 +149,14 @@ def points_of(masks: np.ndarray, classes: int, count: int = 48) -> tuple[np.ndar
     return points, points[:, :, 0, 0] >= 0
 
 
+def _finished(run: Path) -> dict[str, np.ndarray]:
+    """The weights of a run, once it is at its end."""
+    while not (run / "result.json").is_file():
+        time.sleep(0.2)
+    with np.load(run / "weights.npz") as file:
+        return {name: file[name].astype("float32") for name in file.files}
+
+
 def _fitting(before: dict[str, np.ndarray], weights: dict[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
     """The weights to begin with; the classifier alone may be of another shape, and stays fresh then.
 
@@ -171,29 +181,39 @@ class Training:
         self.data = tuple(map(jax.device_put, (images, masks, sizes, points, shown)))
         pixels = np.bincount(masks.reshape(-1), minlength=256)[: config.num_classes].astype("float64")
         self.class_weights = jnp.array(np.log(1.02 + pixels / pixels.sum()) ** -recipe.class_weights, jnp.float32)
-        weights = fresh(config, recipe.seed)
+        self.fresh = fresh(config, recipe.seed)
         if recipe.auxiliary:
-            weights["auxiliary/kernel"] = np.zeros((config.embed_dims[2], config.num_classes), "float32")
-        if recipe.start:
-            with np.load(recipe.start) as file:
-                before = {name: file[name] for name in file.files}
-            weights |= _fitting(before, weights, recipe.start)
-        self.teacher, self.teacher_config = None, config
-        if recipe.teacher:
-            self.teacher_config = variant_config(recipe.teacher_variant, num_classes=config.num_classes)
-            with np.load(recipe.teacher) as file:
-                self.teacher = {name: jax.device_put(file[name]) for name in file.files}
-        weights = jax.tree.map(jnp.asarray, weights)
-        zeros = jax.tree.map(jnp.zeros_like, weights)
-        self.state = {
-            "weights": weights,
-            "m": zeros,
-            "v": jax.tree.map(jnp.copy, zeros),
-            "average": jax.tree.map(jnp.copy, weights),
-        }
-        self.decay = {k: 0.0 if any("norm" in part for part in k.split("/")) else recipe.weight_decay for k in weights}
+            self.fresh["auxiliary/kernel"] = np.zeros((config.embed_dims[2], config.num_classes), "float32")
+        self.teacher_config = variant_config(recipe.teacher_variant, num_classes=config.num_classes)
+        self.teachers: dict[str, Any] = {}
+        plain = {name for name in self.fresh if any("norm" in part for part in name.split("/"))}
+        self.decay = {name: 0.0 if name in plain else recipe.weight_decay for name in self.fresh}
         self.run = jax.jit(self._run, static_argnames="count", donate_argnums=0)
         self.validate = jax.jit(self._validate)
+
+    def compile(self) -> None:
+        """Before the weights to begin with, and the teachers, are there."""
+        stand_in = fresh(self.teacher_config, 0) if self.recipe.teachers else {}
+        self.teachers = {name: jnp.stack([value] * len(self.recipe.teachers)) for name, value in stand_in.items()}
+        jax.block_until_ready(self.run(self._state(self.fresh), 0, 0.0, 0.0, self.data, self.teachers, count=BLOCK))
+
+    def begin(self) -> Any:
+        """The first state. Waits for the weights of other runs."""
+        recipe, weights = self.recipe, self.fresh
+        if recipe.start:
+            weights = weights | _fitting(_finished(Path(recipe.start)), weights, recipe.start)
+        if recipe.teachers:
+            expected = shapes(self.teacher_config)
+            every = [_fitting(_finished(Path(path)), fresh(self.teacher_config, 0), path) for path in recipe.teachers]
+            self.teachers = {name: jnp.stack([each[name] for each in every]) for name in expected}
+        return self._state(weights)
+
+    @staticmethod
+    def _state(weights: dict[str, np.ndarray]) -> dict[str, Any]:
+        def copy() -> Any:
+            return jax.tree.map(jnp.array, weights)
+
+        return {"weights": copy(), "average": copy(), **{name: jax.tree.map(jnp.zeros_like, copy()) for name in "mv"}}
 
     def _batch(self, step: Any, key: Any, data: Any) -> tuple[Any, Any]:
         images, masks, sizes, points, shown = data
@@ -220,28 +240,45 @@ class Training:
             images[index], masks[index], sizes[index], held, augmenting, recipe.augmentation(self.config.num_classes)
         )
 
-    def _loss(self, weights: Any, images: Any, masks: Any, key: Any, teacher: Any) -> tuple[Any, Any]:
+    def _loss(self, weights: Any, images: Any, masks: Any, key: Any, teachers: Any) -> tuple[Any, Any]:
         recipe, config = self.recipe, self.config
-        encoding, decoding = jax.random.split(key)
+        encoding, decoding, picking = jax.random.split(key, 3)
         maps = features(weights, images, config, key=encoding, dtype=self.dtype)
         logits, statistics = decode(weights, maps, config, key=decoding)
-        loss = self._pixels(logits, masks)
+        loss = self._pixels(logits, masks, picking)
         if recipe.auxiliary:
             extra = maps["c3"].astype(jnp.float32) @ weights["auxiliary/kernel"]
-            loss += recipe.auxiliary * self._pixels(extra, masks)
-        if teacher is not None:
-            larger = self.teacher_config
-            target, _ = decode(teacher, features(teacher, images, larger, dtype=self.dtype), larger)
-            target = jax.nn.log_softmax(jax.lax.stop_gradient(target) / recipe.temperature)
+            loss += recipe.auxiliary * self._pixels(extra, masks, picking)
+        if teachers:
+            target = jax.lax.stop_gradient(self._target(teachers, images))
             own = jax.nn.log_softmax(logits / recipe.temperature)
-            loss += recipe.distill * recipe.temperature**2 * (jnp.exp(target) * (target - own)).sum(-1).mean()
+            loss += recipe.distill * recipe.temperature**2 * (target * (jnp.log(target + 1e-8) - own)).sum(-1).mean()
         return loss, statistics
 
-    def _pixels(self, logits: Any, masks: Any) -> Any:
-        """The loss of logits on the 1/4 grid. Classes come second, (B, C, H, W): sums over them are fast then."""
-        recipe, classes, size = self.recipe, self.config.num_classes, masks.shape[1:3]
+    def _target(self, teachers: Any, images: Any) -> Any:
+        """The mean of the teachers' probabilities on the 1/4 grid."""
+        config = self.teacher_config
+
+        def probabilities(teacher: Any) -> Any:
+            logits, _ = decode(teacher, features(teacher, images, config, dtype=self.dtype), config)
+            return jax.nn.softmax(logits / self.recipe.temperature)
+
+        return jax.lax.map(probabilities, teachers).mean(0)
+
+    def _pixels(self, logits: Any, masks: Any, key: Any) -> Any:
+        """The loss of logits on the 1/4 grid, at every second row and column of the mask, from a random one on.
+
+        Neighbors hardly differ, and a quarter of the pixels takes a quarter of the time. Classes come second,
+        (B, C, H, W): sums over them are fast then.
+        """
+        recipe, classes = self.recipe, self.config.num_classes
         logits = logits.transpose(0, 3, 1, 2)
-        logits = jax.image.resize(logits, (*logits.shape[:2], *size), "bilinear", antialias=False)
+        for axis, each in enumerate(jax.random.split(key), start=1):
+            first = jax.random.randint(each, (), 0, 2)
+            kept = first + 2 * jnp.arange(masks.shape[axis] // 2)
+            weights = resize(jnp.eye(logits.shape[axis + 1])[None, :, :, None], (masks.shape[axis], logits.shape[axis + 1]))
+            logits = jnp.moveaxis(jnp.tensordot(logits, weights[0, kept, :, 0], (axis + 1, 1)), -1, axis + 1)
+            masks = jnp.take(masks, kept, axis)
         truth = (masks[:, None] == jnp.arange(classes)[:, None, None]).astype(jnp.float32)
         logs = jax.nn.log_softmax(logits, axis=1)
         losses = -(truth * logs).sum(1)
@@ -250,7 +287,7 @@ class Training:
         weights = (truth * self.class_weights[:, None, None]).sum(1)  # 0 where ignored
         if recipe.hard < 1:
             bar = jnp.quantile(
-                jnp.where(weights > 0, losses, -1.0)[:, ::2, ::2].reshape(losses.shape[0], -1), 1 - recipe.hard, axis=1
+                jnp.where(weights > 0, losses, -1.0).reshape(losses.shape[0], -1), 1 - recipe.hard, axis=1
             )
             weights *= losses >= jax.lax.stop_gradient(bar)[:, None, None]
         loss = (weights * losses).sum() / jnp.maximum(weights.sum(), 1e-6)
@@ -262,14 +299,14 @@ class Training:
             loss += recipe.overlap * dice
         return loss
 
-    def _step(self, state: Any, step: Any, fraction: Any, data: Any, teacher: Any) -> tuple[Any, Any]:
+    def _step(self, state: Any, step: Any, fraction: Any, data: Any, teachers: Any) -> tuple[Any, Any]:
         recipe = self.recipe
         key = jax.random.fold_in(jax.random.key(recipe.seed), step)
         drawing, training = jax.random.split(key)
         images, masks = self._batch(step, drawing, data)
         weights = state["weights"]
         (loss, statistics), gradients = jax.value_and_grad(self._loss, has_aux=True)(
-            weights, images, masks, training, teacher
+            weights, images, masks, training, teachers
         )
         rate = recipe.learning_rate * jnp.clip(jnp.minimum(fraction / max(recipe.warmup, 1e-9), 1 - fraction), 0, 1)
         count = jnp.float32(step) + 1
@@ -285,11 +322,11 @@ class Training:
             new["average"][name] = keep * state["average"][name] + (1 - keep) * weight
         return new, loss
 
-    def _run(self, state: Any, start: Any, fraction: Any, slope: Any, data: Any, teacher: Any, *, count: int) -> Any:
+    def _run(self, state: Any, start: Any, fraction: Any, slope: Any, data: Any, teachers: Any, *, count: int) -> Any:
         """`count` steps from number `start` on; `fraction` of the run is done, and each step adds `slope`."""
 
         def body(state: Any, i: Any) -> Any:
-            return self._step(state, start + i, fraction + slope * i, data, teacher)
+            return self._step(state, start + i, fraction + slope * i, data, teachers)
 
         state, losses = jax.lax.scan(body, state, jnp.arange(count))
         return state, losses.mean()
@@ -333,7 +370,7 @@ def train(recipe: Recipe, data: Path, out: Path, test: Path | None = None) -> It
     Args:
         recipe: options.
         data: file of `pack`, with the splits to train on and perhaps ``val``.
-        out: folder for ``weights.npz``, ``history.csv``, ``recipe.json`` and ``test.json``.
+        out: folder for ``weights.npz``, ``history.csv``, ``recipe.json`` and ``result.json``.
         test: file of `pack` with the split ``test``, which the weights that were kept are scored on; waited for.
     """
     with np.load(data) as file:
@@ -345,15 +382,15 @@ def train(recipe: Recipe, data: Path, out: Path, test: Path | None = None) -> It
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1), "utf-8")
 
-    state = training.run(training.state, 0, 0.0, 0.0, training.data, training.teacher, count=BLOCK)[0]  # compiles
-    jax.block_until_ready(state)
-    began, step, done, pace, best = time.time(), BLOCK, 0.0, 0.0, -1.0
-    rows: list[dict[str, Any]] = []
+    training.compile()
     yield "compiled"
+    state = training.begin()
+    began, step, done, pace, best = time.time(), 0, 0.0, 0.0, -1.0
+    rows: list[dict[str, Any]] = []
     while done < 1:
         begin = time.time()
         slope = pace / recipe.seconds if recipe.seconds else 1 / recipe.steps
-        state, loss = training.run(state, step, done, slope, training.data, training.teacher, count=BLOCK)
+        state, loss = training.run(state, step, done, slope, training.data, training.teachers, count=BLOCK)
         loss, step = float(loss), step + BLOCK
         if not isfinite(loss):
             raise InputError(f"{out}: the loss is {loss} after step {step}; try a lower learning_rate")
@@ -379,14 +416,16 @@ def train(recipe: Recipe, data: Path, out: Path, test: Path | None = None) -> It
             writer.writeheader()
             writer.writerows(rows)
         yield str(row)
+    epochs = round(step * recipe.batch_size / len(training.data[0]), 1)
+    result: dict[str, Any] = {"steps": step, "epochs": epochs, "seconds": round(time.time() - began, 1)}
     if test is not None:
         while not test.is_file():
             time.sleep(1)
         score, matrix = Score(training, test, "test")(kept)
-        epochs = round(step * recipe.batch_size / len(training.data[0]), 1)
-        result = {"test_mean_iou": round(score, 5), "steps": step, "epochs": epochs}
-        (out / "test.json").write_text(json.dumps(result | {"matrix": matrix.tolist()}), "utf-8")
-        yield str(result)
+        result |= {"test_mean_iou": round(score, 5), "matrix": matrix.tolist()}
+    with atomic(out / "result.json") as part:
+        part.write_text(json.dumps(result), "utf-8")
+    yield str({name: value for name, value in result.items() if name != "matrix"})
 
 
 def main() -> None:
