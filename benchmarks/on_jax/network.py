@@ -251,9 +251,7 @@ def _shifted(x: Any) -> list[tuple[tuple[int, int], Any]]:
     """The nine images that a 3x3 kernel meets, in float32."""
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return [
-        ((i, j), padded[:, i : i + height, j : j + width].astype(jnp.float32)) for i in range(3) for j in range(3)
-    ]
+    return [((i, j), padded[:, i : i + height, j : j + width].astype(jnp.float32)) for i in range(3) for j in range(3)]
 
 
 def _norm(weights: Weights, path: str, x: Any, epsilon: float) -> Any:

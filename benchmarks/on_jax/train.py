@@ -274,10 +274,10 @@ class Training:
         recipe, classes = self.recipe, self.config.num_classes
         logits = logits.transpose(0, 3, 1, 2)
         for axis, each in enumerate(jax.random.split(key), start=1):
-            first = jax.random.randint(each, (), 0, 2)
-            kept = first + 2 * jnp.arange(masks.shape[axis] // 2)
-            weights = resize(jnp.eye(logits.shape[axis + 1])[None, :, :, None], (masks.shape[axis], logits.shape[axis + 1]))
-            logits = jnp.moveaxis(jnp.tensordot(logits, weights[0, kept, :, 0], (axis + 1, 1)), -1, axis + 1)
+            cells, pixels = logits.shape[axis + 1], masks.shape[axis]
+            kept = jax.random.randint(each, (), 0, 2) + 2 * jnp.arange(pixels // 2)
+            shares = resize(jnp.eye(cells)[None, ..., None], (pixels, cells))[0, kept, :, 0]
+            logits = jnp.moveaxis(jnp.tensordot(logits, shares, (axis + 1, 1)), -1, axis + 1)
             masks = jnp.take(masks, kept, axis)
         truth = (masks[:, None] == jnp.arange(classes)[:, None, None]).astype(jnp.float32)
         logs = jax.nn.log_softmax(logits, axis=1)

@@ -84,8 +84,12 @@ def worth_int8(op: Op) -> bool:
     """What recipe `int8` computes in integers: convolutions, and the decoder up to the logits.
 
     Float stay softmax, matrix products (no faster in int8 here), GELU, norms and residual sums, which no delegate takes
-    in int8 or which need more than 8 bits; and 1x1 maps of 64 channels at most between two of these.
+    in int8 or which need more than 8 bits; 1x1 maps of 64 channels at most between two of these; and the patch
+    embedding of the pixels. A centered pixel takes 276 values, and a norm follows that makes what is weak as strong as
+    an edge: in int8 this step alone lost more than all others together, and was no faster on x86.
     """
+    if op.inputs[0].shape[-1] == 3:
+        return False
     if op.kind == "CONV_2D":
         out, height, width, channels = op.inputs[1].shape
         wide = out > 1 and (out > 64 or height * width * channels > 64)
