@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from convert.quantize.recipes import RECIPES
-from segformer_tf.config import VARIANTS
+from segformer_tf.config import VARIANTS, SegFormerConfig
 from segformer_tf.edge.runtime import choose_runtime, installed_runtimes
 from segformer_tf.errors import InputError
 from segformer_tf.files import refuse_existing
 from segformer_tf.image import list_images, skipped_files
+from segformer_tf.label_sets import find_labels
+from segformer_tf.labels import Labels
 from segformer_tf.load_tensorflow import import_tensorflow
 from segformer_tf.terminal import narrow_table, plain_console
 
@@ -43,6 +45,7 @@ def export(
     opset: int | None = None,
     dynamic_batch: bool = False,
     num_classes: int | None = None,
+    labels: str | None = None,
     license: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -66,6 +69,8 @@ def export(
         segformer export b0 --num-classes 11 --size 384 512 --out to_time.tflite
 
         segformer export runs/b0-camvid --format keras --license "CamVid: research use only" --out to_share.keras
+
+        segformer export runs/mine --format keras --labels names.txt --out renamed.keras
 
     Parameters
     ----------
@@ -98,6 +103,9 @@ def export(
         Leave the batch of an ONNX or OpenVINO file open.
     num_classes
         Classes of an untrained network.
+    labels
+        Other names for the classes, in the order of the model's own, whose colors stay: a text file of one name a
+        line, or ade20k, cityscapes, coco_stuff, voc or camvid.
     license
         Terms of the weights, kept in the file and printed when it is used. Default: those of the model.
     overwrite
@@ -123,11 +131,14 @@ def export(
         raise InputError(f"{out}: a file, and --format {format} writes a folder; remove it or give another name")
     for name in (format == "tflite" and runtime) or []:
         choose_runtime(name)
+    names = find_labels(labels) if labels is not None else None
     import_tensorflow()
     from convert.export import export_tflite
     from segformer_tf.keras_file import load_segformer, run_size
 
     loaded = load_segformer(model) if num_classes is None else _untrained(model.name, num_classes)
+    if names is not None:
+        loaded.config = replace(loaded.config, labels=_renamed(loaded.config, names))
     if license is not None:
         loaded.config = replace(loaded.config, license=license)
     height, width = size or run_size(model) or loaded.image_size
@@ -180,6 +191,12 @@ def _untrained(variant: str, num_classes: int) -> SegFormer:
     model = build_segformer(variant, num_classes=num_classes)
     model.config = replace(model.config, license="untrained, for timing only: its masks mean nothing")
     return model
+
+
+def _renamed(config: SegFormerConfig, labels: Labels) -> Labels:
+    if len(labels.names) != config.num_classes:
+        raise InputError(f"--labels: expected {config.num_classes} names, one per class. Received: {len(labels.names)}")
+    return replace(labels, colors=config.labels.colors) if config.labels else labels
 
 
 def _export_onnx(

@@ -33,6 +33,7 @@ from segformer_tf.edge import (
 )
 from segformer_tf.edge.isolated import IsolatedModel
 from segformer_tf.errors import InputError
+from segformer_tf.labels import Labels
 from segformer_tf.sampling import evenly_spaced
 from tests.helpers import perturb, plain_decoder, within
 from tests.training.small import SMALL
@@ -269,6 +270,23 @@ def test_a_keras_file_of_half_the_size_gives_the_network_back(tiny: SegFormer, t
     for read, whole in zip(half.weights, tiny.weights, strict=True):
         np.testing.assert_array_equal(read, np.asarray(whole).astype(np.float16).astype(np.float32))
     assert len(keras.models.load_model(out).weights) == len(tiny.weights)
+
+
+def test_classes_get_other_names(toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    own = open_source(str(toy_folder), "test").labels
+    saved, names, out = tmp_path / "a.keras", tmp_path / "names.txt", tmp_path / "b.keras"
+    build_segformer("tiny", labels=own).save(saved)
+    others = [f"{name} anew" for name in reversed(own.names)]
+    names.write_text("\n".join(others))
+    options = ["export", str(saved), "--format", "keras", "--out", str(out), "--labels"]
+    main([*options, str(names)])
+    assert load_segformer(out).config.labels == Labels(tuple(others), own.colors)
+    out.unlink()
+    for labels, says in (("camvid", "one per class. Received: 11"), ("no.txt", "or a file of names. Received: no.txt")):
+        with pytest.raises(SystemExit):
+            main([*options, labels])
+        assert says in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
 
 
 def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:

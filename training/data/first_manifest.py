@@ -51,7 +51,7 @@ class FirstManifest:
             return record
         print(
             f"what was assumed is written to {path}: change names and colors there, names before a model is trained, "
-            "which keeps them"
+            "which keeps them (segformer export --labels gives it others)"
         )
         return None
 
