@@ -196,7 +196,7 @@ def test_it_says_what_to_do(capsys: pytest.CaptureFixture, tiny_files: dict[str,
     main(["doctor", str(INT8)])
     out = capsys.readouterr().out
     assert "XNNPACK in LiteRT 2.3, CPU: takes the whole file" in out
-    assert "slow there: 237 operations" in out
+    assert "slow there: 233 operations" in out
     assert "export with --recipe weight_int8 --runtime tflite-runtime, or run it with LiteRT" in out
     assert "Coral EdgeTPU: takes nothing (float32: it takes 8 bits alone); no recipe suits it" in out
     main(["doctor", str(tiny_files["w8a16"]), "--delegate", "litert-gpu", "--json"])

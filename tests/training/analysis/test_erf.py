@@ -175,8 +175,9 @@ def test_stage_outputs_are_what_the_classifier_is_given(tiny_file: Path, tiny: S
 
 def test_the_shipped_model_looks_farther_from_stage_to_stage_and_its_decoder_near_again(camvid: Path) -> None:
     model = open_network(SHIPPED)
-    image = fit_image(load_image(images_in(camvid / "test" / "images")[0]), (193, 257))
-    fields = effective_receptive_field(partial(stage_outputs, model), [image.astype(np.float32)])
+    few = images_in(camvid / "test" / "images")[::58][:4]  # the brightest pixel of a single image's field is chance
+    images = [fit_image(load_image(path), (193, 257)).astype(np.float32) for path in few]
+    fields = effective_receptive_field(partial(stage_outputs, model), images)
     sides = [fields[f"stage {i}"].side(0.5) for i in (1, 2, 3, 4)]
     assert sides == sorted(set(sides))
     assert fields["decoder"].density.max() > 2 * fields["stage 4"].density.max()
