@@ -18,10 +18,11 @@ jax = pytest.importorskip("jax", reason="jax is not installed: pip install '.[on
 
 from benchmarks.on_jax.augment import Augmentation, augment_batch  # noqa: E402
 from benchmarks.on_jax.keras_file import fill, read_model  # noqa: E402
-from benchmarks.on_jax.network import decode, features, fresh, shapes  # noqa: E402
+from benchmarks.on_jax.network import _correlate, _product, decode, features, fresh, shapes  # noqa: E402
 from benchmarks.on_jax.pack import pack  # noqa: E402
-from benchmarks.on_jax.train import Recipe, Training, _fitting, read, read_recipe  # noqa: E402
+from benchmarks.on_jax.train import Recipe, Training, _fitting, read, read_recipe, train  # noqa: E402
 
+jnp = jax.numpy
 augment = jax.jit(augment_batch, static_argnums=5)
 
 
@@ -72,11 +73,13 @@ def test_the_terms_of_other_weights_are_asked_for(pair, tmp_path):
     run.mkdir()
     np.savez(run / "weights.npz", **pair[1])
     recipe = {"variant": "tiny", "drop_path": 0.0, "dropout": 0.0, "start": None}
-    for teachers, inherited, terms in (([], None, "trained on own: CC0"), (["t"], "X", "X; trained on own: CC0")):
-        (run / "recipe.json").write_text(json.dumps({**recipe, "teachers": teachers}))
-        assert read_model(run, data, inherited).config.license == terms
-    with pytest.raises(InputError, match="was trained with t: state the terms"):
-        read_model(run, data)
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    assert read_model(run, data).config.license == "trained on own: CC0"
+    for others in ({"start": "t"}, {"teachers": ["t"]}, {"teacher": "t"}):
+        (run / "recipe.json").write_text(json.dumps(recipe | others))
+        assert read_model(run, data, "X").config.license == "X; trained on own: CC0"
+        with pytest.raises(InputError, match="was trained with t: state the terms"):
+            read_model(run, data)
 
 
 def test_a_picture_is_packed_as_training_reads_it(tmp_path):
@@ -174,17 +177,116 @@ def test_same_gradients(pair):
         assert np.abs(ours[path] - gradient).max() <= 2e-4 * scale, path
 
 
-def test_every_second_pixel_counts_in_its_turn():
-    recipe = Recipe(variant="tiny", crop=(32, 48), class_weights=0.0)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("size", [(2, 16, 32), (1, 7, 9), (3, 1, 1)])
+def test_gradients_by_hand_are_those_of_the_plain_form(size, dtype):
+    random = np.random.default_rng(4)
+    x, direction = (random.normal(size=(*size, 8)).astype("float32") for _ in range(2))
+    x, exact = jnp.asarray(x, dtype), 1e-5 if dtype == "float32" else 1e-2
+
+    def plain(x, kernel):
+        padded = jnp.pad(x.astype("float32"), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        rows, columns = x.shape[1:3]
+        return sum(padded[:, i : i + rows, j : j + columns] * kernel[i, j] for i in range(3) for j in range(3))
+
+    for ours, theirs, shape in (
+        (_product, lambda x, kernel: x.astype("float32") @ kernel, (8, 8)),
+        (_correlate, plain, (3, 3, 8)),
+    ):
+        kernel = random.normal(size=shape).astype("float32")
+        found, expected = (
+            jax.jit(jax.grad(lambda *each, form=form: (form(*each).astype("float32") * direction).sum(), (0, 1)))(
+                x, kernel
+            )
+            for form in (ours, theirs)
+        )
+        assert (found[0].dtype, found[1].dtype) == (x.dtype, "float32")
+        for one, other in zip(found, expected, strict=True):
+            one, other = np.asarray(one, "float32"), np.asarray(other, "float32")
+            assert np.abs(one - other).max() <= exact * np.abs(other).max()
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)])
+def test_every_second_pixel_counts_in_its_turn(size):
+    recipe = Recipe(variant="tiny", crop=size, class_weights=0.0)
     random = np.random.default_rng(3)
-    masks = random.integers(0, 4, (2, 32, 48)).astype("uint8")
-    images = np.zeros((2, 32, 48, 3), "uint8")
-    config = variant_config("tiny", num_classes=4)
-    training = Training(recipe, config, images, masks, np.array([[32, 48]] * 2, "int32"))
-    logits = random.normal(size=(2, 8, 12, 4)).astype("float32")
+    masks = random.integers(0, 4, (2, *size)).astype("uint8")
+    images = np.zeros((2, *size, 3), "uint8")
+    training = Training(recipe, variant_config("tiny", num_classes=4), images, masks, np.array([size] * 2, "int32"))
+    logits = random.normal(size=(2, 9, 12, 4)).astype("float32")
     loss = jax.jit(training._pixels)
     parts = {float(loss(logits, masks, jax.random.key(i))) for i in range(30)}
-    full = np.asarray(jax.nn.log_softmax(jax.image.resize(logits, (2, 32, 48, 4), "bilinear")))
-    expected = -np.take_along_axis(full, masks[..., None].astype(int), -1).mean()
+    full = np.asarray(jax.nn.log_softmax(jax.image.resize(logits, (2, *size, 4), "bilinear")))
+    losses = -np.take_along_axis(full, masks[..., None].astype(int), -1)
+    expected = {float(losses[:, i::2, j::2].mean()) for i in range(2) for j in range(2)}
     assert len(parts) == 4  # from the first or second row, and the first or second column
-    assert abs(np.mean(list(parts)) - expected) < 1e-5
+    np.testing.assert_allclose(sorted(parts), sorted(expected), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A file of `pack` with two small images of three classes."""
+    folder = tmp_path_factory.mktemp("packed")
+    random = np.random.default_rng(5)
+    for kind in ("images", "masks"):
+        (folder / "data" / "train" / kind).mkdir(parents=True)
+    for name in "ab":
+        pixels = random.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "data" / "train" / "images" / f"{name}.png")
+        Image.fromarray(pixels[..., 0] % 3).save(folder / "data" / "train" / "masks" / f"{name}.png")
+    names = [{"id": i, "name": name, "color": [i, 0, 0]} for i, name in enumerate("abc")]
+    (folder / "data" / "dataset.json").write_text(json.dumps({"name": "own", "classes": names}))
+    pack(folder / "data", folder / "data.npz", ["train"])
+    return folder / "data.npz"
+
+
+def test_a_run_and_a_student_of_two(packed, tmp_path):
+    short = {"variant": "tiny", "teacher_variant": "tiny", "steps": 20, "batch_size": 2, "crop": (32, 32)}
+    short |= {"evaluations": 1, "class_weights": 0.0, "balance": 0.0}
+    first, second = tmp_path / "first", tmp_path / "second"
+    lines = list(train(Recipe(**short), packed, first))
+    assert lines[0] == "compiled"
+    assert json.loads((first / "result.json").read_text())["steps"] == 20
+    with pytest.raises(InputError, match="has a run"):
+        list(train(Recipe(**short), packed, first))
+    config = variant_config("tiny", num_classes=3)
+    second.mkdir()
+    np.savez(second / "weights.npz", **fresh(config, seed=9))
+    student = Training(
+        Recipe(**short, start=str(first), teachers=(str(first), str(second))), config, *read(packed, ("train",))
+    )
+    with np.load(first / "weights.npz") as file:
+        for name, value in student.begin()["weights"].items():
+            np.testing.assert_array_equal(value, file[name])
+    images = np.random.default_rng(6).normal(size=(1, 32, 32, 3)).astype("float32")
+    student.dtype = jnp.float32
+    each = []
+    for run in (first, second):
+        with np.load(run / "weights.npz") as file:
+            weights = {name: file[name] for name in file.files}
+        each.append(jax.nn.softmax(decode(weights, features(weights, images, config), config)[0]))
+    np.testing.assert_allclose(jax.jit(student._target)(student.teachers, images), np.mean(each, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("end", "says"), [({"error": "the loss is nan"}, "failed: the loss is nan"), ({}, "weights of another network")]
+)
+def test_a_teacher_that_cannot_teach(end, says, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(Training, "compile", lambda self: None)
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    np.savez(teacher / "weights.npz", **fresh(variant_config("tiny", num_classes=5), seed=1))
+    recipe = Recipe(variant="tiny", teacher_variant="tiny", crop=(32, 32), teachers=(str(teacher),))
+    lines = train(recipe, packed, tmp_path / "student")
+    assert [next(lines), next(lines)] == ["compiled", f"waiting for the end of {teacher}"]
+    (teacher / "result.json").write_text(json.dumps(end))
+    with pytest.raises(InputError, match=says):
+        next(lines)
+
+
+def test_a_teacher_is_the_folder_of_another_run(packed, tmp_path):
+    for start in (packed, tmp_path / "own"):
+        with pytest.raises(InputError, match="expected the folder of another run"):
+            next(train(Recipe(start=str(start)), packed, tmp_path / "own"))
+    with pytest.raises(InputError, match="teachers is a list of folders"):
+        read_recipe('{"teachers": "runs/a"}')

@@ -45,7 +45,8 @@ def read_model(run: Path, data: Path, inherited: str | None = None) -> SegFormer
 
 def _others(recipe: dict[str, Any]) -> list[str]:
     """What a run began with and learned from."""
-    return [*filter(None, [recipe.get("start")]), *recipe.get("teachers", [])]
+    one = [recipe.get("start"), recipe.get("teacher")]  # runs of before had a single teacher
+    return [*filter(None, one), *recipe.get("teachers", [])]
 
 
 def fill(model: SegFormer, weights: Path) -> None:

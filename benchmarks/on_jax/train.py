@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.on_jax.augment import Augmentation, augment_batch
-from benchmarks.on_jax.network import STATISTICS, decode, features, fresh, resize, shapes
+from benchmarks.on_jax.network import STATISTICS, decode, features, fresh, resize
 from benchmarks.on_jax.pack import picture_in
 from segformer_tf.config import IMAGE_MEAN, IMAGE_STD, SegFormerConfig, variant_config
 from segformer_tf.errors import InputError
@@ -112,6 +112,8 @@ def read_recipe(spec: str) -> Recipe:
     known = Recipe.__dataclass_fields__
     if unknown := [name for name in fields if name not in known]:
         raise InputError(f"{spec}: a recipe has no field {unknown[0]!r}; it has {', '.join(known)}")
+    if isinstance(fields.get("teachers"), str):
+        raise InputError(f"{spec}: teachers is a list of folders. Received: {fields['teachers']!r}")
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return Recipe(**values)
 
@@ -149,22 +151,30 @@ def points_of(masks: np.ndarray, classes: int, count: int = 48) -> tuple[np.ndar
     return points, points[:, :, 0, 0] >= 0
 
 
-def _finished(run: Path) -> dict[str, np.ndarray]:
-    """The weights of a run, once it is at its end."""
-    while not (run / "result.json").is_file():
-        time.sleep(0.2)
+def _at_its_end(run: Path) -> bool:
+    """Whether a run is; raises InputError for one that failed."""
+    if not (run / "result.json").is_file():
+        return False
+    if error := json.loads((run / "result.json").read_text("utf-8")).get("error"):
+        raise InputError(f"{run}: failed: {error}")
+    return True
+
+
+def _weights_of(run: Path) -> dict[str, np.ndarray]:
     with np.load(run / "weights.npz") as file:
         return {name: file[name].astype("float32") for name in file.files}
 
 
-def _fitting(before: dict[str, np.ndarray], weights: dict[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
-    """The weights to begin with; the classifier alone may be of another shape, and stays fresh then.
+def _fitting(
+    before: dict[str, np.ndarray], weights: dict[str, np.ndarray], path: str, *, heads: tuple[str, ...] = HEADS
+) -> dict[str, np.ndarray]:
+    """Those of `before` that are in `weights` in the same shape; of `heads` alone any may be missing.
 
     Raises:
         InputError: weights of another network.
     """
     fits = {name: each for name, each in before.items() if name in weights and each.shape == weights[name].shape}
-    if fresh := [name for name in weights if name not in fits and not name.startswith(HEADS)]:
+    if fresh := [name for name in weights if name not in fits and not name.startswith(heads)]:
         raise InputError(f"{path}: weights of another network: {fresh[0]} is not there, or of another shape")
     return fits
 
@@ -198,13 +208,13 @@ class Training:
         jax.block_until_ready(self.run(self._state(self.fresh), 0, 0.0, 0.0, self.data, self.teachers, count=BLOCK))
 
     def begin(self) -> Any:
-        """The first state. Waits for the weights of other runs."""
+        """The first state, with the weights of other runs."""
         recipe, weights = self.recipe, self.fresh
         if recipe.start:
-            weights = weights | _fitting(_finished(Path(recipe.start)), weights, recipe.start)
+            weights = weights | _fitting(_weights_of(Path(recipe.start)), weights, recipe.start)
         if recipe.teachers:
-            expected = shapes(self.teacher_config)
-            every = [_fitting(_finished(Path(path)), fresh(self.teacher_config, 0), path) for path in recipe.teachers]
+            expected = fresh(self.teacher_config, 0)
+            every = [_fitting(_weights_of(Path(path)), expected, path, heads=()) for path in recipe.teachers]
             self.teachers = {name: jnp.stack([each[name] for each in every]) for name in expected}
         return self._state(weights)
 
@@ -275,10 +285,11 @@ class Training:
         logits = logits.transpose(0, 3, 1, 2)
         for axis, each in enumerate(jax.random.split(key), start=1):
             cells, pixels = logits.shape[axis + 1], masks.shape[axis]
-            kept = jax.random.randint(each, (), 0, 2) + 2 * jnp.arange(pixels // 2)
+            kept = jax.random.randint(each, (), 0, 2) + 2 * jnp.arange((pixels + 1) // 2)  # the last may be outside
             shares = resize(jnp.eye(cells)[None, ..., None], (pixels, cells))[0, kept, :, 0]
-            logits = jnp.moveaxis(jnp.tensordot(logits, shares, (axis + 1, 1)), -1, axis + 1)
-            masks = jnp.take(masks, kept, axis)
+            resized = jnp.tensordot(logits, shares, (axis + 1, 1), precision="highest")
+            logits = jnp.moveaxis(resized, -1, axis + 1)
+            masks = jnp.take(masks, kept, axis, mode="fill", fill_value=IGNORE_ID)
         truth = (masks[:, None] == jnp.arange(classes)[:, None, None]).astype(jnp.float32)
         logs = jax.nn.log_softmax(logits, axis=1)
         losses = -(truth * logs).sum(1)
@@ -372,7 +383,17 @@ def train(recipe: Recipe, data: Path, out: Path, test: Path | None = None) -> It
         data: file of `pack`, with the splits to train on and perhaps ``val``.
         out: folder for ``weights.npz``, ``history.csv``, ``recipe.json`` and ``result.json``.
         test: file of `pack` with the split ``test``, which the weights that were kept are scored on; waited for.
+
+    Raises:
+        InputError: `out` has a run, the loss is not finite, or another run that is waited for is none, failed, or has
+            other weights.
     """
+    others = [Path(path) for path in (recipe.start, *recipe.teachers) if path]
+    for other in others:
+        if other.is_file() or other.resolve() == out.resolve():
+            raise InputError(f"{other}: expected the folder of another run")
+    if (out / "recipe.json").exists():
+        raise InputError(f"{out}: has a run; give another folder")
     with np.load(data) as file:
         classes, validated = int(file["classes"]), "val/count" in file.files
     names = {"drop_path_rate": recipe.drop_path, "dropout_rate": recipe.dropout}
@@ -384,6 +405,11 @@ def train(recipe: Recipe, data: Path, out: Path, test: Path | None = None) -> It
 
     training.compile()
     yield "compiled"
+    for other in others:
+        if not _at_its_end(other):
+            yield f"waiting for the end of {other}"
+        while not _at_its_end(other):
+            time.sleep(0.2)
     state = training.begin()
     began, step, done, pace, best = time.time(), 0, 0.0, 0.0, -1.0
     rows: list[dict[str, Any]] = []
@@ -435,10 +461,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--test", type=Path, help="file of pack with a split test, to score the kept weights on")
     given = parser.parse_args()
+    begun = False
     try:
         for line in train(read_recipe(given.spec), given.data, given.out, given.test):
+            begun = True
             print(given.out.name, line, flush=True)
     except InputError as error:
+        if begun:  # who waits for this run must know
+            (given.out / "result.json").write_text(json.dumps({"error": str(error)}), "utf-8")
         sys.exit(f"train: {error}")
 
 

@@ -143,7 +143,7 @@ RECIPES = {
         Recipe(
             "int8",
             "int8",
-            "int8 in convolutions and decoder, else float32",
+            "int8 in the decoder and all convolutions but the first, else float32",
             "the fastest on LiteRT",
             tolerance=0.2,
             rewrite=lambda graph, ranges, _: uint8_input(quantize(graph, ranges, worth_int8)),
