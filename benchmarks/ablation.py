@@ -63,7 +63,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "drop-path": {"drop_path": 0.1},
     "mix": {"mix": 0.5},
     "color": {"color": 1.6, "stretch": 1.25},
-    "teacher": {"teacher": "models/camvid_b0.keras", "distill": (1.0, 1.0)},  # trained for two hours, at twice the size
+    "teacher": {"teacher": "models/camvid_b0.keras", "distill": (1.0, 1.0)},  # of twice the size
 }
 Row = dict[str, Any]
 

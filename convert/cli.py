@@ -105,7 +105,8 @@ def export(
         Classes of an untrained network.
     labels
         Other names for the classes, in the order of the model's own, whose colors stay: a text file of one name a
-        line, or ade20k, cityscapes, coco_stuff, voc or camvid.
+        line, or ade20k, cityscapes, coco_stuff, voc, camvid or oxford_iiit_pet. `evaluate` goes by names: data must
+        have the new ones.
     license
         Terms of the weights, kept in the file and printed when it is used. Default: those of the model.
     overwrite

@@ -85,8 +85,9 @@ def worth_int8(op: Op) -> bool:
 
     Float stay softmax, matrix products (no faster in int8 here), GELU, norms and residual sums, which no delegate takes
     in int8 or which need more than 8 bits; 1x1 maps of 64 channels at most between two of these; and the patch
-    embedding of the pixels. A centered pixel takes 276 values, and a norm follows that makes what is weak as strong as
-    an edge: in int8 this step alone lost more than all others together, and was no faster on x86.
+    embedding of the pixels. Centered, they span 275 gray values, which 8 bits round, and the norm that follows makes
+    what is weak as strong as an edge: on CamVid's b0 in int8 this step alone lost more than all others together, and
+    was no faster on x86.
     """
     if op.inputs[0].shape[-1] == 3:
         return False
@@ -152,7 +153,7 @@ RECIPES = {
         Recipe(
             "int8_mixed",
             "int8",
-            "as int8, but float32 in the steps that lose most, a tenth of the multiply-adds at most",
+            "as int8, but float32 in the steps that lose most, another tenth of the multiply-adds at most",
             "where int8 loses too much, see `segformer verify --per-layer`",
             tolerance=0.2,
             rewrite=lambda graph, ranges, images: uint8_input(quantize_mixed(graph, ranges, worth_int8, images)),
