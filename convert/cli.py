@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from convert.quantize.recipes import RECIPES
 from segformer_tf.config import VARIANTS, SegFormerConfig
 from segformer_tf.edge.runtime import choose_runtime, installed_runtimes
-from segformer_tf.errors import InputError
+from segformer_tf.errors import InputError, printable
 from segformer_tf.files import refuse_existing
 from segformer_tf.image import list_images, skipped_files
 from segformer_tf.label_sets import find_labels
@@ -122,7 +122,10 @@ def export(
         raise InputError(f"--format {format} takes no --opset or --dynamic-batch")
     if format == "keras" and size:
         raise InputError("--format keras takes no --size")
-    if (num_classes is None) == (str(model) in VARIANTS and not model.exists()):
+    untrained = str(model) in VARIANTS and not model.exists()
+    if untrained and num_classes is None:
+        raise InputError(f"{model} is an untrained network, which needs --num-classes")
+    if num_classes is not None and not untrained:
         raise InputError(f"--num-classes goes with an untrained network ({', '.join(VARIANTS)}). Received: {model}")
     if not overwrite:
         refuse_existing([out])
@@ -195,8 +198,19 @@ def _untrained(variant: str, num_classes: int) -> SegFormer:
 
 
 def _renamed(config: SegFormerConfig, labels: Labels) -> Labels:
+    own = config.labels or Labels.numbered(config.num_classes)
     if len(labels.names) != config.num_classes:
-        raise InputError(f"--labels: expected {config.num_classes} names, one per class. Received: {len(labels.names)}")
+        raise InputError(
+            f"--labels: expected {config.num_classes} names, in the order of {', '.join(own.names)}. "
+            f"Received: {len(labels.names)}"
+        )
+    if changed := [f"{old} -> {new}" for old, new in zip(own.names, labels.names, strict=True) if old != new]:
+        print(printable(", ".join(changed)))
+    if changed and set(own.names) == set(labels.names):
+        print(
+            "warning: the model's own names in another order; --labels renames its classes, it moves none",
+            file=sys.stderr,
+        )
     return replace(labels, colors=config.labels.colors) if config.labels else labels
 
 

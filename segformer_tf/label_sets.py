@@ -113,4 +113,4 @@ def find_labels(name: str) -> Labels:
         return LABEL_SETS[name]
     if Path(name).is_file():
         return Labels.read(name)
-    raise InputError(f"--labels: expected {', '.join(LABEL_SETS)}, or a file of names. Received: {name}")
+    raise InputError(f"--labels: expected {', '.join(LABEL_SETS)}, or a file of names. There is no file {name}")

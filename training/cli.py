@@ -277,4 +277,5 @@ def _print_scores(title: str, scores: Scores) -> None:
         table.add_row(name, *("-" if isnan(value) else f"{value:.4f}" for value in (iou, accuracy[name])))
     console.print(table)
     console.print(f"pixel accuracy {scores.pixel_accuracy:.4f}")
-    console.print("-: not in the mean; neither in masks nor predictions (IoU), or not in masks (accuracy)")
+    if any(isnan(value) for values in (scores.per_class, accuracy) for value in values.values()):
+        console.print("-: not in the mean; neither in masks nor predictions (IoU), or not in masks (accuracy)")

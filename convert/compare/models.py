@@ -85,6 +85,8 @@ def int8_sensitivities(model: Path, *, images: Path | None, size: tuple[int, int
     Raises:
         InputError: a file that cannot be read, or a size that the network cannot take.
     """
+    if not is_keras(model):
+        raise InputError(f"{model}: expected a .keras file or a run folder, of which a step at a time is made int8")
     loaded = _keras(model)
     size = size or run_size(model) or (512, 512)
     check_image_shape((None, *size, 3), "--size")

@@ -16,6 +16,7 @@ from segformer_tf.edge.child_process import ChildProcess, answer_stream
 from segformer_tf.edge.metadata import ModelInfo, find_model_info
 from segformer_tf.edge.runtime import choose_runtime, installed_runtimes, open_interpreter, runtime_version
 from segformer_tf.edge.tflite.graph_stats import GraphStats, read_graph_stats
+from segformer_tf.edge.tflite.operations import read_operations
 from segformer_tf.errors import InputError
 
 _INTEGERS = ("uint8", "int32", "int64")  # of a class map
@@ -41,6 +42,7 @@ def describe_tflite(path: Path) -> tuple[dict[str, str], list[Table]]:
     Raises:
         InputError: no such file, a damaged one, no runtime, or none that takes it.
     """
+    read_operations(path)  # a damaged file is refused before a runtime sees it
     model_info = find_model_info(path)
     choose_runtime(None)
     opened: dict[str, Opened | str] = {}

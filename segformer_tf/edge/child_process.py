@@ -9,7 +9,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock, Timer
 from types import TracebackType
@@ -59,7 +59,7 @@ class ChildProcess:
         self._turn = Lock()
         self._failed: InputError | None = None
         self._started = False
-        self._end = weakref.finalize(self, _end, self._process, self._errors)
+        self._end = weakref.finalize(self, _end_in_silence, self._process, self._errors)
 
     @contextmanager
     def exchange(self) -> Iterator[None]:
@@ -110,7 +110,8 @@ class ChildProcess:
 
     def close(self) -> None:
         """End the process; the garbage collector does it otherwise."""
-        self._end()
+        if self._end.detach():
+            _end(self._process, self._errors)
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +139,11 @@ def _end(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
     process.kill()
     process.communicate()
     errors.close()
+
+
+def _end_in_silence(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+    with suppress(KeyboardInterrupt):  # a second Ctrl-C; Python would print a traceback and go on
+        _end(process, errors)
 
 
 def run_child(main: Callable[..., None]) -> None:

@@ -280,9 +280,16 @@ def test_classes_get_other_names(toy_folder: Path, tmp_path: Path, capsys: pytes
     names.write_text("\n".join(others))
     options = ["export", str(saved), "--format", "keras", "--out", str(out), "--labels"]
     main([*options, str(names)])
+    printed = capsys.readouterr()
+    assert f"{own.names[0]} -> {others[0]}" in " ".join(printed.out.split())
+    assert "in another order" not in printed.err
     assert load_segformer(out).config.labels == Labels(tuple(others), own.colors)
+    names.write_text("\n".join(reversed(own.names)))
+    main([*options, str(names), "--overwrite"])
+    assert "the model's own names in another order" in capsys.readouterr().err
     out.unlink()
-    for labels, says in (("camvid", "one per class. Received: 11"), ("no.txt", "or a file of names. Received: no.txt")):
+    expected = f"in the order of {', '.join(own.names)}. Received: 11"
+    for labels, says in (("camvid", expected), ("no.txt", "or a file of names. There is no file no.txt")):
         with pytest.raises(SystemExit):
             main([*options, labels])
         assert says in " ".join(capsys.readouterr().err.split())

@@ -182,14 +182,19 @@ def test_a_model_from_elsewhere_runs_with_labels_given(
     names.write_text("a\nb\n")
     with pytest.raises(InputError, match=r"has 6 classes. Received: 2 names"):
         Segmenter(path, labels=Labels.read(names))
-    for content, reason in ((b"\xff\xfe", "one per line"), (b"", "expected 1 to 255"), (b"a\n\nb", "non-empty line")):
+    for content, reason in (
+        (b"\xff\xfe", "one per line"),
+        (b"", "expected 1 to 255"),
+        (b"a\n\nb", "Line 2 is empty"),
+        (b'{"classes": 1}', "Received: JSON"),
+    ):
         names.write_bytes(content)
         with pytest.raises(InputError, match=rf"names\.txt: .*{reason}"):
             Labels.read(names)
 
 
 def test_a_bom_is_no_part_of_a_name(tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_bytes("\ufeffsky\r\nroad\r\n".encode())
+    (tmp_path / "names.txt").write_bytes("\ufeffsky \r\n\troad\r\n\r\n".encode())  # nor are blanks around it
     assert Labels.read(tmp_path / "names.txt").names == ("sky", "road")
 
 

@@ -54,12 +54,13 @@ def match_names(ours: Labels | None, theirs: Labels, *, count: int) -> Match:
             return Match(
                 order,
                 f"its classes come in another order than the data's and are matched by name: {ours.names[first]} is "
-                f"class {first} there and {order[first]} here",
+                f"class {first} in the model and {order[first]} in the data",
             )
     first = next(i for i, pair in enumerate(zip(model, data, strict=True)) if pair[0] != pair[1])
     raise InputError(
-        f"has other classes than the data: class {first} is {ours.names[first]!r} there and {theirs.names[first]!r} "
-        "here; where they are the same under other names, give them the model's in dataset.json"
+        f"has other classes than the data: class {first} is {ours.names[first]!r} in the model and "
+        f"{theirs.names[first]!r} in the data; where they are the same under other names, give the data the model's in "
+        "dataset.json, or a copy of the model the data's by segformer export --labels"
     )
 
 

@@ -31,7 +31,7 @@ def test_the_same_names_say_nothing() -> None:
 def test_another_order_is_followed() -> None:
     order, note = matched(["sky", "road", "car"], ["sky", "car", "road"])
     assert order == [0, 2, 1]
-    assert "road is class 1 there and 2 here" in note
+    assert "road is class 1 in the model and 2 in the data" in note
     assert matched(["class 0", "class 1"], ["class 1", "class 0"])[0] == [1, 0]  # numbers are names too
     order, note = matched(["Road", " sky"], ["sky", "road"])
     assert order == [1, 0]
@@ -61,7 +61,7 @@ def test_classes_without_names_give_a_note(ours: list[str] | None, theirs: list[
 @pytest.mark.parametrize(
     ("ours", "theirs", "message"),
     [
-        (["sky", "road"], ["sky", "car"], "class 1 is 'road' there and 'car' here"),
+        (["sky", "road"], ["sky", "car"], "class 1 is 'road' in the model and 'car' in the data"),
         (["sky"], ["sky", "road"], "has 1 classes, the data 2"),
     ],
 )
