@@ -58,6 +58,8 @@ def test_unknown_words_are_refused_with_the_nearest(capsys: pytest.CaptureFixtur
         ("evaluate {tmp}/missing.keras {data}", "no such model file"),
         ("export {tmp}/missing.keras --out {tmp}/x.tflite", "no such model file"),
         ("info {tmp}/missing.tflite", "no such model file"),
+        ("doctor {tmp}/missing.tflite", "no such model file"),
+        ("doctor {tmp}", "a folder; expected a .tflite"),
         ("predict {tmp}/missing.tflite {tmp}/none", "no such file or folder"),
     ],
 )

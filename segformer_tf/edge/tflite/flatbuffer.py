@@ -84,6 +84,10 @@ def plain_damage(path: str | Path) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such model file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder; expected a .tflite, which segformer export makes of a run") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:
