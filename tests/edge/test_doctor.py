@@ -232,7 +232,7 @@ def test_a_broken_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         assert error.count("TFLite file") <= 1
         assert f"{name}.tflite" in error
         assert len(error.strip().splitlines()) == 1
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="no such model file"):
         read_operations(tmp_path / "none.tflite")
 
 
