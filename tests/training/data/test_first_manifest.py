@@ -122,11 +122,23 @@ def smoothed() -> np.ndarray:
     return np.asarray(big.resize((37, 13), Image.Resampling.BICUBIC).rotate(7, Image.Resampling.BILINEAR))
 
 
+def halved(how: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
+    """Five classes, of which interpolation makes no other value."""
+    classes = np.random.default_rng(1).integers(0, 5, (8, 10), np.uint8)
+    big = Image.fromarray(np.repeat(np.repeat(classes, 14, 0), 14, 1))
+    return np.asarray(big.resize((big.width // 2 + 1, big.height // 2 + 1), how))
+
+
+def test_masks_resized_by_nearest_neighbor_are_taken(tmp_path: Path) -> None:
+    assert len(classes(pair(tmp_path / "data", [halved(Image.Resampling.NEAREST)] * 2))) == 5
+
+
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
         ([smoothed()], r"0\.png: looks smoothed: \d+ values .* along borders alone"),
         ([np.repeat(smoothed()[..., None], 3, 2)], r"looks smoothed: \d+ colors"),
+        ([halved(), halved(), blocks(range(5))], r"0\.png: looks smoothed: between two values .* in 2 of 3 masks"),
         ([RNG.integers(0, 256, (90, 90, 3), np.uint8)], r"\d+ colors, as a photograph has"),
         ([blocks(range(end)) for end in (4, 9, 12)], r"the values 1, 2, 3 … to an end of its own, 3 to 11, "),
         ([blocks([0, 1]), blocks([[0, 0, 0], [1, 1, 1]])], r"two kinds: .*1\.png holds colors, .*0\.png values"),

@@ -20,6 +20,7 @@ from segformer_tf.labels import IGNORE_ID, Color, Labels, bit_reversed_color
 from segformer_tf.terminal import plain_console
 from training.data.folder.manifest import unpack
 from training.data.masks import read_mask
+from training.data.steps import Steps, steps
 
 _MOST_COLORS = 4096  # of one mask, before it is called a photograph
 _SHOWN = 6
@@ -35,6 +36,7 @@ class Entries:
         present: every entry of its visible pixels.
         solid: those that fill 3x3 pixels somewhere.
         palette: (N, 3) uint8 colors of the values, or None.
+        steps: between values; None of colors.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Entries:
     present: frozenset[int]
     solid: frozenset[int]
     palette: NDArray[np.uint8] | None
+    steps: Steps | None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def find_classes(masks: Sequence[Path], where: Path, *, remedy: str, quiet: bool
     if len(kinds) > 1:
         raise InputError(f"{where}: masks of two kinds: {kinds[True]} holds colors, {kinds[False]} values; {remedy}")
     _refuse_smoothed(read, remedy)
+    _refuse_narrow(read, remedy)
     _refuse_instances(where, read, remedy)
     ignored, note = _ignored(entries, colors=True in kinds)
     rows = _rows(where, [entry for entry in entries if entry not in ignored], read, remedy)
@@ -114,7 +118,8 @@ def _read(path: Path) -> Entries:
     if len(present) > _MOST_COLORS:
         raise InputError(f"{path}: {len(present)} colors, as a photograph has; a mask has one for each class")
     shown = frozenset(present.tolist())
-    return Entries(path, colors, shown, shown & frozenset(_solid(codes).tolist()), raw.palette)
+    solid = shown & frozenset(_solid(codes).tolist())
+    return Entries(path, colors, shown, solid, raw.palette, None if colors else steps(codes))
 
 
 def _solid(codes: NDArray[Any]) -> NDArray[Any]:
@@ -142,6 +147,16 @@ def _refuse_smoothed(read: Sequence[Entries], remedy: str) -> None:
         f"{example.path}: looks smoothed: {len(between)} {'colors' if example.colors else 'values'} of the masks, such "
         f"as {shown}, stand along borders alone, nowhere 3x3 pixels at once; save masks without antialiasing and "
         f"resize them by nearest neighbor, not through JPEG. If these are classes, {remedy}"
+    )
+
+
+def _refuse_narrow(read: Sequence[Entries], remedy: str) -> None:
+    """Raises InputError where values go over into each other as smoothing leaves them, though none is new by it."""
+    if not (smooth := [mask for mask in read if mask.steps and mask.steps.smoothed]) or len(smooth) < len(read) / 2:
+        return
+    raise InputError(
+        f"{smooth[0].path}: looks smoothed: between two values stands, a few pixels wide, a third between theirs, in "
+        f"{len(smooth)} of {len(read)} masks; resize masks by nearest neighbor. If these are classes, {remedy}"
     )
 
 

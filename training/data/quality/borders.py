@@ -1,4 +1,4 @@
-"""Whether a mask lies over its image, and whether its borders were smoothed."""
+"""Whether a mask lies over its image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segformer_tf.image import Pixels
-from segformer_tf.labels import IGNORE_ID
 
 _SIDE = 256  # of the grid on which image and mask are compared
 _REACH = 16  # cells that a mask is moved to each side
 _FEWEST = 100  # cells of border, to judge by
-_NARROW = 3  # pixels
 _BETTER = 1.5  # times the agreement in place, elsewhere
 
 
@@ -77,42 +75,3 @@ def fit(image: Pixels, mask: NDArray[np.uint8]) -> Fit | None:
     turned = max(float((edges * borders[::y, ::x]).sum()) for y, x in ((1, -1), (-1, 1), (-1, -1))) / count
     shift = (int(row) - _REACH) / _SIDE, (int(column) - _REACH) / _SIDE
     return Fit(float(near[_REACH, _REACH]), float(near.max()), shift, turned)
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Places along rows and columns where one class goes over into another.
-
-    Attributes:
-        all: of them.
-        narrow: runs of up to 3 pixels of a class between two others that differ.
-        between: those of a class with a number between the two others.
-    """
-
-    all: int
-    narrow: int
-    between: int
-
-    def __add__(self, other: Steps) -> Steps:
-        return Steps(self.all + other.all, self.narrow + other.narrow, self.between + other.between)
-
-    @property
-    def smoothed(self) -> bool:
-        """Whether nearly all narrow runs have a number between, as where a mask was resized by interpolation."""
-        return self.narrow >= 20 and self.narrow > 0.05 * self.all and self.between > 0.95 * self.narrow
-
-
-def steps(mask: NDArray[np.uint8]) -> Steps:
-    """Count the steps of an (H, W) mask of classes; ignored pixels are no class."""
-    total = Steps(0, 0, 0)
-    for lines in (mask, mask.T):
-        start = np.ones(lines.shape, bool)
-        start[:, 1:] = lines[:, 1:] != lines[:, :-1]
-        at = np.flatnonzero(start)  # of runs of one class along a line
-        values, row, length = lines.ravel()[at], at // lines.shape[1], np.diff(at, append=lines.size)
-        one, two, three = values[:-2], values[1:-1], values[2:]
-        inside = (row[:-2] == row[2:]) & (one != IGNORE_ID) & (two != IGNORE_ID) & (three != IGNORE_ID)
-        narrow = inside & (length[1:-1] <= _NARROW) & (one != three)
-        between = narrow & ((one < two) == (two < three))
-        total += Steps(int((row[:-1] == row[1:]).sum()), int(narrow.sum()), int(between.sum()))
-    return total

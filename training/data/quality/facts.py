@@ -18,9 +18,10 @@ from segformer_tf.errors import InputError
 from segformer_tf.image import is_deep_file, read_head
 from segformer_tf.terminal import plain_console
 from training.data.open import Source
-from training.data.quality.borders import Fit, Steps, fit, steps
+from training.data.quality.borders import Fit, fit
 from training.data.quality.objects import regions, through_grid
 from training.data.quality.twins import Fingerprint, fingerprint
+from training.data.steps import Steps, steps
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from segformer_tf.labels import Labels
 from training.data.quality.advice import Suggestion, suggestions
-from training.data.quality.borders import Steps
 from training.data.quality.facts import Facts
 from training.data.quality.objects import CELL
 from training.data.quality.twins import SAME, find_twins
+from training.data.steps import Steps
 
 _CELL = CELL * CELL  # pixels
 

@@ -16,10 +16,11 @@ from tests.helpers import refused
 from training.data.check_masks import check_masks
 from training.data.open import open_source
 from training.data.quality import twins
-from training.data.quality.borders import fit, steps
+from training.data.quality.borders import fit
 from training.data.quality.check import check_data
 from training.data.quality.objects import regions, through_grid
 from training.data.quality.twins import SAME, SIMILAR, find_twins, fingerprint
+from training.data.steps import steps
 
 NAMES = ("ground", "thing", "pole")
 CLASSES = [{"id": i, "name": name, "color": [80 * i, 40, 200 - 80 * i]} for i, name in enumerate(NAMES)]
