@@ -186,6 +186,8 @@ def test_a_mask_resized_by_interpolation_is_seen(root: Path) -> None:
     assert steps(smooth).smoothed
     assert not steps(np.asarray(small.resize((128, 96), Image.Resampling.NEAREST))).smoothed
     assert not any(steps(scene(seed)[1]).smoothed for seed in range(8))
+    drawn = np.tile(np.repeat(np.array([1, 3, 2, 3], np.uint8), (9, 2, 9, 2)), (96, 4))  # as Oxford's pets have borders
+    assert not steps(drawn).smoothed
     write(root, "train", "smooth", scene(3)[0], smooth)
     (text,) = found(root, "smoothed")
     assert text.startswith("1 mask with smoothed borders, such as train/smooth.jpg")
