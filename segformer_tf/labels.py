@@ -91,13 +91,12 @@ class Labels:
         try:
             if Path(path).stat().st_size > _LARGEST:
                 raise InputError(f"{path}: expected class names, one per line. Received: more than {_LARGEST} bytes")
-            names = [
-                line.strip() for line in Path(path).read_text("utf-8-sig").splitlines()
-            ]  # some editors write a BOM
+            lines = Path(path).read_text("utf-8-sig").splitlines()  # Windows' editors write a BOM
         except OSError as error:
             raise InputError(f"{path}: expected class names, one per line ({error})") from None
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: expected class names in UTF-8, one per line ({error})") from None
+        names = [line.strip() for line in lines]
         if names and names[0].startswith("{"):
             raise InputError(f"{path}: expected class names, one per line, as plain text. Received: JSON")
         while names and not names[-1]:
