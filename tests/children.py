@@ -19,6 +19,7 @@ from unittest.mock import patch
 from segformer_tf.edge.child_process import run_child
 
 PIPE = subprocess.PIPE
+_PYTHON = sys.executable
 # Those that are started by the hundred. What measures a process has a fresh one.
 _MAINS = ("segformer_tf.edge.isolated", "main"), ("segformer_tf.edge.runtime", "run_once")
 
@@ -30,7 +31,7 @@ _server.set_forkserver_preload(["segformer_tf.edge", "tests.children"])
 def Popen(command: Sequence[str], *, stdin: int, stdout: int, stderr: IO[bytes], env: Mapping[str, str]) -> Any:
     """In place of `subprocess.Popen` in `segformer_tf.edge.child_process`."""
     found = re.search(r"; from (\S+) import (\w+) as f;", command[3])
-    if found and found.groups() in _MAINS:
+    if found and found.groups() in _MAINS and command[0] == _PYTHON:  # not another processor's, as in tests/arm
         return _Child(found.groups(), command[4:], stderr, env)
     return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env)
 
