@@ -220,10 +220,8 @@ class Training:
 
     @staticmethod
     def _state(weights: dict[str, np.ndarray]) -> dict[str, Any]:
-        def copy() -> Any:
-            return jax.tree.map(jnp.array, weights)
-
-        return {"weights": copy(), "average": copy(), **{name: jax.tree.map(jnp.zeros_like, copy()) for name in "mv"}}
+        made: dict[str, Any] = {"weights": jnp.array, "average": jnp.array, "m": jnp.zeros_like, "v": jnp.zeros_like}
+        return {name: jax.tree.map(make, weights) for name, make in made.items()}
 
     def _batch(self, step: Any, key: Any, data: Any) -> tuple[Any, Any]:
         images, masks, sizes, points, shown = data

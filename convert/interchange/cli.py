@@ -69,8 +69,8 @@ def import_checkpoint(
     num_classes
         Give the model a fresh classifier for this many classes.
     labels
-        Class names: ade20k, cityscapes, coco_stuff, voc, camvid, or a text file of one name a line. Of a head of one
-        logit its own name alone will do.
+        Class names: ade20k, cityscapes, coco_stuff, voc, camvid, oxford_iiit_pet, or a text file of one name a line. Of
+        a head of one logit its own name alone will do.
     license
         Terms of the weights, which are kept with them. Default: those of transformers' config.json if
         `segformer export` wrote it, a warning for the authors' files.

@@ -84,7 +84,7 @@ def import_labels(
         the pixels as stored (ignore).
     labels
         Class names for masks that have none, in the order of their values: ade20k, cityscapes, coco_stuff, voc, camvid,
-        or a text file of one name a line.
+        oxford_iiit_pet, or a text file of one name a line.
     mask_suffix
         What the name of a mask has behind that of its image.
     mask_prefix
